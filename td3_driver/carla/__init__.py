@@ -1,0 +1,1 @@
+"""The topic contract of carla-ros-bridge, and the world stepped over it."""

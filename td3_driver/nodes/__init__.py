@@ -1,0 +1,1 @@
+"""Thin executables: simulator, trainer, driver."""

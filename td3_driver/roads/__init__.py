@@ -1,0 +1,1 @@
+"""Road maps read from OpenDRIVE: lanes, spawn poses, routes."""

@@ -1,0 +1,1 @@
+"""The embedded world: car, camera, traffic and events, stepped in process."""
