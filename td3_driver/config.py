@@ -108,6 +108,10 @@ class DrivingConfig(Section):
         6.0, "Fastest fall of the commanded speed.", "m/s^2", gt=0.0
     )
 
+    vehicle_max_steer_rad: float = _setting(
+        1.2217, "Wheel angle at full steer (70 degrees for CARLA's cars).", "rad", gt=0.0, le=1.5
+    )
+
     target_speed_mps: float = _setting(6.0, "Speed that earns the full reward.", "m/s", gt=0.0)
     reward_speed_limit_mps: float = _setting(
         9.0, "Speed from which nothing is earned.", "m/s", gt=0.0

@@ -86,6 +86,10 @@ class Frame:
     lane_invasions: tuple[LaneInvasion, ...] = ()
     control: VehicleControl = field(default_factory=VehicleControl)
     """The command that the simulator had in force during this tick."""
+    clean: bool = True
+    """False where the step was not exactly one tick of the command asked for."""
+    reason: str = ""
+    """Why the step was not clean."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,119 @@
+"""From an action to a limited Ackermann command, and from that to pedals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.world import VehicleControl
+
+
+@dataclass(frozen=True)
+class AckermannCommand:
+    """What `ackermann_msgs/AckermannDrive` says: radians (+ = left) and metres per second."""
+
+    steering_angle: float = 0.0
+    speed: float = 0.0
+
+
+STOP = AckermannCommand()
+
+
+class CommandLimiter:
+    """Turns actions in [-1, 1]^2 into Ackermann commands within range and rate limits."""
+
+    def __init__(self, config: DrivingConfig) -> None:
+        self._config = config
+        self._last = STOP
+
+    def reset(self, speed: float = 0.0) -> None:
+        """Start from straight wheels and the given speed (m/s)."""
+        speed = float(np.clip(speed, 0.0, self._config.max_speed_mps))
+        self._last = AckermannCommand(speed=speed)
+
+    def command(self, action: np.ndarray, dt_s: float) -> AckermannCommand:
+        """Return the command for an action (steering + = left, speed) held for `dt_s`.
+
+        The steering action spans the steering range, the speed action [0, max_speed]. Raises
+        ValueError for an action that is not finite.
+        """
+        if not np.all(np.isfinite(action)):
+            raise ValueError(f"the action is not finite: {action}")
+        limits = self._config
+        steering, speed = np.clip(action, -1.0, 1.0)
+        steering_angle = steering * limits.max_steering_angle_rad
+        target_speed = 0.5 * (speed + 1.0) * limits.max_speed_mps
+        turn = limits.max_steering_rate_rps * dt_s
+        self._last = AckermannCommand(
+            steering_angle=_approach(self._last.steering_angle, steering_angle, turn, turn),
+            speed=_approach(
+                self._last.speed,
+                target_speed,
+                limits.max_acceleration_mps2 * dt_s,
+                limits.max_deceleration_mps2 * dt_s,
+            ),
+        )
+        return self._last
+
+
+def _approach(value: float, target: float, rise: float, fall: float) -> float:
+    """Move `value` towards `target` by at most `rise` upwards or `fall` downwards."""
+    return float(np.clip(target, value - fall, value + rise))
+
+
+class PedalController:
+    """Turns Ackermann commands into pedals: one output for one input, no timer.
+
+    A proportional-integral speed controller with a feed-forward for drag; steering is the angle's
+    share of the car's largest one. Holds the car with the brake at standstill.
+    """
+
+    PROPORTIONAL = 0.5
+    """Pedal per m/s of speed error."""
+    INTEGRAL = 0.2
+    """Pedal per metre of accumulated speed error."""
+    INTEGRAL_LIMIT = 0.4
+    """Largest pedal from the integral."""
+    BRAKE_DEAD_BAND = 0.05
+    """Smaller brakings are left to drag, so that the pedals do not chatter."""
+    STANDSTILL_MPS = 0.1
+    """Commanded and actual speeds below this mean: hold the car."""
+
+    def __init__(self, vehicle_max_steer_rad: float) -> None:
+        self._max_steer_rad = vehicle_max_steer_rad
+        self._integral = 0.0
+
+    def reset(self) -> None:
+        """Forget the accumulated error."""
+        self._integral = 0.0
+
+    def control(self, command: AckermannCommand, speed: float, dt_s: float) -> VehicleControl:
+        """Return the pedals for a command at a signed speed (m/s), `dt_s` after the last."""
+        # The bridge's steer is positive to the right, the Ackermann angle to the left.
+        steer = float(np.clip(-command.steering_angle / self._max_steer_rad, -1.0, 1.0))
+        backwards = command.speed < 0.0
+        if abs(command.speed) < self.STANDSTILL_MPS and abs(speed) < self.STANDSTILL_MPS:
+            self.reset()
+            return VehicleControl(steer=steer, brake=1.0)
+        # Forward along the wanted direction, so that one law serves both gears.
+        wanted, actual = abs(command.speed), -speed if backwards else speed
+        if actual < -self.STANDSTILL_MPS:
+            self.reset()  # rolling the other way: stop first, then change gear
+            return VehicleControl(steer=steer, brake=1.0)
+        error = wanted - actual
+        self._integral = float(
+            np.clip(
+                self._integral + self.INTEGRAL * error * dt_s,
+                -self.INTEGRAL_LIMIT,
+                self.INTEGRAL_LIMIT,
+            )
+        )
+        pedal = float(np.clip(self.PROPORTIONAL * error + self._integral, -1.0, 1.0))
+        return VehicleControl(
+            throttle=max(pedal, 0.0),
+            steer=steer,
+            brake=-pedal if pedal < -self.BRAKE_DEAD_BAND else 0.0,
+            reverse=backwards,
+        )

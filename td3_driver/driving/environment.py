@@ -1,0 +1,108 @@
+"""The driving task as a gymnasium environment, over either world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.observation import (
+    ACTIONS,
+    VECTOR_BOUND_SCALES,
+    Observation,
+    vector_scale,
+)
+from td3_driver.driving.reward import End
+from td3_driver.driving.task import DrivingTask
+from td3_driver.driving.world import Frame, Start, World
+
+StartSampler = Callable[[np.random.Generator], Start]
+
+
+def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
+    """Return the space of observations: an image stack and a vector in SI units."""
+    image = (config.image_stack, config.image_size_px, config.image_size_px)
+    bound = VECTOR_BOUND_SCALES * vector_scale(config)
+    return gymnasium.spaces.Dict(
+        {
+            "image": gymnasium.spaces.Box(0, 255, image, np.uint8),
+            "vector": gymnasium.spaces.Box(-bound, bound, dtype=np.float32),
+        }
+    )
+
+
+class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
+    """Drive along a route: action (steering + = left, speed) in [-1, 1]^2, one for each decision.
+
+    `sample_start` chooses where an episode starts; `reset(options={"start": Start})` overrules
+    it. `info` holds the latest `frame` under "frame", the reward's terms, whether the step was
+    clean, and at the end of an episode its `EpisodeSummary` under "episode".
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(
+        self,
+        world: World,
+        sample_start: StartSampler,
+        config: DrivingConfig,
+        render_mode: str | None = None,
+    ) -> None:
+        self.world = world
+        self.task = DrivingTask(config, world.fixed_delta_s)
+        self.observation_space = observation_space(config)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTIONS),), np.float32)
+        self.render_mode = render_mode
+        self._sample_start = sample_start
+        self._frame: Frame | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode at a sampled start, or at `options["start"]`."""
+        super().reset(seed=seed)
+        start = (options or {}).get("start") or self._sample_start(self.np_random)
+        self._frame = self.world.reset(start)
+        observation = self.task.begin(self._frame)
+        return observation, {"frame": self._frame, "start": start}
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Hold `action` for `action_repeat` ticks; a collision ends the holding."""
+        if self._frame is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        frame = self._frame
+        collisions, lane_invasions = [], []
+        for _ in range(self.task.config.action_repeat):
+            _, control = self.task.command(action, frame.speed)
+            frame = self.world.step(control)
+            collisions += frame.collisions
+            lane_invasions += frame.lane_invasions
+            if frame.collisions or not frame.clean:
+                break
+        self._frame = frame
+        outcome = self.task.judge(action, frame, tuple(collisions), tuple(lane_invasions))
+        end = outcome.end
+        info: dict[str, Any] = {
+            "frame": frame,
+            "reward_terms": outcome.reward.as_dict(),
+            "clean": end is not End.UNCLEAN_STEP,
+        }
+        if end is not None:
+            info["episode"] = self.task.summary
+            self._frame = None
+        terminated = end is not None and end.terminated
+        truncated = end is not None and not end.terminated
+        return outcome.observation, outcome.reward.total, terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """Return the camera's image, uint8 (height, width, 3), red first."""
+        if self.render_mode != "rgb_array" or self._frame is None:
+            return None
+        return np.ascontiguousarray(self._frame.image[:, :, 2::-1])
+
+    def close(self) -> None:
+        """Stop the car and leave the world."""
+        self.world.close()

@@ -1,0 +1,106 @@
+"""Where the car is along its route, and what lies ahead of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from td3_driver.driving.world import Pose
+
+# The search for the nearest stretch stays near the last one, so that a route that crosses or
+# passes itself is followed in its own order.
+SEARCH_BACK_M = 3.0
+SEARCH_AHEAD_M = 12.0
+
+
+def wrap_angle(angle: float) -> float:
+    """Wrap an angle in radians to [-pi, pi)."""
+    return float((angle + np.pi) % (2.0 * np.pi) - np.pi)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The car's position relative to its route."""
+
+    progress_m: float
+    """Distance along the route from its start."""
+    lateral_m: float
+    """Distance from the route, + = left of it."""
+    heading_error_rad: float
+    """The route's heading less the car's: + = the car has to turn left."""
+
+
+class RouteTracker:
+    """Follows a pose along one route, in the route's order.
+
+    `route` is float (n, 3), x, y, yaw in the map frame, n >= 2. Raises ValueError otherwise.
+    """
+
+    def __init__(self, route: np.ndarray) -> None:
+        if route.ndim != 2 or route.shape[1] != 3 or len(route) < 2:
+            raise ValueError(f"a route needs at least two points (x, y, yaw), got {route.shape}")
+        points = np.asarray(route[:, :2], dtype=np.float64)
+        lengths = np.hypot(*np.diff(points, axis=0).T)
+        keep = np.concatenate([[True], lengths > 1e-6])
+        points, lengths = points[keep], lengths[lengths > 1e-6]
+        if len(points) < 2:
+            raise ValueError("all points of the route are the same")
+        self._points = points
+        self._lengths = lengths
+        self._along = np.concatenate([[0.0], np.cumsum(lengths)])
+        self._directions = np.diff(points, axis=0) / lengths[:, None]
+        self._yaws = np.arctan2(self._directions[:, 1], self._directions[:, 0])
+        self._segment: int | None = None
+
+    @property
+    def length_m(self) -> float:
+        """Length of the route."""
+        return float(self._along[-1])
+
+    def project(self, pose: Pose) -> Projection:
+        """Return the car's place on the route; the first call looks at the whole of it."""
+        first, last = 0, len(self._lengths)
+        if self._segment is not None:
+            here = self._along[self._segment]
+            first = int(np.searchsorted(self._along, here - SEARCH_BACK_M, side="right")) - 1
+            first = max(first, 0)
+            last = int(np.searchsorted(self._along, here + SEARCH_AHEAD_M)) + 1
+            last = min(max(last, first + 1), len(self._lengths))
+        offsets = np.array([pose.x, pose.y]) - self._points[first:last]
+        directions = self._directions[first:last]
+        along = np.clip(np.sum(offsets * directions, axis=1), 0.0, self._lengths[first:last])
+        errors = offsets - along[:, None] * directions
+        nearest = int(np.argmin(np.sum(errors**2, axis=1)))
+        self._segment = first + nearest
+        direction, offset = directions[nearest], offsets[nearest]
+        # The perpendicular component is signed and stays exact beyond the ends of the route.
+        lateral = float(direction[0] * offset[1] - direction[1] * offset[0])
+        return Projection(
+            progress_m=float(self._along[self._segment] + along[nearest]),
+            lateral_m=lateral,
+            heading_error_rad=wrap_angle(self._yaw_at(self._segment, along[nearest]) - pose.yaw),
+        )
+
+    def _yaw_at(self, segment: int, along_m: float) -> float:
+        """Interpolate the heading between the middles of neighbouring segments."""
+        share = along_m / self._lengths[segment] - 0.5
+        other = min(max(segment + (1 if share > 0 else -1), 0), len(self._yaws) - 1)
+        return float(
+            self._yaws[segment]
+            + abs(share) * wrap_angle(self._yaws[other] - self._yaws[segment])
+        )
+
+    def ahead(self, pose: Pose, progress_m: float, count: int, spacing_m: float) -> np.ndarray:
+        """Return the next points of the route in the car's frame, float64 (count, 2).
+
+        The first lies `spacing_m` beyond `progress_m`. Past its end the route goes straight on.
+        """
+        wanted = progress_m + spacing_m * np.arange(1, count + 1)
+        x = np.interp(wanted, self._along, self._points[:, 0])
+        y = np.interp(wanted, self._along, self._points[:, 1])
+        beyond = np.maximum(wanted - self.length_m, 0.0)
+        x += beyond * self._directions[-1, 0] - pose.x
+        y += beyond * self._directions[-1, 1] - pose.y
+        cos, sin = np.cos(pose.yaw), np.sin(pose.yaw)
+        return np.stack([cos * x + sin * y, -sin * x + cos * y], axis=1)

@@ -1,0 +1,138 @@
+"""The driving task of one episode: frames in; observations, commands, rewards and ends out.
+
+The environment and the driver share it, so both see and command exactly the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
+from td3_driver.driving.observation import Observation, Observer
+from td3_driver.driving.reward import End, EndDetector, RewardTerms, reward_terms
+from td3_driver.driving.route import Projection, RouteTracker
+from td3_driver.driving.world import (
+    Collision,
+    Frame,
+    LaneInvasion,
+    VehicleControl,
+    WorldError,
+)
+
+
+@dataclass
+class EpisodeSummary:
+    """What one episode came to."""
+
+    route_length_m: float
+    route_completion: float = 0.0
+    distance_m: float = 0.0
+    duration_s: float = 0.0
+    collisions: int = 0
+    lane_invasions: int = 0
+    episode_return: float = 0.0
+    ended_by: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one decision."""
+
+    observation: Observation
+    reward: RewardTerms
+    end: End | None
+
+
+class DrivingTask:
+    """One episode at a time, from `begin` through decisions to its end."""
+
+    def __init__(self, config: DrivingConfig, fixed_delta_s: float) -> None:
+        self.config = config
+        self.fixed_delta_s = fixed_delta_s
+        self.decision_s = fixed_delta_s * config.action_repeat
+        self.limiter = CommandLimiter(config)
+        self.pedals = PedalController(config.vehicle_max_steer_rad)
+        self._observer = Observer(config)
+
+    def begin(self, frame: Frame) -> Observation:
+        """Start an episode at `frame`, whose route is the one to follow.
+
+        Raises WorldError where there is no route.
+        """
+        try:
+            self._tracker = RouteTracker(frame.route)
+        except ValueError as error:
+            raise WorldError(f"the episode cannot start: {error}") from error
+        self._observer.reset()
+        self.limiter.reset(frame.speed)
+        self.pedals.reset()
+        self._previous_action = np.array([0.0, -1.0], dtype=np.float32)
+        self.projection = self._tracker.project(frame.pose)
+        self._ends = EndDetector(self.config, self._tracker.length_m)
+        self._begin_progress_m = self.projection.progress_m
+        self.summary = EpisodeSummary(
+            route_length_m=self._tracker.length_m - self._begin_progress_m
+        )
+        return self._observe(frame)
+
+    def command(self, action: np.ndarray, speed: float) -> tuple[AckermannCommand, VehicleControl]:
+        """Return the Ackermann command and the pedals for one tick of an action."""
+        ackermann = self.limiter.command(action, self.fixed_delta_s)
+        return ackermann, self.pedals.control(ackermann, speed, self.fixed_delta_s)
+
+    def judge(
+        self,
+        action: np.ndarray,
+        frame: Frame,
+        collisions: tuple[Collision, ...],
+        lane_invasions: tuple[LaneInvasion, ...],
+    ) -> Outcome:
+        """Return what the decision `action` led to: `frame`, after all its ticks."""
+        before = self.projection
+        self.projection = self._tracker.project(frame.pose)
+        summary = self.summary
+        progress_m = self.projection.progress_m - before.progress_m
+        summary.duration_s += self.decision_s
+        summary.distance_m += abs(frame.speed) * self.decision_s
+        summary.collisions += bool(collisions)
+        summary.lane_invasions += len(lane_invasions)
+        end = self._ends.check(
+            projection=self.projection,
+            speed=frame.speed,
+            collisions=collisions,
+            elapsed_s=summary.duration_s,
+            duration_s=self.decision_s,
+            clean=frame.clean,
+        )
+        terms = reward_terms(
+            self.config,
+            progress_m=progress_m,
+            duration_s=self.decision_s,
+            projection=self.projection,
+            speed=frame.speed,
+            steering_change=abs(float(action[0] - self._previous_action[0])),
+            lane_invasions=lane_invasions,
+            end=end,
+        )
+        self._previous_action = np.array(action, dtype=np.float32)
+        driven_m = self.projection.progress_m - self._begin_progress_m
+        summary.route_completion = max(
+            summary.route_completion,
+            1.0 if end is End.ROUTE_END else min(driven_m / summary.route_length_m, 1.0),
+        )
+        summary.episode_return += terms.total
+        summary.ended_by = end.value if end is not None else ""
+        return Outcome(self._observe(frame), terms, end)
+
+    def _observe(self, frame: Frame) -> Observation:
+        return self._observer.observe(
+            frame.image,
+            frame.pose,
+            frame.speed,
+            self._tracker,
+            self.projection,
+            self._previous_action,
+        )
