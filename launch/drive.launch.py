@@ -1,0 +1,10 @@
+"""Starts the driver, and the embedded simulator unless world:=carla."""
+
+from launch import LaunchDescription
+
+from td3_driver.launching import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the processes of `td3-driver drive`."""
+    return launch_description("drive")

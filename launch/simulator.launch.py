@@ -1,0 +1,10 @@
+"""Starts the embedded simulator alone."""
+
+from launch import LaunchDescription
+
+from td3_driver.launching import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the processes of `td3-driver simulate`."""
+    return launch_description("simulate")

@@ -1,0 +1,325 @@
+"""The description of what runs with what, and its supervision."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from td3_driver.config import ConfigError
+from td3_driver.processes import COMMANDS, Process, setting_overrides
+
+
+def values_of(command: str, **given: object) -> dict[str, object]:
+    """Every option's default, with the given values over it."""
+    defaults = {option.name: option.default for option in COMMANDS[command].options}
+    assert set(given) <= set(defaults)
+    return {**defaults, **given}
+
+
+def processes_of(command: str, **given: object) -> dict[str, Process]:
+    processes = COMMANDS[command].processes(values_of(command, **given))
+    return {process.name: process for process in processes}
+
+
+def test_the_simulator_is_started_first_so_that_it_is_stopped_last() -> None:
+    assert list(processes_of("train")) == ["simulator", "trainer"]
+    assert list(processes_of("drive", run="runs/a")) == ["simulator", "driver"]
+    assert list(processes_of("simulate")) == ["simulator"]
+
+
+@pytest.mark.parametrize("command, served", [("train", "trainer"), ("drive", "driver")])
+def test_carla_replaces_the_embedded_simulator(command: str, served: str) -> None:
+    given = {"run": "runs/a", "world": "carla"}
+    assert list(processes_of(command, **given)) == [served]
+
+
+def test_every_process_gets_the_role_name_the_map_and_the_settings() -> None:
+    processes = processes_of(
+        "train", role_name="hero", map="ring_quarry", set=("driving.max_speed_mps=7",)
+    )
+    for process in processes.values():
+        assert process.parameters["carla.role_name"] == "hero"
+        assert process.parameters["simulator.map"] == "ring_quarry"
+        assert process.parameters["driving.max_speed_mps"] == 7.0
+        # ROS refuses an integer for a parameter that is a double.
+        assert isinstance(process.parameters["driving.max_speed_mps"], float)
+    assert processes["trainer"].parameters["training.maps"] == ["ring_quarry"]
+
+
+def test_a_setting_overrides_what_an_option_says() -> None:
+    processes = processes_of("simulate", map="ring_quarry", set=("simulator.map=ring_meadow",))
+    assert processes["simulator"].parameters["simulator.map"] == "ring_meadow"
+
+
+def test_the_simulator_of_a_drive_has_the_run_s_camera() -> None:
+    simulator = processes_of("drive", run="runs/a")["simulator"]
+    assert simulator.parameters["config"] == "runs/a/config.yaml"
+
+
+def test_overrides_have_the_types_of_their_settings() -> None:
+    parameters = setting_overrides(
+        ["training.maps=[a, b]", "learning.tau=1", "training.synchronous_updates=true"]
+    )
+    assert parameters == {
+        "training.maps": ["a", "b"],
+        "learning.tau": 1.0,
+        "training.synchronous_updates": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "assignment, part_of_the_reason",
+    [
+        ("driving.max_speed_mps", "section.setting=value"),
+        ("max_speed_mps=3", "section.setting=value"),
+        ("driving.max_sped_mps=3", "driving.max_sped_mps: there is no such setting"),
+        ("drive.max_speed_mps=3", "drive: there is no such setting"),
+        ("driving.max_speed_mps=1000", "driving.max_speed_mps"),
+        ("training.maps=[", "is not a value"),
+    ],
+)
+def test_a_wrong_override_is_named(assignment: str, part_of_the_reason: str) -> None:
+    with pytest.raises(ConfigError, match="(?s)" + part_of_the_reason):
+        setting_overrides([assignment])
+
+
+def test_an_unknown_configuration_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="no configuration 'nonesuch'"):
+        processes_of("simulate", config="nonesuch")
+
+
+@pytest.mark.parametrize(
+    "value", ["0012", "true", 'a "quoted" name', "ring_meadow", 3, 0.5, False, ["a", "b"], [1, 2]]
+)
+def test_parameters_keep_their_type_on_the_command_line(value: object) -> None:
+    flag, assignment = Process("trainer", {"training.x": value}).ros_arguments()
+    name, text = assignment.split(":=", 1)
+    assert (flag, name) == ("-p", "training.x")
+    read = yaml.safe_load(text)
+    assert read == value and type(read) is type(value)
+
+
+def test_options_survive_being_a_launch_argument() -> None:
+    for command in COMMANDS.values():
+        for option in command.options:
+            text = option.format()
+            assert text is None or option.parse(text) == option.default
+            assert option.description
+
+
+def test_several_settings_fit_into_one_launch_argument() -> None:
+    option = next(option for option in COMMANDS["train"].options if option.name == "set")
+    assert option.parse("a.b=1 'c.d=[x, y]'") == ("a.b=1", "c.d=[x, y]")
+
+
+# --- supervision -----------------------------------------------------------------------------
+
+SUPERVISOR = """
+import sys
+from dataclasses import dataclass
+from td3_driver import supervision
+from td3_driver.processes import Process
+
+supervision.KILL_TIMEOUT_S = 0.5
+
+@dataclass(frozen=True)
+class Fake(Process):
+    script: str = ""
+
+    def command_line(self):
+        return [sys.executable, "-c", self.script]
+
+sys.exit(supervision.run([{processes}]))
+"""
+
+CHILD = """
+import os, signal, sys, time
+def note(what):
+    with open({log!r}, "a") as log:
+        log.write(f"{name} {{what}} {{os.getpid()}}\\n")
+def stop(number, frame):
+    note("stopping")
+    time.sleep({stopping_s})
+    note("stopped")
+    sys.exit(0)
+if {stubborn}:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+else:
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+note("started")
+time.sleep({life_s})
+sys.exit({exit_code})
+"""
+
+
+class Supervised:
+    """A supervisor in a process of its own, over fake children that write a log."""
+
+    def __init__(self, folder: Path, *children: dict[str, object]) -> None:
+        self.log = folder / "log"
+        self.log.touch()
+        self.names = [str(child["name"]) for child in children]
+        processes = ", ".join(self._process(**child) for child in children)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISOR.format(processes=processes)],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).resolve().parent.parent,
+        )
+
+    def _process(
+        self,
+        name: str,
+        life_s: float = 60.0,
+        exit_code: int = 0,
+        stubborn: bool = False,
+        stopping_s: float = 0.0,
+        essential: bool = True,
+        stop_timeout_s: float = 5.0,
+    ) -> str:
+        script = CHILD.format(
+            log=str(self.log),
+            name=name,
+            life_s=life_s,
+            exit_code=exit_code,
+            stubborn=stubborn,
+            stopping_s=stopping_s,
+        )
+        return textwrap.dedent(
+            f"Fake({name!r}, script={script!r}, essential={essential},"
+            f" stop_timeout_s={stop_timeout_s})"
+        )
+
+    def events(self) -> list[str]:
+        return [line.rsplit(" ", 1)[0] for line in self.log.read_text().splitlines()]
+
+    def pids(self) -> list[int]:
+        lines = self.log.read_text().splitlines()
+        return [int(line.split()[2]) for line in lines if line.split()[1] == "started"]
+
+    def wait_until_started(self) -> None:
+        wait_for(lambda: len(self.pids()) == len(self.names), "the children's start")
+
+    def wait(self, timeout_s: float = 10.0) -> tuple[int, str]:
+        """Return the supervisor's exit code and what it said."""
+        _, said = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, said
+
+
+def wait_for(condition: object, what: str, timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_the_others_end_when_one_dies_and_its_code_is_returned(tmp_path: Path) -> None:
+    supervised = Supervised(
+        tmp_path, {"name": "simulator", "life_s": 0.5, "exit_code": 7}, {"name": "trainer"}
+    )
+    code, said = supervised.wait()
+    assert code == 7
+    assert "simulator has died (exit code 7)" in said
+    assert "trainer stopped" in supervised.events()
+
+
+def test_the_end_of_the_served_process_is_the_end_of_all(tmp_path: Path) -> None:
+    supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer", "life_s": 0.3})
+    code, said = supervised.wait()
+    assert (code, said) == (0, "")
+    assert supervised.events()[-1] == "simulator stopped"
+
+
+def test_a_server_that_leaves_before_the_served_one_is_a_failure(tmp_path: Path) -> None:
+    supervised = Supervised(tmp_path, {"name": "simulator", "life_s": 0.3}, {"name": "trainer"})
+    code, _ = supervised.wait()
+    assert code == 1
+
+
+def test_a_process_that_is_not_essential_may_end(tmp_path: Path) -> None:
+    supervised = Supervised(
+        tmp_path,
+        {"name": "recorder", "life_s": 0.1, "exit_code": 3, "essential": False},
+        {"name": "trainer", "life_s": 1.0},
+    )
+    assert supervised.wait() == (0, "")
+
+
+def test_a_killed_process_counts_as_in_a_shell(tmp_path: Path) -> None:
+    supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer"})
+    supervised.wait_until_started()
+    os.kill(supervised.pids()[0], signal.SIGKILL)
+    assert supervised.wait()[0] == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_stop_signal_stops_the_last_started_first(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    supervised = Supervised(
+        tmp_path, {"name": "simulator"}, {"name": "trainer", "stopping_s": 0.3}
+    )
+    supervised.wait_until_started()
+    supervised.process.send_signal(number)
+    assert supervised.wait(5.0)[0] == exit_code
+    assert supervised.events()[2:] == [
+        "trainer stopping",
+        "trainer stopped",
+        "simulator stopping",
+        "simulator stopped",
+    ]
+
+
+def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
+    supervised = Supervised(
+        tmp_path, {"name": "simulator"}, {"name": "trainer", "stubborn": True, "stop_timeout_s": 0.5}
+    )
+    supervised.wait_until_started()
+    supervised.process.send_signal(signal.SIGINT)
+    code, said = supervised.wait(5.0)
+    assert code == 130
+    assert "trainer does not end and is killed" in said
+    assert not any(is_alive(pid) for pid in supervised.pids())
+
+
+def test_further_ctrl_cs_do_not_wait(tmp_path: Path) -> None:
+    supervised = Supervised(
+        tmp_path, {"name": "trainer", "stubborn": True, "stop_timeout_s": 60.0}
+    )
+    supervised.wait_until_started()
+    for _ in range(2):
+        supervised.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert supervised.wait(5.0)[0] == 130
+
+
+def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "driver"})
+    supervised.wait_until_started()
+    supervised.process.kill()
+    supervised.process.communicate()
+    wait_for(
+        lambda: not any(is_alive(pid) for pid in supervised.pids()), "the children's end", 3.0
+    )
+    # They were asked to end, and so a driver could stop its car.
+    assert "driver stopped" in supervised.events()
