@@ -139,5 +139,3 @@ class EndDetector:
         if elapsed_s >= config.time_limit_s - 1e-9:
             return End.TIME_LIMIT
         return None
-
-

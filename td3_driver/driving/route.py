@@ -87,8 +87,7 @@ class RouteTracker:
         share = along_m / self._lengths[segment] - 0.5
         other = min(max(segment + (1 if share > 0 else -1), 0), len(self._yaws) - 1)
         return float(
-            self._yaws[segment]
-            + abs(share) * wrap_angle(self._yaws[other] - self._yaws[segment])
+            self._yaws[segment] + abs(share) * wrap_angle(self._yaws[other] - self._yaws[segment])
         )
 
     def ahead(self, pose: Pose, progress_m: float, count: int, spacing_m: float) -> np.ndarray:

@@ -1,0 +1,174 @@
+"""Checkpoints: a folder that is complete or absent, and holds nothing that runs when loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from td3_driver.learning.policy import CheckpointError, load_spec, load_tensors, save_actor
+from td3_driver.learning.replay import ReplayBuffer
+from td3_driver.learning.td3 import TD3
+
+LEARNER = "learner.safetensors"
+REPLAY = "replay.safetensors"
+COUNTERS = "counters.json"
+LATEST = "latest"
+
+
+def save(
+    folder: Path,
+    step: int,
+    learner: TD3,
+    replay: ReplayBuffer,
+    counters: dict[str, Any],
+    generators: dict[str, torch.Generator],
+    keep: int,
+) -> Path:
+    """Write `folder/<step>/` and point `folder/latest` at it; return its path.
+
+    Everything is written under another name, flushed to disk and renamed at the end, so that a
+    kill at any instant leaves the last complete checkpoint usable. The newest `keep` stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".unfinished-*"):
+        shutil.rmtree(leftover)
+    unfinished = folder / f".unfinished-{step}"
+    unfinished.mkdir()
+    save_actor(unfinished, learner.actor, learner.spec)
+    save_file(learner_tensors(learner, generators), unfinished / LEARNER)
+    save_file(replay.state(), unfinished / REPLAY)
+    (unfinished / COUNTERS).write_text(
+        json.dumps({"step": step, "updates": learner.updates, **counters}, indent=1)
+    )
+    for path in unfinished.iterdir():
+        _flush(path)
+    _flush(unfinished)
+    complete = folder / f"{step:09d}"
+    if complete.exists():  # a resumed run that stopped where it began
+        shutil.rmtree(complete)
+    unfinished.rename(complete)
+    point_latest(folder, complete)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return complete
+
+
+def point_latest(folder: Path, checkpoint: Path) -> None:
+    """Make `folder/latest` a link to a checkpoint, in one step."""
+    link = folder / f".{LATEST}-new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(checkpoint.name)
+    link.replace(folder / LATEST)
+    _flush(folder)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+
+
+def latest(folder: Path) -> Path:
+    """Return the newest complete checkpoint; raise CheckpointError where there is none."""
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        raise CheckpointError(f"{folder} holds no complete checkpoint")
+    return checkpoints[-1]
+
+
+def load(
+    checkpoint: Path,
+    learner: TD3,
+    replay: ReplayBuffer,
+    generators: dict[str, torch.Generator],
+) -> dict[str, Any]:
+    """Take over a checkpoint and return its counters; raise CheckpointError where it is unfit."""
+    if load_spec(checkpoint) != learner.spec:
+        raise CheckpointError(
+            f"{checkpoint} was made by other networks ({load_spec(checkpoint)}) than the "
+            f"configuration describes ({learner.spec})"
+        )
+    try:
+        counters = json.loads((checkpoint / COUNTERS).read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint / COUNTERS} cannot be read: {error}") from None
+    restore_learner(learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER)
+    try:
+        replay.restore(load_tensors(checkpoint / REPLAY))
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint / REPLAY} does not fit: {error}") from None
+    learner.updates = counters["updates"]
+    return counters
+
+
+def _networks(learner: TD3) -> dict[str, nn.Module]:
+    return {
+        "actor": learner.actor,
+        "critic": learner.critic,
+        "actor_target": learner.actor_target,
+        "critic_target": learner.critic_target,
+    }
+
+
+def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
+    return {
+        "actor_optimizer": learner.actor_optimizer,
+        "critic_optimizer": learner.critic_optimizer,
+    }
+
+
+def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
+    """Return weights, optimiser state and random states as named tensors in host memory."""
+    tensors = {
+        f"{name}.{key}": value
+        for name, network in _networks(learner).items()
+        for key, value in network.state_dict().items()
+    }
+    for name, optimizer in _optimizers(learner).items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
+    for name, generator in (generators | {"learner": learner.generator}).items():
+        tensors[f"generator.{name}"] = generator.get_state()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def restore_learner(
+    learner: TD3,
+    generators: dict[str, torch.Generator],
+    tensors: dict[str, Tensor],
+    source: Path,
+) -> None:
+    """Take over what `learner_tensors` returned; raise CheckpointError where it does not fit."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, key = name.partition(".")
+        groups.setdefault(group, {})[key] = tensor
+    try:
+        for name, network in _networks(learner).items():
+            network.load_state_dict(groups[name])
+        for name, optimizer in _optimizers(learner).items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in groups.get(name, {}).items():
+                index, _, moment = key.partition(".")
+                state.setdefault(int(index), {})[moment] = tensor
+            layout = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": layout})
+        for name, generator in (generators | {"learner": learner.generator}).items():
+            generator.set_state(groups["generator"][name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{source} does not fit the configuration: {error}") from None
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

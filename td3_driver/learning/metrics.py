@@ -1,0 +1,73 @@
+"""The figures of a training run: one row for each interval, to CSV and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+COLUMNS = (
+    "step",
+    "updates",
+    "episodes",
+    "wall_s",
+    "steps_per_s",
+    "updates_per_s",
+    "return_mean",
+    "route_completion_mean",
+    "q1_mean",
+    "q1_std",
+    "q2_mean",
+    "q2_std",
+    "target_mean",
+    "target_std",
+    "td_error_1",
+    "td_error_2",
+    "critic_loss",
+    "actor_loss",
+    "critic_gradient_norm",
+    "critic_encoder_gradient_norm",
+    "actor_gradient_norm",
+    "actor_encoder_gradient_norm",
+    "saturated_share",
+    "pre_tanh_abs",
+)
+
+
+class MetricsWriter:
+    """Appends rows to `metrics.csv` and the same figures to TensorBoard, by step."""
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        self.path = folder / "metrics.csv"
+        rows = self._rows_until(resume_step) if resume_step is not None else []
+        self._file = self.path.open("w", newline="")
+        self._csv = csv.DictWriter(self._file, COLUMNS)
+        self._csv.writeheader()
+        self._csv.writerows(rows)
+        self._file.flush()
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+
+    def _rows_until(self, step: int) -> list[dict[str, str]]:
+        """Return the rows kept from before a checkpoint; later ones will be driven again."""
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+    def write(self, row: dict[str, float]) -> None:
+        """Write one row; figures that are not known are left out."""
+        self._csv.writerow({name: _short(row[name]) for name in COLUMNS if name in row})
+        self._file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._board.close()
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

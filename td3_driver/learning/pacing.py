@@ -1,0 +1,115 @@
+"""Holds the ratio of updates to environment steps, in a thread of its own or in turn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+MOST_STEPS_AHEAD = 16
+"""How far collecting may run ahead of learning, in steps, before it waits."""
+
+
+class UpdatePacer:
+    """Calls `update` so that there are `ratio` updates for each step after the first ones.
+
+    With `threaded`, updates run beside the steps: `step_taken` returns at once unless collecting
+    is too far ahead. Without, it makes the updates that are due before it returns. An exception
+    in an update is raised by the next `step_taken`.
+    """
+
+    def __init__(
+        self,
+        update: Callable[[], None],
+        *,
+        ratio: float,
+        first_step: int,
+        updates_done: int = 0,
+        threaded: bool = True,
+        torch_threads: int = 0,
+    ) -> None:
+        self._update = update
+        self._ratio = ratio
+        self._first_step = first_step
+        self._torch_threads = torch_threads
+        self._done = updates_done
+        self._due = updates_done
+        self._changed = threading.Condition()
+        self._updating = threading.Lock()
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
+            self._thread.start()
+
+    @property
+    def updates(self) -> int:
+        """Number of updates done."""
+        return self._done
+
+    def step_taken(self, step: int) -> None:
+        """Tell that `step` steps have been taken in all."""
+        due = int((step - self._first_step) * self._ratio)
+        if self._thread is None:
+            while self._done < due:
+                self._one()
+            return
+        with self._changed:
+            self._due = max(due, self._due)
+            self._changed.notify_all()
+            behind = max(int(MOST_STEPS_AHEAD * self._ratio), 1)
+            self._changed.wait_for(
+                lambda: self._error is not None or self._due - self._done <= behind
+            )
+        self._raise_error()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep updates from running, once the one under way is done."""
+        with self._updating:
+            yield
+
+    def finish(self) -> None:
+        """Make the updates that are due, then end the thread."""
+        if self._thread is not None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._error is not None or self._due <= self._done)
+        self.stop()
+        self._raise_error()
+
+    def stop(self) -> None:
+        """End the thread after the update under way."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _one(self) -> None:
+        with self._updating:
+            self._update()
+            self._done += 1
+
+    def _run(self) -> None:
+        if self._torch_threads:
+            torch.set_num_threads(self._torch_threads)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._due > self._done)
+                if self._stopped:
+                    return
+            try:
+                self._one()
+            except Exception as error:  # handed to the collecting thread, which raises it
+                self._error = error
+            with self._changed:
+                self._changed.notify_all()
+            if self._error is not None:
+                return

@@ -1,0 +1,97 @@
+"""The actor on its own: what acts while training, and what the driver loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from td3_driver.learning.networks import Actor, NetworkSpec
+
+WEIGHTS = "actor.safetensors"
+SPEC = "networks.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says which file and why."""
+
+
+class Policy:
+    """Maps one observation to one action, on CPU, without noise."""
+
+    def __init__(self, actor: Actor, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self._actor = actor.eval().requires_grad_(False)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def like(cls, spec: NetworkSpec) -> Policy:
+        """Make a policy of this shape; its weights come by `follow`."""
+        return cls(Actor(spec).to(memory_format=torch.channels_last), spec)
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Policy:
+        """Load the actor of a checkpoint folder; executes nothing of it.
+
+        Raises CheckpointError where a file is missing, damaged or of another shape.
+        """
+        spec = load_spec(checkpoint)
+        policy = cls.like(spec)
+        tensors = load_tensors(checkpoint / WEIGHTS)
+        try:
+            policy._actor.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise CheckpointError(f"{checkpoint / WEIGHTS} does not fit {SPEC}: {error}") from None
+        return policy
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the action, float32 (actions,) in [-1, 1], for one unbatched observation."""
+        batch = {key: torch.from_numpy(value)[None] for key, value in observation.items()}
+        with torch.inference_mode(), self._lock:
+            return self._actor(batch)[0].numpy()
+
+    def follow(self, actor: Actor) -> None:
+        """Copy the weights of a learning actor, from any device."""
+        with torch.no_grad(), self._lock:
+            for mine, theirs in zip(self._actor.parameters(), actor.parameters(), strict=True):
+                mine.copy_(theirs)
+
+
+def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:
+    """Write an actor's weights and the shape of its networks."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in actor.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    (folder / SPEC).write_text(json.dumps(dataclasses.asdict(spec), indent=1))
+
+
+def load_spec(folder: Path) -> NetworkSpec:
+    """Read the shape of a checkpoint's networks."""
+    path = folder / SPEC
+    try:
+        values = json.loads(path.read_text())
+        return NetworkSpec(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in values.items()
+            }
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {SPEC}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, or raise CheckpointError."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None

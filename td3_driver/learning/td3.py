@@ -1,0 +1,206 @@
+"""Twin Delayed DDPG (Fujimoto, van Hoof and Meger, 2018) with separate image encoders.
+
+The networks take observations, never features: each target has its own copy of its encoder, the
+actor's loss sees the critic's own features of the state as constants, and only the action carries
+gradient. Two guards keep the actor's tanh alive: the critic learns alone at first, and the
+squares of the pre-tanh activations are penalised.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from td3_driver.learning.augmentation import random_shift
+from td3_driver.learning.networks import (
+    Actor,
+    Critic,
+    NetworkSpec,
+    Observations,
+    gradient_norm,
+    scale_image,
+)
+from td3_driver.learning.replay import Batch
+
+SATURATED = 0.99
+"""An action component beyond this is at its bound."""
+
+
+@dataclass(frozen=True)
+class TD3Settings:
+    """The algorithm's numbers, by TD3's own names."""
+
+    discount: float = 0.99
+    tau: float = 0.005
+    policy_noise: float = 0.2
+    noise_clip: float = 0.5
+    policy_freq: int = 2
+    learning_rate: float = 3e-4
+    encoder_learning_rate: float = 1e-4
+    actor_warmup_updates: int = 400
+    pre_tanh_penalty: float = 1e-3
+    image_shift_px: int = 4
+
+
+class TD3:
+    """Actor, critic, their targets and optimisers, and the update."""
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: TD3Settings,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.spec = spec
+        self.settings = settings
+        self.device = torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            # Channels last is the layout that convolutions are quickest in, on CPU and GPU.
+            layout = torch.channels_last
+            self.actor = Actor(spec).to(self.device, memory_format=layout)
+            self.critic = Critic(spec).to(self.device, memory_format=layout)
+        self.actor_target = _frozen_copy(self.actor)
+        self.critic_target = _frozen_copy(self.critic)
+        self.actor_optimizer = self._adam(self.actor)
+        self.critic_optimizer = self._adam(self.critic)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.updates = 0
+
+    def _adam(self, network: nn.Module) -> torch.optim.Adam:
+        encoder, head = split_parameters(network)
+        return torch.optim.Adam(
+            [
+                {"params": encoder, "lr": self.settings.encoder_learning_rate},
+                {"params": head, "lr": self.settings.learning_rate},
+            ],
+            fused=True,
+        )
+
+    def update(self, batch: Batch, measure: bool = False) -> dict[str, Tensor]:
+        """Take one TD3 update; with `measure`, return its figures as tensors.
+
+        The actor and all targets move every `policy_freq`-th update, once the critic has had
+        `actor_warmup_updates` to itself (the targets move during those as well).
+        """
+        self.updates += 1
+        observations = self._augment(batch.observations)
+        next_observations = self._augment(batch.next_observations)
+        figures = self._update_critic(batch, observations, next_observations, measure)
+        if self.updates % self.settings.policy_freq == 0:
+            if self.updates > self.settings.actor_warmup_updates:
+                figures |= self._update_actor(observations, measure)
+            self._move_targets()
+        return figures
+
+    def _augment(self, observations: Observations) -> Observations:
+        image = observations["image"].to(self.device)
+        image = random_shift(image, self.settings.image_shift_px, self.generator)
+        return {
+            # Once for all networks: each would do it again.
+            "image": scale_image(image),
+            "vector": observations["vector"].to(self.device),
+        }
+
+    def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
+        """Return r + discount (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
+        settings = self.settings
+        with torch.no_grad():
+            actions = self.actor_target(next_observations)
+            noise = torch.randn(
+                actions.shape,
+                generator=self.generator,
+                device=self.device,
+                dtype=actions.dtype,
+            )
+            noise = (noise * settings.policy_noise).clamp(
+                -settings.noise_clip, settings.noise_clip
+            )
+            q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
+            bootstrap = 1.0 - batch.terminated.to(self.device)
+            return batch.rewards.to(self.device) + settings.discount * bootstrap * torch.minimum(
+                q1, q2
+            )
+
+    def _update_critic(
+        self,
+        batch: Batch,
+        observations: Observations,
+        next_observations: Observations,
+        measure: bool,
+    ) -> dict[str, Tensor]:
+        target = self.target_values(batch, next_observations)
+        q1, q2 = self.critic(observations, batch.actions.to(self.device))
+        loss = functional.mse_loss(q1, target) + functional.mse_loss(q2, target)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimizer.step()
+        if not measure:
+            return {}
+        encoder, head = split_parameters(self.critic)
+        return {
+            "q1_mean": q1.mean(),
+            "q1_std": q1.std(),
+            "q2_mean": q2.mean(),
+            "q2_std": q2.std(),
+            "target_mean": target.mean(),
+            "target_std": target.std(),
+            "td_error_1": (target - q1).abs().mean(),
+            "td_error_2": (target - q2).abs().mean(),
+            "critic_loss": loss,
+            "critic_gradient_norm": gradient_norm(head),
+            "critic_encoder_gradient_norm": gradient_norm(encoder),
+        }
+
+    def actor_loss(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the actor's loss, its actions and their pre-tanh activations."""
+        pre_tanh = self.actor.pre_tanh(observations)
+        actions = torch.tanh(pre_tanh)
+        value = self.critic.q1_of_action(observations, actions).mean()
+        penalty = self.settings.pre_tanh_penalty * pre_tanh.square().mean()
+        return penalty - value, actions, pre_tanh
+
+    def _update_actor(self, observations: Observations, measure: bool) -> dict[str, Tensor]:
+        parameters = list(self.actor.parameters())
+        loss, actions, pre_tanh = self.actor_loss(observations)
+        # Asked for by name, so that nothing of the critic's can receive a gradient.
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.actor_optimizer.step()
+        if not measure:
+            return {}
+        encoder, head = split_parameters(self.actor)
+        return {
+            "actor_loss": loss,
+            "actor_gradient_norm": gradient_norm(head),
+            "actor_encoder_gradient_norm": gradient_norm(encoder),
+            "saturated_share": (actions.abs() > SATURATED).float().mean(),
+            "pre_tanh_abs": pre_tanh.abs().mean(),
+        }
+
+    def _move_targets(self) -> None:
+        for network, target in (
+            (self.actor, self.actor_target),
+            (self.critic, self.critic_target),
+        ):
+            torch._foreach_lerp_(
+                list(target.parameters()), list(network.parameters()), self.settings.tau
+            )
+
+
+def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters of a network's encoder, and the others."""
+    named = list(network.named_parameters())
+    encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
+    head = [parameter for name, parameter in named if not name.startswith("encoder.")]
+    return encoder, head
+
+
+def _frozen_copy(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).requires_grad_(False)

@@ -1,0 +1,285 @@
+"""The training loop: collect from an environment, learn from the replay buffer, keep a record."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.learning import checkpoint
+from td3_driver.learning.metrics import MetricsWriter
+from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.pacing import UpdatePacer
+from td3_driver.learning.policy import Policy
+from td3_driver.learning.replay import ReplayBuffer, ReplaySpec, check_memory
+from td3_driver.learning.td3 import TD3, TD3Settings
+
+EPISODES_AVERAGED = 20
+POLICY_REFRESH_UPDATES = 10
+"""Updates after which the acting copy of the policy is renewed, when updates run beside."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for people to see."""
+
+    step: int
+    total_steps: int
+    updates: int
+    episodes: int
+    return_mean: float
+    route_completion_mean: float
+    steps_per_s: float
+    updates_per_s: float
+    remaining_s: float
+    ended_by: str
+    """Why the latest episode ended."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda"; raise ValueError where it is missing."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("learning.device is cuda, but PyTorch sees no GPU: set it to auto or cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the free memory of a device, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo has no MemAvailable")
+
+
+def network_spec(
+    config: LearningConfig, env: gymnasium.Env[Any, Any], vector_scale: np.ndarray
+) -> NetworkSpec:
+    """Derive the networks' shape from an environment's spaces and the configuration."""
+    image = env.observation_space["image"].shape  # type: ignore[index]
+    assert env.action_space.shape is not None
+    return NetworkSpec(
+        image=image,
+        vector_scale=tuple(float(value) for value in vector_scale),
+        actions=env.action_space.shape[0],
+        channels=config.channels,
+        image_features=config.image_features,
+        hidden=config.hidden,
+    )
+
+
+def td3_settings(config: LearningConfig) -> TD3Settings:
+    """Pick the algorithm's numbers out of the configuration."""
+    return TD3Settings(
+        **{name: getattr(config, name) for name in TD3Settings.__dataclass_fields__}
+    )
+
+
+class Training:
+    """One run: `run()` trains until done or told to stop, and always saves at its end."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        vector_scale: np.ndarray,
+        learning: LearningConfig,
+        training: TrainingConfig,
+        folder: Path,
+        *,
+        resume: bool = False,
+        say: Callable[[str], None] = print,
+        show: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._env = env
+        self._learning = learning
+        self._training = training
+        self._folder = folder
+        self._show = show
+        self._stop = False
+        device = choose_device(learning.device)
+        wanted = learning.replay_device
+        replay_device = device if wanted == "auto" else choose_device(wanted)
+        spec = network_spec(learning, env, vector_scale)
+        replay_spec = ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
+        say(f"learning on {device}, batches of {learning.batch_size}")
+        say(
+            check_memory(
+                replay_spec,
+                learning.replay_capacity,
+                available_bytes(replay_device),
+                learning.replay_memory_fraction,
+            )
+        )
+        self.learner = TD3(spec, td3_settings(learning), device, training.seed)
+        self.replay = ReplayBuffer(replay_spec, learning.replay_capacity, replay_device)
+        self._policy = Policy.like(spec)
+        self._policy.follow(self.learner.actor)
+        # One stream for each purpose: how many numbers one takes never shifts another.
+        self._generators = {
+            "exploration": torch.Generator().manual_seed(training.seed + 1),
+            "sampling": torch.Generator().manual_seed(training.seed + 2),
+        }
+        self.step = 0
+        self.episodes = 0
+        if resume:
+            latest = checkpoint.latest(folder / "checkpoints")
+            counters = checkpoint.load(latest, self.learner, self.replay, self._generators)
+            self.step, self.episodes = counters["step"], counters["episodes"]
+            self._policy.follow(self.learner.actor)
+            say(f"resumed {latest} at step {self.step:,} with {len(self.replay):,} transitions")
+        self._metrics = MetricsWriter(folder, resume_step=self.step if resume else None)
+        self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
+        self._completions: deque[float] = deque(maxlen=EPISODES_AVERAGED)
+        self._ended_by = ""
+        self._figures: dict[str, float] = {}
+        self._first_step = self.step
+        self._first_updates = self.learner.updates
+        self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask `run` to end after the step under way; may be called from a signal handler."""
+        self._stop = True
+
+    def run(self) -> Path:
+        """Train, then save; return the last checkpoint's path."""
+        training = self._training
+        self._began = time.monotonic()
+        self._pacer = UpdatePacer(
+            self._update,
+            ratio=training.updates_per_step,
+            first_step=training.random_steps,
+            updates_done=self.learner.updates,
+            threaded=not training.synchronous_updates,
+            torch_threads=training.torch_threads,
+        )
+        try:
+            self._collect()
+            if not self._stop:
+                self._pacer.finish()
+        finally:
+            self._pacer.stop()
+            self._metrics.close()
+            saved = self.save()
+        return saved
+
+    def save(self) -> Path:
+        """Write a checkpoint between two updates."""
+        with self._pacer.paused():
+            return checkpoint.save(
+                self._folder / "checkpoints",
+                self.step,
+                self.learner,
+                self.replay,
+                {"episodes": self.episodes},
+                self._generators,
+                self._training.checkpoints_kept,
+            )
+
+    def _collect(self) -> None:
+        """Step the environment and store transitions until the run is over."""
+        training = self._training
+        # The first reset seeds the environment's starts; a resumed run goes on with other ones.
+        observation, _ = self._env.reset(seed=training.seed + self.step)
+        self.replay.begin(observation)
+        while self.step < training.total_steps and not self._stop:
+            action = self._explore(observation)
+            observation, reward, terminated, truncated, info = self._env.step(action)
+            self.replay.add(
+                action,
+                float(reward),
+                observation,
+                terminated=terminated,
+                truncated=truncated,
+                clean=info.get("clean", True),
+            )
+            self.step += 1
+            self._pacer.step_taken(self.step)
+            self._show(self.progress())
+            if terminated or truncated:
+                self._episode_ended(info)
+                if self.step < training.total_steps and not self._stop:
+                    observation, _ = self._env.reset()
+                    self.replay.begin(observation)
+            if self.step % training.checkpoint_interval_steps == 0:
+                self.save()
+
+    def _explore(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Return a random action at first, then the policy's with Gaussian noise."""
+        generator = self._generators["exploration"]
+        size = (self.learner.spec.actions,)
+        if self.step < self._training.random_steps:
+            return (2.0 * torch.rand(size, generator=generator) - 1.0).numpy()
+        noise = torch.randn(size, generator=generator).numpy() * self._learning.exploration_noise
+        return np.clip(self._policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
+
+    def _update(self) -> None:
+        """Take one update, and note its figures at the end of each interval."""
+        learner = self.learner
+        interval = self._training.log_interval_updates
+        number = learner.updates + 1
+        batch = self.replay.sample(self._learning.batch_size, self._generators["sampling"])
+        # Whatever policy_freq is, the interval's last updates include one of the actor.
+        measure = -number % interval < self._learning.policy_freq
+        figures = learner.update(batch, measure)
+        if measure:
+            self._figures |= {name: float(value) for name, value in figures.items()}
+        if number % interval == 0:
+            self._write_row()
+        if self._training.synchronous_updates or number % POLICY_REFRESH_UPDATES == 0:
+            self._policy.follow(learner.actor)
+
+    def _write_row(self) -> None:
+        progress = self.progress()
+        row = {
+            "step": progress.step,
+            "updates": progress.updates,
+            "episodes": progress.episodes,
+            "wall_s": time.monotonic() - self._began,
+            "steps_per_s": progress.steps_per_s,
+            "updates_per_s": progress.updates_per_s,
+        }
+        if self._returns:
+            row["return_mean"] = progress.return_mean
+            row["route_completion_mean"] = progress.route_completion_mean
+        self._metrics.write(row | self._figures)
+
+    def progress(self) -> Progress:
+        """Return where the run stands."""
+        elapsed_s = max(time.monotonic() - self._began, 1e-6)
+        steps_per_s = (self.step - self._first_step) / elapsed_s
+        missing = self._training.total_steps - self.step
+        return Progress(
+            step=self.step,
+            total_steps=self._training.total_steps,
+            updates=self.learner.updates,
+            episodes=self.episodes,
+            return_mean=_mean(self._returns),
+            route_completion_mean=_mean(self._completions),
+            steps_per_s=steps_per_s,
+            updates_per_s=(self.learner.updates - self._first_updates) / elapsed_s,
+            remaining_s=missing / steps_per_s if steps_per_s else float("inf"),
+            ended_by=self._ended_by,
+        )
+
+    def _episode_ended(self, info: dict[str, Any]) -> None:
+        self.episodes += 1
+        if "episode" in info:
+            summary = info["episode"]
+            self._returns.append(summary.episode_return)
+            self._completions.append(summary.route_completion)
+            self._ended_by = summary.ended_by
+
+
+def _mean(values: deque[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
