@@ -1,0 +1,367 @@
+"""Messages of the bridge to this package's types, and back.
+
+Axes and signs are those of the messages: REP-103, except for `VehicleControl.steer` (+ = right)
+and a collision's impulse, which the bridge passes on as CARLA has them.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from carla_msgs.msg import (
+    CarlaCollisionEvent,
+    CarlaEgoVehicleControl,
+    CarlaEgoVehicleInfo,
+    CarlaEgoVehicleInfoWheel,
+    CarlaEgoVehicleStatus,
+    CarlaLaneInvasionEvent,
+)
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, Vector3
+from geometry_msgs.msg import Pose as PoseMessage
+from nav_msgs.msg import Odometry, Path
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
+
+MAP_FRAME = "map"
+NANOSECONDS = 1_000_000_000
+
+# Where each encoding keeps blue, green, red and alpha; -1 where it has no alpha.
+IMAGE_CHANNELS: dict[str, tuple[int, ...]] = {
+    "bgra8": (0, 1, 2, 3),
+    "rgba8": (2, 1, 0, 3),
+    "bgr8": (0, 1, 2, -1),
+    "rgb8": (2, 1, 0, -1),
+    "mono8": (0, 0, 0, -1),
+}
+
+
+class ConversionError(ValueError):
+    """A message does not mean anything; the text says what is wrong with it."""
+
+
+def stamp_from_ns(stamp_ns: int) -> Time:
+    """Return a stamp for nanoseconds of simulation time."""
+    seconds, nanoseconds = divmod(stamp_ns, NANOSECONDS)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def ns_from_stamp(stamp: Time) -> int:
+    """Return nanoseconds of simulation time."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def make_header(stamp_ns: int, frame_id: str = MAP_FRAME) -> Header:
+    """Return a header stamped with nanoseconds of simulation time."""
+    return Header(stamp=stamp_from_ns(stamp_ns), frame_id=frame_id)
+
+
+def quaternion_from_yaw(yaw: float) -> Quaternion:
+    """Return the unit quaternion of a rotation about z, radians."""
+    return Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2.0), w=math.cos(yaw / 2.0))
+
+
+def yaw_from_quaternion(quaternion: Quaternion) -> float:
+    """Return the rotation about z, radians; 0 for a zero quaternion, as the bridge takes it."""
+    x, y, z, w = quaternion.x, quaternion.y, quaternion.z, quaternion.w
+    if x == 0.0 and y == 0.0:
+        # Exact for pure yaw up to +-pi, so that a pose survives the way there and back.
+        return math.remainder(2.0 * math.atan2(z, w), math.tau) if z or w else 0.0
+    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def pose_to_message(pose: Pose) -> PoseMessage:
+    """Return a pose in the map frame as a message."""
+    return PoseMessage(
+        position=Point(x=float(pose.x), y=float(pose.y), z=float(pose.z)),
+        orientation=quaternion_from_yaw(pose.yaw),
+    )
+
+
+def pose_from_message(message: PoseMessage) -> Pose:
+    """Return the position and the yaw of a pose; raises ConversionError where not finite."""
+    position = message.position
+    pose = Pose(position.x, position.y, yaw_from_quaternion(message.orientation), position.z)
+    if not all(map(math.isfinite, (pose.x, pose.y, pose.z, pose.yaw))):
+        raise ConversionError(f"the pose is not finite: {pose}")
+    return pose
+
+
+def control_to_message(
+    control: VehicleControl, stamp_ns: int | None = None
+) -> CarlaEgoVehicleControl:
+    """Return a command as a message; raises ConversionError where it is not finite.
+
+    `stamp_ns` is that of the image the command answers, so that latency can be measured.
+    """
+    if not all(map(math.isfinite, (control.throttle, control.steer, control.brake))):
+        raise ConversionError(f"the command is not finite: {control}")
+    message = CarlaEgoVehicleControl(
+        throttle=float(control.throttle),
+        steer=float(control.steer),
+        brake=float(control.brake),
+        hand_brake=control.hand_brake,
+        reverse=control.reverse,
+        gear=control.gear,
+        manual_gear_shift=control.manual_gear_shift,
+    )
+    if stamp_ns is not None:
+        message.header.stamp = stamp_from_ns(stamp_ns)
+    return message
+
+
+def control_from_message(message: CarlaEgoVehicleControl) -> VehicleControl:
+    """Return a command; raises ConversionError where it is not finite."""
+    control = VehicleControl(
+        throttle=message.throttle,
+        steer=message.steer,
+        brake=message.brake,
+        hand_brake=message.hand_brake,
+        reverse=message.reverse,
+        gear=message.gear,
+        manual_gear_shift=message.manual_gear_shift,
+    )
+    if not all(map(math.isfinite, (control.throttle, control.steer, control.brake))):
+        raise ConversionError(f"the command is not finite: {control}")
+    return control
+
+
+def same_control(first: VehicleControl, second: VehicleControl, tolerance: float = 1e-3) -> bool:
+    """Return whether two commands mean the same; the gear is the gearbox's choice."""
+    return (
+        abs(first.throttle - second.throttle) <= tolerance
+        and abs(first.steer - second.steer) <= tolerance
+        and abs(first.brake - second.brake) <= tolerance
+        and first.hand_brake == second.hand_brake
+        and first.reverse == second.reverse
+    )
+
+
+def image_to_message(image: np.ndarray, header: Header) -> Image:
+    """Return a uint8 (height, width, 4) image as a `bgra8` message."""
+    height, width, channels = image.shape
+    data = array("B")  # The one type that rclpy takes over without looking at every byte.
+    data.frombytes(np.ascontiguousarray(image))
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding="bgra8",
+        is_bigendian=0,
+        step=width * channels,
+        data=data,
+    )
+
+
+def image_from_message(message: Image) -> np.ndarray:
+    """Return uint8 (height, width, 4), channels blue, green, red, alpha.
+
+    A `bgra8` image is a view of the message's data. Raises ConversionError for a message whose
+    sizes contradict each other, or for an encoding nobody here can read.
+    """
+    channels = IMAGE_CHANNELS.get(message.encoding)
+    if channels is None:
+        return _image_by_cv_bridge(message)
+    pixels = _pixels(message, max(channels) + 1)
+    if message.encoding == "bgra8":
+        return pixels
+    image = pixels[:, :, [max(channel, 0) for channel in channels]]
+    if channels[3] < 0:
+        image[:, :, 3] = 255
+    return image
+
+
+def _pixels(message: Image, channels: int) -> np.ndarray:
+    """Return uint8 (height, width, channels), without the padding at the rows' ends."""
+    height, width, step = message.height, message.width, message.step
+    if not height or not width:
+        raise ConversionError(f"the image is empty: {width} x {height} pixels")
+    if step < width * channels:
+        raise ConversionError(
+            f"the image's rows have {step} bytes, too few for {width} {message.encoding} pixels"
+        )
+    if len(message.data) != height * step:
+        raise ConversionError(
+            f"the image has {len(message.data)} bytes instead of {height} rows of {step}"
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
+    return rows[:, : width * channels].reshape(height, width, channels)
+
+
+def _image_by_cv_bridge(message: Image) -> np.ndarray:
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError:
+        known = ", ".join(IMAGE_CHANNELS)
+        raise ConversionError(
+            f"the image's encoding is {message.encoding!r}; without cv_bridge only {known} can "
+            "be read"
+        ) from None
+    try:
+        return np.asarray(CvBridge().imgmsg_to_cv2(message, "bgra8"))
+    except CvBridgeError as error:
+        raise ConversionError(f"cv_bridge cannot read the image: {error}") from None
+
+
+def camera_info_to_message(
+    width_px: int, height_px: int, fov_deg: float, header: Header
+) -> CameraInfo:
+    """Return the intrinsics of a pinhole camera with square pixels and no distortion."""
+    focal_px = width_px / (2.0 * math.tan(math.radians(fov_deg) / 2.0))
+    centre_x, centre_y = width_px / 2.0, height_px / 2.0
+    return CameraInfo(
+        header=header,
+        width=width_px,
+        height=height_px,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[focal_px, 0.0, centre_x, 0.0, focal_px, centre_y, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[focal_px, 0.0, centre_x, 0.0, 0.0, focal_px, centre_y, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+
+
+def odometry_to_message(
+    pose: Pose, speed: float, yaw_rate: float, header: Header, child_frame_id: str
+) -> Odometry:
+    """Return the pose in the map, and the velocities (m/s, rad/s) in the car's frame."""
+    message = Odometry(header=header, child_frame_id=child_frame_id)
+    message.pose.pose = pose_to_message(pose)
+    message.twist.twist.linear.x = float(speed)
+    message.twist.twist.angular.z = float(yaw_rate)
+    return message
+
+
+def odometry_from_message(message: Odometry) -> tuple[Pose, float]:
+    """Return the pose and the yaw rate (rad/s, + = left)."""
+    return pose_from_message(message.pose.pose), message.twist.twist.angular.z
+
+
+def vehicle_status_to_message(
+    pose: Pose,
+    speed: float,
+    acceleration: tuple[float, float, float],
+    control: VehicleControl,
+    header: Header,
+) -> CarlaEgoVehicleStatus:
+    """Return a car's status; `acceleration` (m/s^2) is in the map's axes."""
+    message = CarlaEgoVehicleStatus(header=header, velocity=abs(float(speed)))
+    message.acceleration.linear = vector_to_message(acceleration)
+    message.orientation = quaternion_from_yaw(pose.yaw)
+    message.control = control_to_message(control)
+    return message
+
+
+@dataclass(frozen=True)
+class Vehicle:
+    """What `vehicle_info` tells about a car."""
+
+    actor_id: int
+    type_id: str
+    mass_kg: float
+    max_steer_rad: float
+    """Largest angle of a front wheel."""
+    wheel_radius_m: float
+    wheel_positions_m: tuple[tuple[float, float, float], ...]
+    """Front left, front right, rear left, rear right, in the car's frame."""
+
+
+def vehicle_info_to_message(vehicle: Vehicle, role_name: str) -> CarlaEgoVehicleInfo:
+    """Return a car's parameters; the front wheels are those that steer."""
+    wheels = [
+        CarlaEgoVehicleInfoWheel(
+            max_steer_angle=vehicle.max_steer_rad if position[0] > 0.0 else 0.0,
+            radius=vehicle.wheel_radius_m,
+            position=vector_to_message(position),
+        )
+        for position in vehicle.wheel_positions_m
+    ]
+    return CarlaEgoVehicleInfo(
+        id=vehicle.actor_id,
+        type=vehicle.type_id,
+        rolename=role_name,
+        wheels=wheels,
+        mass=vehicle.mass_kg,
+        use_gear_autobox=True,
+    )
+
+
+def vector_to_message(vector: tuple[float, float, float]) -> Vector3:
+    """Return three components as a message."""
+    x, y, z = vector
+    return Vector3(x=float(x), y=float(y), z=float(z))
+
+
+def route_to_path(route: np.ndarray, header: Header) -> Path:
+    """Return route points (n, 3: x, y, yaw); each pose's own header stays empty."""
+    path = Path(header=header)
+    path.poses = [
+        PoseStamped(pose=pose_to_message(Pose(x, y, yaw))) for x, y, yaw in route.tolist()
+    ]
+    return path
+
+
+def route_from_path(path: Path) -> np.ndarray:
+    """Return route points, float64 (n, 3): x, y, yaw."""
+    poses = [pose_from_message(stamped.pose) for stamped in path.poses]
+    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses]).reshape(-1, 3)
+
+
+def collision_to_message(collision: Collision, frame_id: str) -> CarlaCollisionEvent:
+    """Return a contact as a message."""
+    return CarlaCollisionEvent(
+        header=make_header(collision.stamp_ns, frame_id),
+        other_actor_id=collision.other_actor_id,
+        normal_impulse=vector_to_message(collision.normal_impulse),
+    )
+
+
+def collision_from_message(message: CarlaCollisionEvent) -> Collision:
+    """Return a contact."""
+    impulse = message.normal_impulse
+    return Collision(
+        stamp_ns=ns_from_stamp(message.header.stamp),
+        other_actor_id=message.other_actor_id,
+        normal_impulse=(impulse.x, impulse.y, impulse.z),
+    )
+
+
+def lane_invasion_to_message(invasion: LaneInvasion, frame_id: str) -> CarlaLaneInvasionEvent:
+    """Return crossed lane markings as a message."""
+    return CarlaLaneInvasionEvent(
+        header=make_header(invasion.stamp_ns, frame_id),
+        crossed_lane_markings=list(invasion.crossed_lane_markings),
+    )
+
+
+def lane_invasion_from_message(message: CarlaLaneInvasionEvent) -> LaneInvasion:
+    """Return crossed lane markings."""
+    return LaneInvasion(
+        stamp_ns=ns_from_stamp(message.header.stamp),
+        crossed_lane_markings=tuple(message.crossed_lane_markings),
+    )
+
+
+def target_velocity_to_message(
+    forward_mps: float, left_mps: float = 0.0, yaw_rate_rps: float = 0.0
+) -> Twist:
+    """Return a velocity (yaw rate + = left) as `set_target_velocity` takes it."""
+    message = Twist(linear=Vector3(x=float(forward_mps), y=float(left_mps)))
+    # The bridge hands the yaw rate to CARLA without turning its sign: + turns right.
+    message.angular.z = -float(yaw_rate_rps)
+    return message
+
+
+def target_velocity_from_message(message: Twist) -> tuple[float, float, float]:
+    """Return forward and left velocity (m/s) and yaw rate (rad/s, + = left)."""
+    velocity: tuple[Any, ...] = (message.linear.x, message.linear.y, -message.angular.z)
+    if not all(map(math.isfinite, velocity)):
+        raise ConversionError(f"the velocity is not finite: {velocity}")
+    forward, left, yaw_rate = velocity
+    return forward, left, yaw_rate

@@ -1,0 +1,194 @@
+"""Every setting as a ROS parameter `section.setting`, described and limited as in `config`.
+
+Defaults give way to the file named by the parameter `config`, and that to what the process was
+started with (`-p learning.batch_size:=64`, or `--params-file`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from td3_driver import config
+from td3_driver.config import Config, ConfigError
+
+SECTIONS: tuple[str, ...] = tuple(Config.model_fields)
+
+# Parameters that rclpy reads itself, or declares for every node.
+_ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")
+_ROS_PARAMETER_GROUPS = ("qos_overrides.",)
+_INTEGER_BOUNDS = (-(2**63), 2**63 - 1)
+_FLOAT_BOUNDS = (-sys.float_info.max, sys.float_info.max)
+
+
+def _limits(field: FieldInfo) -> dict[str, Any]:
+    """Return the field's pydantic limits by name (ge, gt, le, lt, min_length)."""
+    names = ("ge", "gt", "le", "lt", "min_length")
+    return {
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in names
+        if getattr(item, name, None) is not None
+    }
+
+
+def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
+    """Say in words what a ROS range cannot."""
+    if get_origin(field.annotation) is Literal:
+        return "One of " + ", ".join(get_args(field.annotation)) + "."
+    if "min_length" in limits:
+        return "Not empty."
+    strict = {"gt": "Above", "lt": "Below"}
+    words = [f"{word} {limits[name]}" for name, word in strict.items() if name in limits]
+    return ", ".join(words)
+
+
+def describe(field: FieldInfo, read_only: bool) -> ParameterDescriptor:
+    """Return the ROS description of a setting."""
+    extra = field.json_schema_extra
+    unit = extra.get("unit", "") if isinstance(extra, dict) else ""
+    limits = _limits(field)
+    descriptor = ParameterDescriptor(
+        description=f"{field.description} [{unit}]" if unit else str(field.description),
+        additional_constraints=_constraints(field, limits),
+        read_only=read_only,
+    )
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if low is None and high is None:
+        return descriptor
+    if field.annotation is int:
+        # A strict bound of whole numbers is the next one's.
+        bounds = (
+            _INTEGER_BOUNDS[0] if low is None else low + ("gt" in limits),
+            _INTEGER_BOUNDS[1] if high is None else high - ("lt" in limits),
+        )
+        descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1])]
+    elif field.annotation is float:
+        descriptor.floating_point_range = [
+            FloatingPointRange(
+                from_value=_FLOAT_BOUNDS[0] if low is None else float(low),
+                to_value=_FLOAT_BOUNDS[1] if high is None else float(high),
+            )
+        ]
+    return descriptor
+
+
+def _nested(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return `section.setting` values as sections of settings; raises ConfigError."""
+    nested: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        section, _, setting = name.partition(".")
+        if not setting:
+            raise ConfigError(f"there is no such parameter: {name}")
+        nested.setdefault(section, {})[setting] = value
+    return nested
+
+
+def _merged(base: Config, values: dict[str, Any], source: str) -> Config:
+    """Return `base` with `section.setting` values over it; raises ConfigError."""
+    sections = base.model_dump()
+    for section, settings in _nested(values).items():
+        sections[section] = {**sections.get(section, {}), **settings}
+    return config.build(sections, source)
+
+
+class ConfiguredNode(Node):
+    """A node whose parameters are the settings of some sections.
+
+    `config` holds every section, with what the process was started with taken into account.
+    """
+
+    def __init__(
+        self,
+        node_name: str,
+        sections: Iterable[str] = SECTIONS,
+        *,
+        settable: Iterable[str] = (),
+        own: dict[str, tuple[Any, str]] | None = None,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
+    ) -> None:
+        """Declare the settings of `sections`; raises ConfigError naming what is wrong.
+
+        `settable` names the settings (`section.setting`) that can change while the node runs; a
+        change is handed to `change_settings`. `own` adds read-only parameters of the node that
+        are not settings: name to default and description.
+        """
+        super().__init__(
+            node_name,
+            context=context,
+            parameter_overrides=parameter_overrides,
+            automatically_declare_parameters_from_overrides=True,
+        )
+        self._settable = frozenset(settable)
+        try:
+            self._declare(tuple(sections), own or {})
+        except ConfigError:
+            self.destroy_node()
+            raise
+        self.add_on_set_parameters_callback(self._set_parameters_callback)
+
+    def change_settings(self, new: Config) -> None:
+        """Put changed settings in force; raise ConfigError to refuse them."""
+
+    def _declare(self, sections: tuple[str, ...], own: dict[str, tuple[Any, str]]) -> None:
+        own = {"config": ("", "Name of a shipped configuration, or path of a YAML file."), **own}
+        given = self._take_overrides()
+        for name, (default, description) in own.items():
+            value = given.pop(name, default)
+            if type(value) is not type(default):
+                raise ConfigError(f"{name}: {value!r} is not a {type(default).__name__}")
+            descriptor = ParameterDescriptor(description=description, read_only=True)
+            self.declare_parameter(name, value, descriptor, ignore_override=True)
+        file = self.get_parameter("config").value
+        base = config.load(file) if file else Config()
+        self.config = _merged(base, given, f"node {self.get_name()}")
+        for section in sections:
+            self._declare_section(section)
+
+    def _take_overrides(self) -> dict[str, Any]:
+        """Undeclare and return everything the process was started with that is not ROS's own."""
+        given = {
+            name: parameter.value
+            for name, parameter in self.get_parameters_by_prefix("").items()
+            if name not in _ROS_PARAMETERS and not name.startswith(_ROS_PARAMETER_GROUPS)
+        }
+        for name in given:
+            self.undeclare_parameter(name)
+        return given
+
+    def _declare_section(self, section: str) -> None:
+        settings = getattr(self.config, section)
+        values = settings.model_dump(mode="json")
+        for setting, field in type(settings).model_fields.items():
+            name = f"{section}.{setting}"
+            descriptor = describe(field, read_only=name not in self._settable)
+            self.declare_parameter(name, values[setting], descriptor, ignore_override=True)
+
+    def _set_parameters_callback(self, parameters: list[Parameter]) -> SetParametersResult:
+        values = {
+            parameter.name: parameter.value
+            for parameter in parameters
+            if parameter.name in self._settable
+        }
+        if not values:
+            return SetParametersResult(successful=True)
+        try:
+            new = _merged(self.config, values, "the new value")
+            self.change_settings(new)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.config = new
+        return SetParametersResult(successful=True)
