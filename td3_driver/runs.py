@@ -88,7 +88,12 @@ def git_revision() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5.0
+            command,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5.0,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

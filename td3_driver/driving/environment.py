@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -42,7 +42,10 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     clean, and at the end of an episode its `EpisodeSummary` under "episode".
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+    }
 
     def __init__(
         self,
@@ -69,7 +72,9 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         observation = self.task.begin(self._frame)
         return observation, {"frame": self._frame, "start": start}
 
-    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold `action` for `action_repeat` ticks; a collision ends the holding."""
         if self._frame is None:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
@@ -83,7 +88,9 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             if frame.collisions or not frame.clean:
                 break
         self._frame = frame
-        outcome = self.task.judge(action, frame, tuple(collisions), tuple(lane_invasions))
+        outcome = self.task.judge(
+            action, frame, tuple(collisions), tuple(lane_invasions)
+        )
         end = outcome.end
         info: dict[str, Any] = {
             "frame": frame,

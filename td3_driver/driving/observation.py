@@ -85,7 +85,7 @@ class Observer:
             self._config.waypoints,
             self._config.waypoint_spacing_m,
         )
-        parts = [
+        parts: list[np.ndarray | list[float]] = [
             [speed, projection.lateral_m, projection.heading_error_rad],
             ahead.ravel(),
         ]

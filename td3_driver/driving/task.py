@@ -13,7 +13,7 @@ from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
 from td3_driver.driving.observation import Observation, Observer
 from td3_driver.driving.reward import End, EndDetector, RewardTerms, reward_terms
-from td3_driver.driving.route import Projection, RouteTracker
+from td3_driver.driving.route import RouteTracker
 from td3_driver.driving.world import (
     Collision,
     Frame,
@@ -78,7 +78,9 @@ class DrivingTask:
         )
         return self._observe(frame)
 
-    def command(self, action: np.ndarray, speed: float) -> tuple[AckermannCommand, VehicleControl]:
+    def command(
+        self, action: np.ndarray, speed: float
+    ) -> tuple[AckermannCommand, VehicleControl]:
         """Return the Ackermann command and the pedals for one tick of an action."""
         ackermann = self.limiter.command(action, self.fixed_delta_s)
         return ackermann, self.pedals.control(ackermann, speed, self.fixed_delta_s)
@@ -121,7 +123,9 @@ class DrivingTask:
         driven_m = self.projection.progress_m - self._begin_progress_m
         summary.route_completion = max(
             summary.route_completion,
-            1.0 if end is End.ROUTE_END else min(driven_m / summary.route_length_m, 1.0),
+            1.0
+            if end is End.ROUTE_END
+            else min(driven_m / summary.route_length_m, 1.0),
         )
         summary.episode_return += terms.total
         summary.ended_by = end.value if end is not None else ""

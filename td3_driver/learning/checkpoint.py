@@ -12,7 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from td3_driver.learning.policy import CheckpointError, load_spec, load_tensors, save_actor
+from td3_driver.learning.policy import (
+    CheckpointError,
+    load_spec,
+    load_tensors,
+    save_actor,
+)
 from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.td3 import TD3
 
@@ -97,8 +102,12 @@ def load(
     try:
         counters = json.loads((checkpoint / COUNTERS).read_text())
     except (FileNotFoundError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint / COUNTERS} cannot be read: {error}") from None
-    restore_learner(learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER)
+        raise CheckpointError(
+            f"{checkpoint / COUNTERS} cannot be read: {error}"
+        ) from None
+    restore_learner(
+        learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER
+    )
     try:
         replay.restore(load_tensors(checkpoint / REPLAY))
     except (ValueError, KeyError) as error:
@@ -123,7 +132,9 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
     }
 
 
-def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
+def learner_tensors(
+    learner: TD3, generators: dict[str, torch.Generator]
+) -> dict[str, Tensor]:
     """Return weights, optimiser state and random states as named tensors in host memory."""
     tensors = {
         f"{name}.{key}": value
@@ -132,10 +143,14 @@ def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dic
     }
     for name, optimizer in _optimizers(learner).items():
         for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
+            tensors |= {
+                f"{name}.{index}.{key}": value for key, value in moments.items()
+            }
     for name, generator in (generators | {"learner": learner.generator}).items():
         tensors[f"generator.{name}"] = generator.get_state()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
+    }
 
 
 def restore_learner(
@@ -162,7 +177,9 @@ def restore_learner(
         for name, generator in (generators | {"learner": learner.generator}).items():
             generator.set_state(groups["generator"][name])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{source} does not fit the configuration: {error}") from None
+        raise CheckpointError(
+            f"{source} does not fit the configuration: {error}"
+        ) from None
 
 
 def _flush(path: Path) -> None:

@@ -42,7 +42,9 @@ class UpdatePacer:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         if threaded:
-            self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name="updates", daemon=True
+            )
             self._thread.start()
 
     @property
@@ -76,7 +78,9 @@ class UpdatePacer:
         """Make the updates that are due, then end the thread."""
         if self._thread is not None:
             with self._changed:
-                self._changed.wait_for(lambda: self._error is not None or self._due <= self._done)
+                self._changed.wait_for(
+                    lambda: self._error is not None or self._due <= self._done
+                )
         self.stop()
         self._raise_error()
 
@@ -107,7 +111,7 @@ class UpdatePacer:
                     return
             try:
                 self._one()
-            except Exception as error:  # handed to the collecting thread, which raises it
+            except Exception as error:  # noqa: BLE001 - handed to the collecting thread, which raises it
                 self._error = error
             with self._changed:
                 self._changed.notify_all()

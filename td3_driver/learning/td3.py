@@ -61,10 +61,8 @@ class TD3:
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # Channels last is the layout that convolutions are quickest in, on CPU and GPU.
-            layout = torch.channels_last
-            self.actor = Actor(spec).to(self.device, memory_format=layout)
-            self.critic = Critic(spec).to(self.device, memory_format=layout)
+            self.actor = Actor(spec).to(self.device)
+            self.critic = Critic(spec).to(self.device)
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
         self.actor_optimizer = self._adam(self.actor)
@@ -121,11 +119,13 @@ class TD3:
             noise = (noise * settings.policy_noise).clamp(
                 -settings.noise_clip, settings.noise_clip
             )
-            q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
-            bootstrap = 1.0 - batch.terminated.to(self.device)
-            return batch.rewards.to(self.device) + settings.discount * bootstrap * torch.minimum(
-                q1, q2
+            q1, q2 = self.critic_target(
+                next_observations, (actions + noise).clamp(-1.0, 1.0)
             )
+            bootstrap = 1.0 - batch.terminated.to(self.device)
+            return batch.rewards.to(
+                self.device
+            ) + settings.discount * bootstrap * torch.minimum(q1, q2)
 
     def _update_critic(
         self,
@@ -165,7 +165,9 @@ class TD3:
         penalty = self.settings.pre_tanh_penalty * pre_tanh.square().mean()
         return penalty - value, actions, pre_tanh
 
-    def _update_actor(self, observations: Observations, measure: bool) -> dict[str, Tensor]:
+    def _update_actor(
+        self, observations: Observations, measure: bool
+    ) -> dict[str, Tensor]:
         parameters = list(self.actor.parameters())
         loss, actions, pre_tanh = self.actor_loss(observations)
         # Asked for by name, so that nothing of the critic's can receive a gradient.
@@ -194,7 +196,9 @@ class TD3:
             )
 
 
-def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(
+    network: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the parameters of a network's encoder, and the others."""
     named = list(network.named_parameters())
     encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
