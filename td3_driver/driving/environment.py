@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,7 +17,7 @@ from td3_driver.driving.observation import (
 )
 from td3_driver.driving.reward import End
 from td3_driver.driving.task import DrivingTask
-from td3_driver.driving.world import Frame, Start, World
+from td3_driver.driving.world import Collision, Frame, LaneInvasion, Start, World
 
 StartSampler = Callable[[np.random.Generator], Start]
 
@@ -42,10 +42,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     clean, and at the end of an episode its `EpisodeSummary` under "episode".
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "render_modes": ["rgb_array"],
-        "render_fps": 20,
-    }
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(
         self,
@@ -56,7 +53,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     ) -> None:
         self.world = world
         self.task = DrivingTask(config, world.fixed_delta_s)
-        self.observation_space = observation_space(config)
+        self.observation_space = observation_space(config)  # type: ignore[assignment]
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTIONS),), np.float32)
         self.render_mode = render_mode
         self._sample_start = sample_start
@@ -79,7 +76,8 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         if self._frame is None:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         frame = self._frame
-        collisions, lane_invasions = [], []
+        collisions: list[Collision] = []
+        lane_invasions: list[LaneInvasion] = []
         for _ in range(self.task.config.action_repeat):
             _, control = self.task.command(action, frame.speed)
             frame = self.world.step(control)

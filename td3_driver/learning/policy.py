@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def load_spec(folder: Path) -> NetworkSpec:
     """Read the shape of a checkpoint's networks."""
     path = folder / SPEC
     try:
-        values = json.loads(path.read_text())
+        values: dict[str, Any] = json.loads(path.read_text())
         return NetworkSpec(
             **{
                 key: tuple(value) if isinstance(value, list) else value
