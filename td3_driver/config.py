@@ -28,24 +28,41 @@ class Section(BaseModel):
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
     """Declare a setting; `limits` are pydantic's (ge, gt, le, lt, min_length, ...)."""
-    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
+    return Field(
+        default, description=description, json_schema_extra={"unit": unit}, **limits
+    )
 
 
 class SimulatorConfig(Section):
     """The embedded simulator: map, car, camera and traffic."""
 
-    map: str = _setting("ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file.")
-    seed: int = _setting(0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31)
-    fixed_delta_s: float = _setting(0.05, "Simulated time of one tick.", "s", gt=0.0, lt=0.1)
-    realtime_factor: float = _setting(
-        1.0, "Simulated seconds per wall-clock second while running freely.", gt=0.0, le=100.0
+    map: str = _setting(
+        "ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file."
     )
-    image_width_px: int = _setting(160, "Width of the camera image.", "px", ge=16, le=1920)
-    image_height_px: int = _setting(120, "Height of the camera image.", "px", ge=16, le=1080)
+    seed: int = _setting(
+        0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31
+    )
+    fixed_delta_s: float = _setting(
+        0.05, "Simulated time of one tick.", "s", gt=0.0, lt=0.1
+    )
+    realtime_factor: float = _setting(
+        1.0,
+        "Simulated seconds per wall-clock second while running freely.",
+        gt=0.0,
+        le=100.0,
+    )
+    image_width_px: int = _setting(
+        160, "Width of the camera image.", "px", ge=16, le=1920
+    )
+    image_height_px: int = _setting(
+        120, "Height of the camera image.", "px", ge=16, le=1080
+    )
     camera_fov_deg: float = _setting(
         90.0, "Horizontal field of view of the camera.", "deg", ge=20.0, le=150.0
     )
-    camera_x_m: float = _setting(1.5, "Camera ahead of the car's origin.", "m", ge=-5.0, le=5.0)
+    camera_x_m: float = _setting(
+        1.5, "Camera ahead of the car's origin.", "m", ge=-5.0, le=5.0
+    )
     camera_z_m: float = _setting(1.7, "Camera above the road.", "m", ge=0.3, le=10.0)
     camera_pitch_deg: float = _setting(
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
@@ -57,7 +74,9 @@ class CarlaConfig(Section):
     """The topics of carla-ros-bridge and the lock-step over them."""
 
     role_name: str = _setting(
-        "ego_vehicle", "Role name of the car; its topics are /carla/<role_name>/...", min_length=1
+        "ego_vehicle",
+        "Role name of the car; its topics are /carla/<role_name>/...",
+        min_length=1,
     )
     camera: str = _setting("rgb_front", "Id of the camera sensor.", min_length=1)
     control: str = _setting("control", "Id of the actor.pseudo.control.", min_length=1)
@@ -83,8 +102,12 @@ class CarlaConfig(Section):
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
-    image_size_px: int = _setting(84, "Side of the square grey image observed.", "px", ge=36)
-    image_stack: int = _setting(4, "Latest grey images stacked in one observation.", ge=1, le=16)
+    image_size_px: int = _setting(
+        84, "Side of the square grey image observed.", "px", ge=36
+    )
+    image_stack: int = _setting(
+        4, "Latest grey images stacked in one observation.", ge=1, le=16
+    )
     waypoints: int = _setting(10, "Route points in the observation.", ge=1, le=50)
     waypoint_spacing_m: float = _setting(
         2.0, "Distance along the route between observed points.", "m", gt=0.0
@@ -100,7 +123,9 @@ class DrivingConfig(Section):
     max_steering_rate_rps: float = _setting(
         1.5, "Fastest change of the commanded steering angle.", "rad/s", gt=0.0
     )
-    max_speed_mps: float = _setting(8.0, "Largest speed commanded.", "m/s", gt=0.0, le=50.0)
+    max_speed_mps: float = _setting(
+        8.0, "Largest speed commanded.", "m/s", gt=0.0, le=50.0
+    )
     max_acceleration_mps2: float = _setting(
         3.0, "Fastest rise of the commanded speed.", "m/s^2", gt=0.0
     )
@@ -109,17 +134,25 @@ class DrivingConfig(Section):
     )
 
     vehicle_max_steer_rad: float = _setting(
-        1.2217, "Wheel angle at full steer (70 degrees for CARLA's cars).", "rad", gt=0.0, le=1.5
+        1.2217,
+        "Wheel angle at full steer (70 degrees for CARLA's cars).",
+        "rad",
+        gt=0.0,
+        le=1.5,
     )
 
-    target_speed_mps: float = _setting(6.0, "Speed that earns the full reward.", "m/s", gt=0.0)
+    target_speed_mps: float = _setting(
+        6.0, "Speed that earns the full reward.", "m/s", gt=0.0
+    )
     reward_speed_limit_mps: float = _setting(
         9.0, "Speed from which nothing is earned.", "m/s", gt=0.0
     )
     lateral_limit_m: float = _setting(
         2.0, "Distance from the route that counts as off the lane.", "m", gt=0.0
     )
-    off_lane_ticks: int = _setting(2, "Decisions in a row off the lane that end it.", ge=1)
+    off_lane_ticks: int = _setting(
+        2, "Decisions in a row off the lane that end it.", ge=1
+    )
     heading_limit_rad: float = _setting(
         0.7854, "Heading error at which the reward is 0.", "rad", gt=0.0, le=3.15
     )
@@ -134,10 +167,18 @@ class DrivingConfig(Section):
     collision_impulse_ns: float = _setting(
         1.0, "Impulse from which a contact is a collision.", "N s", ge=0.0
     )
-    stuck_speed_mps: float = _setting(0.3, "Below this speed the car stands.", "m/s", ge=0.0)
-    stuck_time_s: float = _setting(10.0, "Standing this long is being stuck.", "s", gt=0.0)
-    stuck_grace_s: float = _setting(2.0, "Standing is allowed at the start for.", "s", ge=0.0)
-    time_limit_s: float = _setting(60.0, "Simulated time that truncates an episode.", "s", gt=0.0)
+    stuck_speed_mps: float = _setting(
+        0.3, "Below this speed the car stands.", "m/s", ge=0.0
+    )
+    stuck_time_s: float = _setting(
+        10.0, "Standing this long is being stuck.", "s", gt=0.0
+    )
+    stuck_grace_s: float = _setting(
+        2.0, "Standing is allowed at the start for.", "s", ge=0.0
+    )
+    time_limit_s: float = _setting(
+        60.0, "Simulated time that truncates an episode.", "s", gt=0.0
+    )
     goal_tolerance_m: float = _setting(
         2.0, "Rest of the route at which it counts as driven to its end.", "m", ge=0.0
     )
@@ -148,13 +189,21 @@ class LearningConfig(Section):
 
     batch_size: int = _setting(256, "Transitions in one update.", ge=1)
     discount: float = _setting(0.99, "Discount of one decision.", ge=0.0, lt=1.0)
-    tau: float = _setting(0.005, "Share of the online networks in each target step.", gt=0.0, le=1)
-    policy_noise: float = _setting(0.2, "Deviation of the target policy's noise.", ge=0.0)
+    tau: float = _setting(
+        0.005, "Share of the online networks in each target step.", gt=0.0, le=1
+    )
+    policy_noise: float = _setting(
+        0.2, "Deviation of the target policy's noise.", ge=0.0
+    )
     noise_clip: float = _setting(0.5, "Bound of the target policy's noise.", ge=0.0)
     policy_freq: int = _setting(2, "Critic updates per actor update.", ge=1)
-    exploration_noise: float = _setting(0.1, "Deviation of the acting policy's noise.", ge=0.0)
+    exploration_noise: float = _setting(
+        0.1, "Deviation of the acting policy's noise.", ge=0.0
+    )
     learning_rate: float = _setting(3e-4, "Adam's rate for the heads.", gt=0.0)
-    encoder_learning_rate: float = _setting(1e-4, "Adam's rate for the encoders.", gt=0.0)
+    encoder_learning_rate: float = _setting(
+        1e-4, "Adam's rate for the encoders.", gt=0.0
+    )
     actor_warmup_updates: int = _setting(
         400, "Updates of the critic alone before the actor learns.", ge=0
     )
@@ -162,16 +211,29 @@ class LearningConfig(Section):
         1e-3, "Weight of the mean square of the actor's pre-tanh activations.", ge=0.0
     )
     image_shift_px: int = _setting(
-        4, "Random shift of the image stack in each update; 0 = none.", "px", ge=0, le=16
+        4,
+        "Random shift of the image stack in each update; 0 = none.",
+        "px",
+        ge=0,
+        le=16,
     )
-    channels: tuple[int, int, int] = _setting((32, 64, 64), "Channels of the three convolutions.")
+    channels: tuple[int, int, int] = _setting(
+        (32, 64, 64), "Channels of the three convolutions."
+    )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1)
-    hidden: tuple[int, ...] = _setting((256, 256), "Widths of the heads' hidden layers.")
+    hidden: tuple[int, ...] = _setting(
+        (256, 256), "Widths of the heads' hidden layers."
+    )
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
-        0.5, "Share of the device's memory that the replay buffer may take.", gt=0.0, le=0.95
+        0.5,
+        "Share of the device's memory that the replay buffer may take.",
+        gt=0.0,
+        le=0.95,
     )
-    device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the networks live.")
+    device: Literal["auto", "cpu", "cuda"] = _setting(
+        "auto", "Where the networks live."
+    )
     replay_device: Literal["auto", "cpu", "cuda"] = _setting(
         "auto", "Where the replay buffer lives; auto = with the networks."
     )
@@ -180,14 +242,19 @@ class LearningConfig(Section):
 class TrainingConfig(Section):
     """One training run."""
 
-    seed: int = _setting(0, "Seed of networks, exploration, batches and episodes.", ge=0, lt=2**31)
+    seed: int = _setting(
+        0, "Seed of networks, exploration, batches and episodes.", ge=0, lt=2**31
+    )
     total_steps: int = _setting(300_000, "Decisions to train for.", ge=1)
     random_steps: int = _setting(
         4000, "Decisions taken at random before the first update.", ge=1
     )
-    updates_per_step: float = _setting(1.0, "Ratio of updates to decisions, held.", gt=0.0, le=16)
+    updates_per_step: float = _setting(
+        1.0, "Ratio of updates to decisions, held.", gt=0.0, le=16
+    )
     synchronous_updates: bool = _setting(
-        False, "Update in turn with the steps (repeatable) instead of beside them (faster)."
+        False,
+        "Update in turn with the steps (repeatable) instead of beside them (faster).",
     )
     maps: tuple[str, ...] = _setting(
         ("ring_meadow", "ring_harbour", "ring_orchard", "ring_quarry", "grid_old_town"),
@@ -195,29 +262,40 @@ class TrainingConfig(Section):
         min_length=1,
     )
     route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
-    log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)
-    checkpoint_interval_steps: int = _setting(10_000, "Decisions between checkpoints.", ge=1)
+    log_interval_updates: int = _setting(
+        200, "Updates between two rows of metrics.", ge=1
+    )
+    checkpoint_interval_steps: int = _setting(
+        10_000, "Decisions between checkpoints.", ge=1
+    )
     checkpoints_kept: int = _setting(2, "Checkpoints kept.", ge=1)
-    torch_threads: int = _setting(0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0)
+    torch_threads: int = _setting(
+        0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0
+    )
 
 
 class EvaluationConfig(Section):
     """Driving without noise on maps that were not trained on."""
 
     maps: tuple[str, ...] = _setting(
-        ("ring_lakeside", "ring_vineyard", "grid_new_town"), "Held-out maps.", min_length=1
+        ("ring_lakeside", "ring_vineyard", "grid_new_town"),
+        "Held-out maps.",
+        min_length=1,
     )
     episodes: int = _setting(20, "Episodes, spread over the maps in turn.", ge=1)
     seed: int = _setting(1000, "Seed of the first episode.", ge=0, lt=2**31)
-    route_length_m: float = _setting(300.0, "Length of an evaluation route.", "m", ge=20.0)
+    route_length_m: float = _setting(
+        300.0, "Length of an evaluation route.", "m", ge=20.0
+    )
 
 
 class DriverConfig(Section):
     """The node that drives."""
 
     publish_vehicle_control: bool = _setting(
-        True, "Also publish pedals on vehicle_control_cmd; off where another node turns "
-        "ackermann_cmd into pedals."
+        True,
+        "Also publish pedals on vehicle_control_cmd; off where another node turns "
+        "ackermann_cmd into pedals.",
     )
 
 
@@ -248,7 +326,9 @@ def build(values: dict[str, Any], source: str) -> Config:
                 lines.append(f"  {name}: there is no such setting")
             else:
                 lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
-        raise ConfigError(f"{source} has wrong settings:\n" + "\n".join(lines)) from None
+        raise ConfigError(
+            f"{source} has wrong settings:\n" + "\n".join(lines)
+        ) from None
 
 
 def find_file(name_or_path: str | Path) -> Path:
@@ -257,7 +337,9 @@ def find_file(name_or_path: str | Path) -> Path:
         if path.is_file():
             return path
     shipped = ", ".join(sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml")))
-    raise ConfigError(f"no configuration {str(name_or_path)!r}: not a file, nor one of {shipped}")
+    raise ConfigError(
+        f"no configuration {str(name_or_path)!r}: not a file, nor one of {shipped}"
+    )
 
 
 def load(name_or_path: str | Path) -> Config:
@@ -270,5 +352,7 @@ def load(name_or_path: str | Path) -> Config:
     try:
         values = document["/**"]["ros__parameters"]
     except (KeyError, TypeError):
-        raise ConfigError(f"{path} does not start with '/**: ros__parameters:'") from None
+        raise ConfigError(
+            f"{path} does not start with '/**: ros__parameters:'"
+        ) from None
     return build(values or {}, str(path))

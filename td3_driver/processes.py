@@ -68,7 +68,9 @@ class Process:
     def ros_arguments(self) -> list[str]:
         """Return what follows `--ros-args` on the node's command line."""
         # ROS reads a value as YAML, of which JSON is a part; its quotes keep "1" a string.
-        assignments = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
+        assignments = [
+            f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()
+        ]
         return [part for assignment in assignments for part in ("-p", assignment)]
 
     def command_line(self) -> list[str]:
@@ -103,9 +105,12 @@ WORLD = Option(
 )
 CONFIG = Option("config", "Name of a shipped configuration, or path of a YAML file.")
 ROLE_NAME = Option(
-    "role_name", "Role name of the car, if not the configuration's; topics: /carla/<role_name>/."
+    "role_name",
+    "Role name of the car, if not the configuration's; topics: /carla/<role_name>/.",
 )
-MAP = Option("map", "The one map of the embedded simulator to use: a shipped name, or a path.")
+MAP = Option(
+    "map", "The one map of the embedded simulator to use: a shipped name, or a path."
+)
 SET = Option(
     "set", "Settings over the configuration's, as section.setting=value.", default=()
 )
@@ -124,7 +129,9 @@ def setting_overrides(assignments: Sequence[str]) -> Parameters:
         name, equals, text = assignment.partition("=")
         section, dot, setting = name.partition(".")
         if not (equals and dot):
-            raise config.ConfigError(f"{assignment!r} is not of the form section.setting=value")
+            raise config.ConfigError(
+                f"{assignment!r} is not of the form section.setting=value"
+            )
         try:
             values.setdefault(section, {})[setting] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -147,7 +154,9 @@ def _shared_parameters(values: Mapping[str, Any]) -> Parameters:
     return {**parameters, **setting_overrides(values["set"])}
 
 
-def _with_world(values: Mapping[str, Any], parameters: Parameters, served: Process) -> list[Process]:
+def _with_world(
+    values: Mapping[str, Any], parameters: Parameters, served: Process
+) -> list[Process]:
     """Return `served`, after the embedded simulator where that is the world."""
     if values["world"] == "carla":
         return [served]
@@ -206,7 +215,9 @@ COMMANDS: dict[str, Command] = {
             CONFIG,
             Option("run", "Name of the run's new folder under runs/, or its path."),
             Option("resume", "Folder of a run to go on with."),
-            Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
+            Option(
+                "evaluate", "Evaluate on the held-out maps at the end.", default=False
+            ),
             WORLD,
             ROLE_NAME,
             MAP,
@@ -218,7 +229,11 @@ COMMANDS: dict[str, Command] = {
         "Drive with the actor of a run.",
         (
             Option("run", "Folder of the run.", default=None),
-            Option("random_goal", "Choose a goal at random whenever there is none.", default=True),
+            Option(
+                "random_goal",
+                "Choose a goal at random whenever there is none.",
+                default=True,
+            ),
             Option("seed", "Seed of the random goals.", default="0"),
             WORLD,
             ROLE_NAME,

@@ -16,7 +16,14 @@ from td3_driver.config import Config
 from td3_driver.learning import checkpoint
 
 RUNS = Path("runs")
-NOTED_VERSIONS = ("td3_driver", "torch", "numpy", "gymnasium", "carla", "opencv-python-headless")
+NOTED_VERSIONS = (
+    "td3_driver",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "carla",
+    "opencv-python-headless",
+)
 
 
 class RunError(ValueError):

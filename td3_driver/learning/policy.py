@@ -84,12 +84,11 @@ def load_spec(folder: Path) -> NetworkSpec:
     path = folder / SPEC
     try:
         values: dict[str, Any] = json.loads(path.read_text())
-        return NetworkSpec(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in values.items()
-            }
-        )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
+        return NetworkSpec(**fields)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {SPEC}") from None
     except (ValueError, TypeError, AttributeError) as error:
