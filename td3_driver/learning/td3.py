@@ -186,6 +186,7 @@ class TD3:
             "pre_tanh_abs": pre_tanh.abs().mean(),
         }
 
+    @torch.no_grad()
     def _move_targets(self) -> None:
         for network, target in (
             (self.actor, self.actor_target),
