@@ -94,6 +94,9 @@ class CarlaConfig(Section):
     step_timeout_s: float = _setting(
         5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0
     )
+    teleport_height_m: float = _setting(
+        0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
+    )
     reset_settle_ticks: int = _setting(
         3, "Ticks the car stands still after a teleport.", ge=1, le=100
     )

@@ -153,6 +153,11 @@ class Training:
         self._first_updates = self.learner.updates
         self._began = time.monotonic()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all steps have been taken."""
+        return self.step >= self._training.total_steps
+
     def stop(self) -> None:
         """Ask `run` to end after the step under way; may be called from a signal handler."""
         self._stop = True
@@ -198,7 +203,7 @@ class Training:
         # The first reset seeds the environment's starts; a resumed run goes on with other ones.
         observation, _ = self._env.reset(seed=training.seed + self.step)
         self.replay.begin(observation)
-        while self.step < training.total_steps and not self._stop:
+        while not (self.complete or self._stop):
             action = self._explore(observation)
             observation, reward, terminated, truncated, info = self._env.step(action)
             self.replay.add(
@@ -214,7 +219,7 @@ class Training:
             self._show(self.progress())
             if terminated or truncated:
                 self._episode_ended(info)
-                if self.step < training.total_steps and not self._stop:
+                if not (self.complete or self._stop):
                     observation, _ = self._env.reset()
                     self.replay.begin(observation)
             if self.step % training.checkpoint_interval_steps == 0:

@@ -1,0 +1,139 @@
+"""The trainer: learns to drive in a world that is stepped over topics."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from rclpy.signals import uninstall_signal_handlers
+from tqdm import tqdm
+
+from td3_driver.carla import runtime
+from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.world import CarlaWorld
+from td3_driver.config import ConfigError
+from td3_driver.driving.environment import DrivingEnv
+from td3_driver.driving.observation import vector_scale
+from td3_driver.learning.training import Progress, Training
+from td3_driver.roads.starts import StartSampler
+from td3_driver.runs import RunFolder
+
+OWN_PARAMETERS = {
+    "run": ("", "Name of the run's new folder under runs/, or its path; empty = time of day."),
+    "resume": ("", "Folder of a run to go on with, instead of a new one."),
+    "evaluate_at_end": (False, "Evaluate on the held-out maps when the training is complete."),
+}
+FILMED_DRIVES = 1
+
+
+class LiveLine:
+    """The progress of training as one line that renews itself."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Bring the line up to date; tqdm limits how often it is drawn."""
+        if self._bar is None:
+            self._bar = tqdm(
+                total=progress.total_steps, initial=progress.step - 1, desc="train", unit="step"
+            )
+        self._bar.update(progress.step - self._bar.n)
+        self._bar.set_postfix_str(
+            f"return {progress.return_mean:.1f}, completion {progress.route_completion_mean:.2f}, "
+            f"{progress.updates_per_s:.0f} updates/s",
+            refresh=False,
+        )
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def open_run(node: ConfiguredNode) -> RunFolder:
+    """Return the run to go on with, or make a new one; raises ConfigError or RunError."""
+    resume = node.get_parameter("resume").value
+    if not resume:
+        return RunFolder.create(node.get_parameter("run").value, node.config)
+    folder = RunFolder(resume)
+    for section in ("driving", "learning"):
+        if getattr(folder.config, section) != getattr(node.config, section):
+            raise ConfigError(
+                f"the run {folder.path} was made with other {section} settings: resume it with "
+                f"config:={folder.path / 'config.yaml'}"
+            )
+    return folder
+
+
+def train(node: ConfiguredNode) -> RunFolder:
+    """Train until done or told to stop; return the run, complete or not."""
+    config = node.config
+    folder = open_run(node)
+    logger = node.get_logger()
+    logger.info(f"run folder: {folder.path}")
+    starts = StartSampler(config.training.maps, config.training.route_length_m)
+    world = CarlaWorld(node, config)
+    live = LiveLine()
+    env = DrivingEnv(world, starts, config.driving)
+    try:
+        training = Training(
+            env,
+            vector_scale(config.driving),
+            config.learning,
+            config.training,
+            folder.path,
+            resume=bool(node.get_parameter("resume").value),
+            say=logger.info,
+            show=live.show,
+        )
+        _stop_on_signals(training)
+        saved = training.run()
+    finally:
+        live.close()
+        env.close()
+    logger.info(f"{training.step:,} steps, {training.episodes:,} episodes; saved {saved}")
+    if training.complete and node.get_parameter("evaluate_at_end").value:
+        _evaluate(folder)
+    return folder
+
+
+def _stop_on_signals(training: Training) -> None:
+    """Let the first SIGINT or SIGTERM end the training in good order, and the second at once."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        training.stop()
+
+    # rclpy's own handlers would take the topics away before the car has been stopped.
+    uninstall_signal_handlers()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _evaluate(folder: RunFolder) -> None:
+    """Evaluate on the held-out maps; leave the report and the pictures in the run's folder."""
+    from td3_driver import evaluation, pictures  # not needed, and slow to import, before
+
+    drives = evaluation.drive_run(folder, filmed=FILMED_DRIVES)
+    result = evaluation.write_report(drives, folder.path / "evaluation.json")
+    print(evaluation.table(result["episodes"]))
+    written = pictures.illustrate(folder, drives)
+    print("\n".join(["written:", *(f"  {path}" for path in written)]), flush=True)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the trainer's process."""
+
+    def body() -> None:
+        node = ConfiguredNode("trainer", own=OWN_PARAMETERS)
+        train(node)
+
+    sys.exit(runtime.run(body, args))
+
+
+if __name__ == "__main__":
+    main()
