@@ -1,0 +1,5 @@
+"""The one error of this package."""
+
+
+class RoadMapError(ValueError):
+    """A map cannot be used, or a route not be found; the message says why and what to do."""

@@ -1,0 +1,340 @@
+"""Roads of one OpenDRIVE map: lanes, routes, spawn places, surfaces and markings.
+
+Everything is in the ROS map frame (x, y left, yaw counter-clockwise); `frames` is where CARLA's
+left-handed frame is converted.
+
+Lanes may end: a route never leads beyond such an end, and a lane from which too little road lies
+ahead is no spawn place. The shipped maps have no such lanes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import carla
+import numpy as np
+
+from td3_driver.driving.world import Pose
+from td3_driver.roads.errors import RoadMapError
+from td3_driver.roads.frames import carla_location, ros_pose
+from td3_driver.roads.lane_graph import Lane, LaneGraph, LanePlace
+from td3_driver.roads.opendrive import LaneKey, Section, has_constant_spiral, read_sections
+
+MAPS_FOLDER = Path(__file__).resolve().parent / "maps"
+
+_SAMPLE_M = 0.5
+# `get_waypoint_xodr` at a section's very end answers for the next section.
+_SECTION_MARGIN_M = 1e-3
+# Road that must lie ahead of a spawn place: a shorter route is none.
+_SPAWN_ROOM_M = 20.0
+# No route of the wanted length after so many starts means that the map has none.
+_START_TRIES = 200
+
+
+class LanePoint(NamedTuple):
+    """A lane of any type at one point of the map."""
+
+    key: LaneKey
+    s: float
+    """Distance along the road's reference line, metres."""
+    type: str
+    """carla.LaneType as text: Driving, Shoulder, Sidewalk, ..."""
+    width: float
+    in_junction: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A stretch of lane of any type between its two borders, each float64 (n, 2) of x, y."""
+
+    type: str
+    left: np.ndarray
+    right: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class MarkedLine:
+    """A painted line: float64 (n, 2) of x, y; type and colour named as `carla` names them."""
+
+    points: np.ndarray
+    type: str
+    colour: str
+    width: float
+
+
+def shipped_maps() -> list[str]:
+    """Return the names of the maps that come with the package."""
+    return sorted(path.stem for path in MAPS_FOLDER.glob("*.xodr"))
+
+
+class RoadMap:
+    """One OpenDRIVE map, answering questions about its roads."""
+
+    def __init__(self, name: str, opendrive: str) -> None:
+        """Parse `opendrive` (the document's text); raise RoadMapError where it is unusable."""
+        self.name = name
+        self.opendrive = opendrive
+        self._sections = read_sections(name, opendrive)
+        try:
+            self._map = carla.Map(name, opendrive)
+        except RuntimeError as error:
+            raise RoadMapError(f"carla.Map refuses map {name!r}: {error}") from None
+        self.graph = self._lane_graph()
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> RoadMap:
+        """Read a shipped map by name, or any `.xodr` file by path."""
+        shipped = MAPS_FOLDER / f"{name_or_path}.xodr"
+        path = shipped if shipped.is_file() else Path(name_or_path)
+        if not path.is_file():
+            raise RoadMapError(
+                f"no map {str(name_or_path)!r}: not a file, nor one of {', '.join(shipped_maps())}"
+            )
+        try:
+            return cls(path.stem, path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise RoadMapError(f"map {str(path)!r} is not OpenDRIVE: it is not text") from None
+
+    @classmethod
+    def from_opendrive(cls, name: str, text: str) -> RoadMap:
+        """Make a map of OpenDRIVE text, such as `/carla/world_info` brings."""
+        return cls(name, text)
+
+    def spawn_poses(self, spacing_m: float) -> list[Pose]:
+        """Return poses on driving lanes outside junctions, `spacing_m` apart, in a fixed order."""
+        if spacing_m <= 0.0:
+            raise ValueError(f"spacing_m is {spacing_m}, but must be above 0")
+        return [
+            lane.pose(float(offset))
+            for lane, last in self._start_lanes(_SPAWN_ROOM_M)
+            for offset in np.arange(0.0, last, spacing_m)
+        ]
+
+    def route(self, start: Pose, goal: Pose) -> np.ndarray:
+        """Return the shortest way along lane centres, float64 (n, 3) of x, y, yaw, 1 m apart.
+
+        It leads in driving direction, without lane changes, from the projection of `start` to
+        less than 1 m before the projection of `goal`. Where lanes overlap or lie side by side,
+        the headings of `start` and `goal` choose. Raises RoadMapError if no way leads there.
+        """
+        place = self.graph.project(start)
+        keys, length = self.graph.path(place, self.graph.project(goal))
+        return self.graph.polyline(keys, place.offset, length)
+
+    def random_start(self, rng: np.random.Generator, length_m: float) -> tuple[Pose, Pose]:
+        """Return a random start outside junctions and a goal `length_m` further on.
+
+        The goal lies on a random walk that is the shortest way too, so `route(start, goal)` has
+        that length. Where the map has no such route, as on a ring shorter than `length_m`, the
+        route is the longest of 0.8, 0.8^2, ... of it that is found. Raises RoadMapError if the
+        map has no route of even 20 m (or `length_m`, if less).
+        """
+        length = float(length_m)
+        while length >= min(_SPAWN_ROOM_M, length_m):
+            found = self._try_start(rng, length)
+            if found is not None:
+                return found
+            length *= 0.8
+        raise RoadMapError(
+            f"map {self.name!r} has no route of {length_m:.0f} m, nor a shorter one of "
+            f"{_SPAWN_ROOM_M:.0f} m: its lanes are too short or end too soon"
+        )
+
+    def lane_at(self, x: float, y: float) -> LanePoint | None:
+        """Return the lane (of any type) that covers a point; None off the road."""
+        waypoint = self._map.get_waypoint(carla_location(x, y), False, carla.LaneType.Any)
+        if waypoint is None:
+            return None
+        key = (waypoint.road_id, waypoint.section_id, waypoint.lane_id)
+        return LanePoint(
+            key, waypoint.s, str(waypoint.lane_type), waypoint.lane_width, waypoint.is_junction
+        )
+
+    def markings_between(self, key: LaneKey, other: LaneKey, s: float) -> tuple[int, ...]:
+        """Return the marking types crossed from lane `key` to `other` of the same section.
+
+        `s` is where on the road, metres. Lane 0 as `other` means off the road, beyond the
+        outermost lane. Types are CARLA's LaneMarking numbers.
+        """
+        road, section, lane = key
+        ids = self._lane_ids[road, section]
+        if other[2] == 0:
+            side = [i for i in ids if (i > 0) == (lane > 0)]
+            return (self._border(road, lane, s, outer=True),) if lane in _outermost(side) else ()
+        low, high = sorted((lane, other[2]))
+        passed = [i for i in ids if low <= i <= high]
+        borders = []
+        for right, left in itertools.pairwise(passed):
+            if right < 0 < left:
+                borders.append(self._border(road, left, s, outer=False))
+            else:
+                borders.append(self._border(road, left if left < 0 else right, s, outer=True))
+        return tuple(borders)
+
+    @cached_property
+    def surfaces(self) -> list[Surface]:
+        """Every lane of every type, in the document's order."""
+        found = []
+        for section, lane in self._all_lanes():
+            centre, half = self._border_frame(section, lane)
+            kind = _lane_type(section.lanes[lane])
+            found.append(Surface(kind, centre + half, centre - half))
+        return found
+
+    @cached_property
+    def marked_lines(self) -> list[MarkedLine]:
+        """Every painted line, split where its type, colour or width changes."""
+        found = []
+        for section, lane in self._all_lanes():
+            waypoints = self._waypoints(section, lane)
+            centre, half = self._border_frame(section, lane)
+            outer = [waypoint.right_lane_marking for waypoint in waypoints]
+            found += _runs(centre - half, outer)
+            # The centre line belongs to both sides: it is drawn once, from the right side, or
+            # from the left one on a road that has no right side.
+            if lane == -1 or (lane == 1 and -1 not in section.lanes):
+                inner = [waypoint.left_lane_marking for waypoint in waypoints]
+                found += _runs(centre + half, inner)
+        return found
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Smallest x, smallest y, largest x, largest y of all lanes, metres."""
+        borders = np.concatenate([np.vstack([s.left, s.right]) for s in self.surfaces])
+        return (*borders.min(axis=0).tolist(), *borders.max(axis=0).tolist())
+
+    @cached_property
+    def _lane_ids(self) -> dict[tuple[int, int], list[int]]:
+        return {(s.road, s.index): sorted(s.lanes) for s in self._sections}
+
+    def _start_lanes(self, length: float) -> list[tuple[Lane, float]]:
+        """Return lanes outside junctions and how far along them `length` metres still fit."""
+        room = self.graph.room_ahead(length)
+        lanes = [lane for lane in self.graph.lanes.values() if not lane.in_junction]
+        lasts = [min(lane.length, lane.length + room[lane.key] - length) for lane in lanes]
+        return [(lane, last) for lane, last in zip(lanes, lasts, strict=True) if last > 0.0]
+
+    def _try_start(self, rng: np.random.Generator, length: float) -> tuple[Pose, Pose] | None:
+        choices = self._start_lanes(length)
+        if not choices:
+            return None
+        edges = np.cumsum([last for _, last in choices])
+        for _ in range(_START_TRIES):
+            drawn = float(rng.random()) * float(edges[-1])
+            index = min(int(np.searchsorted(edges, drawn, side="right")), len(choices) - 1)
+            lane, last = choices[index]
+            start = LanePlace(lane.key, max(0.0, last - (float(edges[index]) - drawn)))
+            goal, walked = self.graph.walk(rng, start, length)
+            if walked < length:
+                continue
+            if abs(self.graph.path(start, goal)[1] - length) < 0.1:
+                return lane.pose(start.offset), self.graph.lanes[goal.key].pose(goal.offset)
+        return None
+
+    def _lane_graph(self) -> LaneGraph:
+        lanes = [
+            self._lane(section, lane)
+            for section in self._sections
+            for lane, kind in section.lanes.items()
+            if kind == "driving"
+        ]
+        keys = {lane.key for lane in lanes}
+        links = []
+        for pair in self._map.get_topology():
+            one, other = ((w.road_id, w.section_id, w.lane_id) for w in pair)
+            # A lane that ends is paired with itself.
+            if one != other and one in keys and other in keys:
+                links.append((one, other))
+        return LaneGraph(lanes, links)
+
+    def _lane(self, section: Section, lane: int) -> Lane:
+        poses = [ros_pose(waypoint.transform) for waypoint in self._waypoints(section, lane)]
+        points = np.array([(pose.x, pose.y, pose.yaw) for pose in poses])
+        if not np.isfinite(points).all():
+            raise RoadMapError(self._nan_message(section.road))
+        points[:, 2] = np.unwrap(points[:, 2])
+        if lane > 0:
+            points = points[::-1].copy()
+        steps = np.hypot(*np.diff(points[:, :2], axis=0).T)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        return Lane((section.road, section.index, lane), points, along, section.junction)
+
+    def _nan_message(self, road: int) -> str:
+        if has_constant_spiral(self.opendrive, road):
+            return (
+                f"map {self.name!r}: carla.Map gives NaN on road {road}, whose <spiral> has the "
+                "same curvature at both ends; write it as an <arc> (or a <line> if it is 0)"
+            )
+        return (
+            f"map {self.name!r}: carla.Map gives NaN on road {road}; check the numbers of its "
+            "<geometry>, <elevation> and <width> elements"
+        )
+
+    def _waypoints(self, section: Section, lane: int) -> list[carla.Waypoint]:
+        """Return waypoints along a lane in the road's direction, both ends included."""
+        start, end = section.start + _SECTION_MARGIN_M, section.end - _SECTION_MARGIN_M
+        count = max(2, int(np.ceil((end - start) / _SAMPLE_M)) + 1)
+        found = [
+            self._map.get_waypoint_xodr(section.road, lane, float(s))
+            for s in np.linspace(start, end, count)
+        ]
+        if any(waypoint is None for waypoint in found):
+            raise RoadMapError(
+                f"map {self.name!r}: carla.Map does not find lane {lane} on all of road "
+                f"{section.road} between {section.start:.2f} and {section.end:.2f} m; check the "
+                "order and the s of its lane sections"
+            )
+        return found
+
+    def _border_frame(self, section: Section, lane: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a lane's centre, and the vectors from there to its left border, (n, 2) each."""
+        waypoints = self._waypoints(section, lane)
+        poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
+        centre = np.array([(pose.x, pose.y) for pose in poses])
+        yaw = np.array([pose.yaw for pose in poses])
+        half = 0.5 * np.array([waypoint.lane_width for waypoint in waypoints])
+        return centre, half[:, None] * np.stack([-np.sin(yaw), np.cos(yaw)], axis=1)
+
+    def _all_lanes(self) -> Iterator[tuple[Section, int]]:
+        for section in self._sections:
+            for lane in section.lanes:
+                yield section, lane
+
+    def _border(self, road: int, lane: int, s: float, outer: bool) -> int:
+        waypoint = self._map.get_waypoint_xodr(road, lane, s)
+        if waypoint is None:
+            return int(carla.LaneMarkingType.NONE)
+        marking = waypoint.right_lane_marking if outer else waypoint.left_lane_marking
+        return int(marking.type if marking is not None else carla.LaneMarkingType.NONE)
+
+
+def _outermost(ids: list[int]) -> tuple[int, ...]:
+    """Return the id furthest from the road's centre among ids of one side."""
+    return (max(ids, key=abs),)
+
+
+def _lane_type(opendrive_type: str) -> str:
+    """Return OpenDRIVE's lane type in the spelling of carla.LaneType."""
+    return opendrive_type[:1].upper() + opendrive_type[1:]
+
+
+def _runs(points: np.ndarray, markings: list[carla.LaneMarking | None]) -> list[MarkedLine]:
+    """Split a border into lines of one type, colour and width; leave out what is not painted."""
+    looks = [
+        None if mark is None else (str(mark.type), str(mark.color), mark.width)
+        for mark in markings
+    ]
+    lines, begin = [], 0
+    for index in range(1, len(looks) + 1):
+        if index < len(looks) and looks[index] == looks[begin]:
+            continue
+        look = looks[begin]
+        if look is not None and look[0] != "NONE" and index - begin > 1:
+            lines.append(MarkedLine(points[begin : min(index + 1, len(points))], *look))
+        begin = index
+    return lines
