@@ -1,0 +1,46 @@
+"""What happens when the ego touches another vehicle."""
+
+from __future__ import annotations
+
+from td3_driver.driving.world import Collision, Pose
+from td3_driver.simulator.shapes import Rectangle, overlap
+from td3_driver.simulator.traffic import Traffic
+from td3_driver.simulator.vehicle import Vehicle
+
+_RESTITUTION = 0.1
+
+
+def outline(vehicle: Vehicle) -> Rectangle:
+    """Return the ego's rectangle on the ground."""
+    return Rectangle(vehicle.pose, vehicle.parameters.length_m, vehicle.parameters.width_m)
+
+
+def resolve_contacts(ego: Vehicle, traffic: Traffic, stamp_ns: int) -> tuple[Collision, ...]:
+    """Push the ego out of other vehicles and exchange momentum; return the contacts.
+
+    The impulse along the contact's normal is (1 + e) times the reduced mass times the speed of
+    approach. The ego loses speed by the impulse's share along its heading: its tyres take the
+    rest.
+    """
+    found = []
+    for other in traffic.vehicles:
+        contact = overlap(outline(ego), other.outline)
+        if contact is None:
+            continue
+        (nx, ny), depth = contact
+        ego.pose = Pose(
+            ego.pose.x + nx * depth, ego.pose.y + ny * depth, ego.pose.yaw, ego.pose.z
+        )  # fmt: skip
+        (vx, vy), (ox, oy) = ego.velocity, other.velocity
+        approach = -((vx - ox) * nx + (vy - oy) * ny)
+        if approach <= 0.0:
+            continue
+        mass = ego.parameters.mass_kg
+        impulse = (1.0 + _RESTITUTION) * approach * mass * other.mass_kg / (mass + other.mass_kg)
+        (hx, hy), _ = outline(ego).axes
+        ego.set_motion(ego.speed + impulse / mass * (nx * hx + ny * hy), ego.yaw_rate)
+        (ax, ay), _ = other.outline.axes
+        other.hit(other.speed - impulse / other.mass_kg * (nx * ax + ny * ay))
+        # CARLA's y axis points right.
+        found.append(Collision(stamp_ns, other.actor_id, (impulse * nx, -impulse * ny, 0.0)))
+    return tuple(found)

@@ -1,0 +1,290 @@
+"""Other vehicles: they follow lanes, keep their distance and take junctions one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from td3_driver.driving.world import Pose
+from td3_driver.roads.lane_graph import LaneGraph, LanePlace
+from td3_driver.roads.opendrive import NO_JUNCTION, LaneKey
+from td3_driver.roads.road_map import RoadMap
+from td3_driver.simulator.boxes import Box
+from td3_driver.simulator.looks import Colour
+from td3_driver.simulator.shapes import Rectangle
+
+FIRST_ACTOR_ID = 101
+
+_LENGTH_M, _WIDTH_M, _HEIGHT_M, _MASS_KG = 4.5, 1.85, 1.5, 1500.0
+_SPAWN_SPACING_M = 8.0
+_SPAWN_CLEARANCE_M = 14.0
+_EGO_CLEARANCE_M = 20.0
+_LOOK_AHEAD_M = 45.0
+# A vehicle is in the way of a lane if its centre is this near to the lane's.
+_IN_THE_WAY_M = 2.0
+_LATERAL_MPS2 = 2.0
+_JUNCTION_CLAIM_M = 20.0
+_EXIT_ROOM_M = 9.0
+_STANDS_AFTER_HIT_S = 3.0
+
+# The intelligent driver model (Treiber, Hennecke, Helbing, Physical Review E 62, 2000).
+_ACCELERATION_MPS2 = 1.5
+_BRAKING_MPS2 = 2.0
+_HARDEST_BRAKING_MPS2 = 7.0
+_HEADWAY_S = 1.3
+_STANDSTILL_GAP_M = 2.5
+
+_COLOURS: tuple[Colour, ...] = (
+    (48.0, 44.0, 180.0),
+    (160.0, 96.0, 42.0),
+    (215.0, 215.0, 215.0),
+    (60.0, 60.0, 60.0),
+    (60.0, 150.0, 210.0),
+    (70.0, 120.0, 60.0),
+)
+
+
+@dataclass(eq=False)
+class TrafficVehicle:
+    """One other vehicle, on the centre line of its lane."""
+
+    actor_id: int
+    path: list[LaneKey]
+    """The lane it is on, and those it will take."""
+    offset: float
+    """Metres along the first lane of the path."""
+    speed: float
+    desired_speed: float
+    colour: Colour
+    pose: Pose
+    mass_kg: float = _MASS_KG
+    stands_for_s: float = 0.0
+    """After it was hit."""
+    claims: set[int] = field(default_factory=set)
+    """Junctions that wait for it."""
+    behind: LaneKey | None = None
+    """The lane that it left last."""
+
+    @property
+    def outline(self) -> Rectangle:
+        """Its rectangle on the ground."""
+        return Rectangle(self.pose, _LENGTH_M, _WIDTH_M)
+
+    @property
+    def box(self) -> Box:
+        """What the camera draws."""
+        return Box(self.pose, _LENGTH_M, _WIDTH_M, _HEIGHT_M, self.colour)
+
+    @property
+    def velocity(self) -> tuple[float, float]:
+        """Velocity in map axes, m/s."""
+        return self.speed * math.cos(self.pose.yaw), self.speed * math.sin(self.pose.yaw)
+
+    def hit(self, speed: float) -> None:
+        """Go on with another speed (m/s, not backwards) and stand for a while."""
+        self.speed = max(0.0, speed)
+        self.stands_for_s = _STANDS_AFTER_HIT_S
+
+
+@dataclass(frozen=True)
+class RoadUser:
+    """Something that may be in the way: where on lanes, how fast along them, how long."""
+
+    actor_id: int
+    places: list[LanePlace]
+    speed: float
+    length: float
+
+
+class Traffic:
+    """All other vehicles of one map."""
+
+    def __init__(self, road_map: RoadMap, count: int, rng: np.random.Generator, ego: Pose) -> None:
+        """Put `count` vehicles on the road, clear of each other and of `ego`.
+
+        There are fewer where the road has no room for them.
+        """
+        self._graph: LaneGraph = road_map.graph
+        self._rng = rng
+        self._places = road_map.spawn_poses(_SPAWN_SPACING_M) if count else []
+        self._bend_speed = {key: _bend_speeds(self._graph, key) for key in self._graph.lanes}
+        self.vehicles: list[TrafficVehicle] = []
+        for number in range(count):
+            place = self._free_place(ego)
+            if place is None:
+                break
+            self.vehicles.append(self._spawned(FIRST_ACTOR_ID + number, place))
+
+    def make_room(self, ego: Pose) -> None:
+        """Move vehicles away that stand where the ego has been put."""
+        for index, vehicle in enumerate(self.vehicles):
+            if _distance(vehicle.pose, ego) < _EGO_CLEARANCE_M:
+                place = self._free_place(ego)
+                if place is not None:
+                    self.vehicles[index] = self._spawned(vehicle.actor_id, place)
+
+    def step(self, dt: float, ego: Rectangle, ego_speed: float) -> None:
+        """Drive all vehicles for `dt` seconds; `ego` is one more in the way."""
+        if not self.vehicles:
+            return
+        users = [self._user(0, ego.pose, ego_speed, ego.length)]
+        for vehicle in self.vehicles:
+            users.append(self._user(vehicle.actor_id, vehicle.pose, vehicle.speed, _LENGTH_M))
+        taken = self._taken_junctions(users[0])
+        accelerations = [self._acceleration(vehicle, users, taken) for vehicle in self.vehicles]
+        for vehicle, acceleration in zip(self.vehicles, accelerations, strict=True):
+            self._advance(vehicle, acceleration, dt)
+
+    def _free_place(self, ego: Pose) -> Pose | None:
+        for index in self._rng.permutation(len(self._places)).tolist():
+            place = self._places[index]
+            if _distance(place, ego) >= _EGO_CLEARANCE_M and all(
+                _distance(place, other.pose) >= _SPAWN_CLEARANCE_M for other in self.vehicles
+            ):
+                return place
+        return None
+
+    def _spawned(self, actor_id: int, place: Pose) -> TrafficVehicle:
+        lane = self._graph.project(place)
+        return TrafficVehicle(
+            actor_id,
+            [lane.key],
+            lane.offset,
+            speed=0.0,
+            desired_speed=float(self._rng.uniform(4.5, 7.5)),
+            colour=_COLOURS[int(self._rng.integers(len(_COLOURS)))],
+            pose=place,
+        )
+
+    def _user(self, actor_id: int, pose: Pose, speed: float, length: float) -> RoadUser:
+        places = self._graph.places_near(pose.x, pose.y, _IN_THE_WAY_M)
+        return RoadUser(actor_id, places, speed, length)
+
+    def _taken_junctions(self, ego: RoadUser) -> dict[int, int]:
+        """Return which vehicle each junction waits for (0 = the ego)."""
+        taken = {
+            junction: vehicle.actor_id for vehicle in self.vehicles for junction in vehicle.claims
+        }
+        for place in ego.places:
+            junction = self._graph.lanes[place.key].junction
+            if junction != NO_JUNCTION:
+                taken.setdefault(junction, ego.actor_id)
+        return taken
+
+    def _ahead(self, vehicle: TrafficVehicle) -> Iterator[tuple[LaneKey, float]]:
+        """Yield the lanes of the path and how far ahead each begins, extending the path."""
+        begins, index = -vehicle.offset, 0
+        while begins < _LOOK_AHEAD_M:
+            if index == len(vehicle.path):
+                following = self._graph.successors(vehicle.path[-1])
+                if not following:
+                    return
+                vehicle.path.append(following[int(self._rng.integers(len(following)))])
+            key = vehicle.path[index]
+            yield key, begins
+            begins += self._graph.lanes[key].length
+            index += 1
+
+    def _acceleration(
+        self, vehicle: TrafficVehicle, users: list[RoadUser], taken: dict[int, int]
+    ) -> float:
+        """Return the IDM acceleration towards whatever is ahead first, m/s^2."""
+        if vehicle.stands_for_s > 0.0:
+            return -_HARDEST_BRAKING_MPS2
+        lanes = list(self._ahead(vehicle))
+        gap, leader_speed = self._leader(vehicle, lanes, users)
+        nose = _LENGTH_M / 2.0
+        for index, (key, begins) in enumerate(lanes):
+            junction = self._graph.lanes[key].junction
+            if junction == NO_JUNCTION or begins <= 0.0 or junction in vehicle.claims:
+                continue
+            exit_at = begins + self._graph.lanes[key].length
+            if (
+                begins < _JUNCTION_CLAIM_M
+                and junction not in taken
+                and nose + gap > exit_at + _EXIT_ROOM_M
+            ):
+                vehicle.claims.add(junction)
+                taken[junction] = vehicle.actor_id
+            elif begins - nose < gap:
+                gap, leader_speed = max(begins - nose, 0.0), 0.0
+            break
+        last_key, last_begins = lanes[-1]
+        end = last_begins + self._graph.lanes[last_key].length
+        if end < min(gap, _LOOK_AHEAD_M):
+            # The road ends here: the vehicle stops at its end, for good.
+            gap, leader_speed = max(end - nose, 0.0), 0.0
+        return _idm(vehicle.speed, self._wanted_speed(vehicle, lanes), gap, leader_speed)
+
+    def _leader(
+        self,
+        vehicle: TrafficVehicle,
+        lanes: list[tuple[LaneKey, float]],
+        users: list[RoadUser],
+    ) -> tuple[float, float]:
+        """Return the gap to the next user on the path (metres) and its speed (m/s)."""
+        begins_of = dict(reversed(lanes))
+        best = math.inf, 0.0
+        for user in users:
+            if user.actor_id == vehicle.actor_id:
+                continue
+            for place in user.places:
+                ahead = begins_of.get(place.key, -math.inf) + place.offset
+                if ahead > 0.0:
+                    gap = ahead - (_LENGTH_M + user.length) / 2.0
+                    best = min(best, (max(gap, 0.0), max(user.speed, 0.0)))
+        return best
+
+    def _wanted_speed(self, vehicle: TrafficVehicle, lanes: list[tuple[LaneKey, float]]) -> float:
+        """Return the speed from which every bend ahead can be reached at its own speed."""
+        wanted = vehicle.desired_speed
+        for key, begins in lanes:
+            ahead = begins + self._graph.lanes[key].along
+            seen = (ahead > -1.0) & (ahead < _LOOK_AHEAD_M / 2.0)
+            if seen.any():
+                slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead[seen], 0.0)
+                reachable = np.sqrt(self._bend_speed[key][seen] ** 2 + slowing)
+                wanted = min(wanted, float(reachable.min()))
+        return wanted
+
+    def _advance(self, vehicle: TrafficVehicle, acceleration: float, dt: float) -> None:
+        vehicle.stands_for_s = max(0.0, vehicle.stands_for_s - dt)
+        vehicle.speed = max(0.0, vehicle.speed + acceleration * dt)
+        vehicle.offset += vehicle.speed * dt
+        while vehicle.offset > self._graph.lanes[vehicle.path[0]].length:
+            if len(vehicle.path) == 1:
+                vehicle.offset, vehicle.speed = self._graph.lanes[vehicle.path[0]].length, 0.0
+                break
+            vehicle.behind = vehicle.path.pop(0)
+            vehicle.offset -= self._graph.lanes[vehicle.behind].length
+        vehicle.pose = self._graph.lanes[vehicle.path[0]].pose(vehicle.offset)
+        needed = set(vehicle.path)
+        if vehicle.behind is not None and vehicle.offset < _LENGTH_M / 2.0 + 1.0:
+            needed.add(vehicle.behind)
+        vehicle.claims &= {self._graph.lanes[key].junction for key in needed}
+
+
+def _idm(speed: float, wanted: float, gap: float, leader_speed: float) -> float:
+    """Return the intelligent driver model's acceleration, m/s^2."""
+    closing = speed * (speed - leader_speed)
+    desired_gap = _STANDSTILL_GAP_M + max(
+        0.0,
+        speed * _HEADWAY_S + closing / (2.0 * math.sqrt(_ACCELERATION_MPS2 * _BRAKING_MPS2)),
+    )
+    free = (speed / max(wanted, 0.1)) ** 4
+    acceleration = _ACCELERATION_MPS2 * (1.0 - free - (desired_gap / max(gap, 0.1)) ** 2)
+    return max(acceleration, -_HARDEST_BRAKING_MPS2)
+
+
+def _bend_speeds(graph: LaneGraph, key: LaneKey) -> np.ndarray:
+    """Return at each point of a lane the speed that keeps the lateral acceleration low."""
+    lane = graph.lanes[key]
+    curvature = np.abs(np.gradient(lane.points[:, 2], lane.along))
+    return np.sqrt(_LATERAL_MPS2 / np.maximum(curvature, 1e-3))
+
+
+def _distance(one: Pose, other: Pose) -> float:
+    return math.hypot(one.x - other.x, one.y - other.y)

@@ -1,0 +1,238 @@
+"""The embedded world: a car on a map with a camera, stepped in process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from td3_driver.config import SimulatorConfig
+from td3_driver.driving.world import (
+    FULL_BRAKE,
+    Collision,
+    Frame,
+    LaneInvasion,
+    Pose,
+    Start,
+    VehicleControl,
+    WorldError,
+)
+from td3_driver.roads.errors import RoadMapError
+from td3_driver.roads.frames import wrapped
+from td3_driver.roads.road_map import RoadMap
+from td3_driver.simulator.camera import Camera, Intrinsics
+from td3_driver.simulator.contacts import outline, resolve_contacts
+from td3_driver.simulator.events import LaneWatch
+from td3_driver.simulator.traffic import Traffic
+from td3_driver.simulator.vehicle import Vehicle, sanitised
+
+EGO_ACTOR_ID = 100
+SPAWN_SPACING_M = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A map with its camera, kept so that coming back to it is quick."""
+
+    road_map: RoadMap
+    camera: Camera
+
+
+class SimulatedWorld:
+    """A `World` stepped in process, and what the simulator node needs beyond it.
+
+    Equal settings and equal calls give equal frames, bit for bit. One tick is CARLA's: the frame
+    shows the state after the command in force acted for `fixed_delta_s`.
+    """
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        """Load the configured map and put the car on it; raise RoadMapError if it is unusable."""
+        self.config = config
+        self.vehicle = Vehicle()
+        self._frame = 0
+        self._places: dict[str, _Place] = {}
+        self.load_map(config.map)
+
+    @property
+    def fixed_delta_s(self) -> float:
+        """Simulated time of one tick, seconds."""
+        return self.config.fixed_delta_s
+
+    @property
+    def road_map(self) -> RoadMap:
+        """The map that the car is on."""
+        return self._place.road_map
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """Of the camera."""
+        return self._place.camera.intrinsics
+
+    @property
+    def traffic(self) -> Traffic:
+        """The other vehicles."""
+        return self._traffic
+
+    @property
+    def goal(self) -> Pose:
+        """Where the route leads."""
+        return self._goal
+
+    @property
+    def route(self) -> np.ndarray:
+        """float64 (n, 3) as in `Frame.route`."""
+        return self._route
+
+    @property
+    def frame(self) -> int:
+        """Number of the latest tick."""
+        return self._frame
+
+    @property
+    def stamp_ns(self) -> int:
+        """Simulation time since the map was loaded, nanoseconds."""
+        return round(self._ticks * self.fixed_delta_s * 1e9)
+
+    @property
+    def acceleration(self) -> tuple[float, float, float]:
+        """Acceleration of the car over the latest tick in map axes, m/s^2."""
+        return self._acceleration
+
+    @property
+    def orientation(self) -> tuple[float, float, float, float]:
+        """Orientation of the car in the map, as quaternion x, y, z, w."""
+        half = self.vehicle.pose.yaw / 2.0
+        return 0.0, 0.0, math.sin(half), math.cos(half)
+
+    def reset(self, start: Start) -> Frame:
+        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
+
+        The traffic is drawn anew from the world's and the start's seed. One tick passes under
+        full brake. Raises WorldError where the map or the route is not to be had.
+        """
+        try:
+            if start.map_name != self._map_name:
+                self.load_map(start.map_name)
+            route = self.road_map.route(start.pose, start.goal)
+        except RoadMapError as error:
+            raise WorldError(f"cannot start an episode: {error}") from error
+        self._goal, self._route = start.goal, _read_only(route)
+        self._put(start.pose)
+        self.vehicle.set_motion(0.0, 0.0)
+        self.vehicle.straighten()
+        self._populate(start.seed)
+        return self.step(FULL_BRAKE)
+
+    def step(self, control: VehicleControl) -> Frame:
+        """Apply `control` for one tick and return the state after it."""
+        self.apply(control)
+        return self.tick()
+
+    def close(self) -> None:
+        """Stop the car."""
+        self.apply(FULL_BRAKE)
+
+    def load_map(self, name_or_path: str | Path) -> None:
+        """Put the car on a map; simulation time restarts, the frame counter goes on.
+
+        The car stands at a spawn place, and the goal is the bridge's default, the first one.
+        """
+        name = str(name_or_path)
+        if name not in self._places:
+            road_map = RoadMap.load(name)
+            self._places[name] = _Place(road_map, Camera(road_map, self.config))
+        self._place, self._map_name = self._places[name], name
+        self._ticks = 0
+        self._lanes = LaneWatch(self.road_map)
+        spawns = self.road_map.spawn_poses(SPAWN_SPACING_M)
+        self._goal = spawns[0]
+        self.vehicle.set_motion(0.0, 0.0)
+        self.vehicle.straighten()
+        self.apply(FULL_BRAKE)
+        # Half the list away from the goal: on the far side of the map.
+        self._put(spawns[len(spawns) // 2])
+        self._plan()
+        self._populate(0)
+
+    def apply(self, control: VehicleControl) -> None:
+        """Put a command in force until the next one."""
+        self.vehicle.control = sanitised(control)
+
+    def teleport(self, pose: Pose) -> None:
+        """Move the car; as in CARLA it keeps its velocity. The route is planned again.
+
+        Other vehicles that stand there are moved away. Where no way leads to the goal, the route
+        becomes empty.
+        """
+        self._put(pose)
+        self._traffic.make_room(pose)
+        self._plan()
+
+    def set_velocity(self, forward: float, yaw_rate: float = 0.0) -> None:
+        """Give the car a forward speed (m/s) and a yaw rate (rad/s, + = left) at once.
+
+        There is no lateral speed to be set: the rear tyres do not slip. From the next tick on
+        wheels and tyres have their way again, and a standing car does not turn.
+        """
+        self.vehicle.set_motion(forward, yaw_rate)
+
+    def set_goal(self, pose: Pose) -> None:
+        """Plan a route to `pose`; raise RoadMapError, with the old route kept, if no way leads."""
+        self._route = _read_only(self.road_map.route(self.vehicle.pose, pose))
+        self._goal = pose
+
+    def tick(self) -> Frame:
+        """Simulate one tick under the command in force; return the state after it."""
+        before, dt = self.vehicle.velocity, self.fixed_delta_s
+        self.vehicle.step(dt)
+        self._frame += 1
+        self._ticks += 1
+        self._traffic.step(dt, outline(self.vehicle), self.vehicle.speed)
+        collisions = resolve_contacts(self.vehicle, self._traffic, self.stamp_ns)
+        after = self.vehicle.velocity
+        self._acceleration = (after[0] - before[0]) / dt, (after[1] - before[1]) / dt, 0.0
+        return self._look(collisions)
+
+    def _put(self, pose: Pose) -> None:
+        """Set the car on the ground at `pose`; nothing of what it did before counts as event."""
+        self.vehicle.pose = replace(pose, yaw=wrapped(pose.yaw), z=0.0)
+        self._lanes.reset()
+        self._acceleration = 0.0, 0.0, 0.0
+
+    def _plan(self) -> None:
+        """Plan the route to the goal again; it becomes empty where no way leads there."""
+        try:
+            self._route = _read_only(self.road_map.route(self.vehicle.pose, self._goal))
+        except RoadMapError:
+            self._route = _read_only(np.empty((0, 3)))
+
+    def _populate(self, seed: int) -> None:
+        """Draw the traffic anew; it depends on nothing that happened before."""
+        rng = np.random.default_rng([self.config.seed, seed])
+        count = self.config.traffic_vehicles
+        self._traffic = Traffic(self.road_map, count, rng, self.vehicle.pose)
+
+    def _look(self, collisions: tuple[Collision, ...]) -> Frame:
+        """Return the frame of the latest tick."""
+        crossed = self._lanes.update(outline(self.vehicle))
+        boxes = [vehicle.box for vehicle in self._traffic.vehicles]
+        return Frame(
+            frame=self._frame,
+            stamp_ns=self.stamp_ns,
+            image=self._place.camera.render(self.vehicle.pose, boxes),
+            pose=self.vehicle.pose,
+            speed=self.vehicle.speed,
+            yaw_rate=self.vehicle.yaw_rate,
+            route=self._route,
+            collisions=collisions,
+            lane_invasions=(LaneInvasion(self.stamp_ns, crossed),) if crossed else (),
+            control=self.vehicle.control,
+        )
+
+
+def _read_only(route: np.ndarray) -> np.ndarray:
+    """Forbid writing to a route, which many frames share."""
+    route.flags.writeable = False
+    return route
