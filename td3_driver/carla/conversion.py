@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -28,6 +27,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
+
+if TYPE_CHECKING:
+    from td3_driver.simulator.vehicle import VehicleParameters
 
 MAP_FRAME = "map"
 NANOSECONDS = 1_000_000_000
@@ -117,8 +119,8 @@ def control_to_message(
 
 
 def control_from_message(message: CarlaEgoVehicleControl) -> VehicleControl:
-    """Return a command; raises ConversionError where it is not finite."""
-    control = VehicleControl(
+    """Return a command as it is: what is out of range, or not finite, is the simulator's to take."""
+    return VehicleControl(
         throttle=message.throttle,
         steer=message.steer,
         brake=message.brake,
@@ -127,9 +129,6 @@ def control_from_message(message: CarlaEgoVehicleControl) -> VehicleControl:
         gear=message.gear,
         manual_gear_shift=message.manual_gear_shift,
     )
-    if not all(map(math.isfinite, (control.throttle, control.steer, control.brake))):
-        raise ConversionError(f"the command is not finite: {control}")
-    return control
 
 
 def same_control(first: VehicleControl, second: VehicleControl, tolerance: float = 1e-3) -> bool:
@@ -228,13 +227,16 @@ def camera_info_to_message(
 
 
 def odometry_to_message(
-    pose: Pose, speed: float, yaw_rate: float, header: Header, child_frame_id: str
+    pose: Pose, velocity: tuple[float, float, float], header: Header, child_frame_id: str
 ) -> Odometry:
-    """Return the pose in the map, and the velocities (m/s, rad/s) in the car's frame."""
+    """Return the pose in the map, and the velocity in the car's frame.
+
+    `velocity`: forward and left in m/s, yaw rate in rad/s (+ = left).
+    """
     message = Odometry(header=header, child_frame_id=child_frame_id)
     message.pose.pose = pose_to_message(pose)
-    message.twist.twist.linear.x = float(speed)
-    message.twist.twist.angular.z = float(yaw_rate)
+    twist = message.twist.twist
+    twist.linear.x, twist.linear.y, twist.angular.z = map(float, velocity)
     return message
 
 
@@ -258,38 +260,37 @@ def vehicle_status_to_message(
     return message
 
 
-@dataclass(frozen=True)
-class Vehicle:
-    """What `vehicle_info` tells about a car."""
-
-    actor_id: int
-    type_id: str
-    mass_kg: float
-    max_steer_rad: float
-    """Largest angle of a front wheel."""
-    wheel_radius_m: float
-    wheel_positions_m: tuple[tuple[float, float, float], ...]
-    """Front left, front right, rear left, rear right, in the car's frame."""
-
-
-def vehicle_info_to_message(vehicle: Vehicle, role_name: str) -> CarlaEgoVehicleInfo:
-    """Return a car's parameters; the front wheels are those that steer."""
+def vehicle_info_to_message(
+    vehicle: VehicleParameters, actor_id: int, type_id: str, role_name: str
+) -> CarlaEgoVehicleInfo:
+    """Return a car's parameters; wheels are front left, front right, rear left, rear right."""
+    front, left = vehicle.wheelbase_m / 2.0, vehicle.track_m / 2.0
     wheels = [
         CarlaEgoVehicleInfoWheel(
-            max_steer_angle=vehicle.max_steer_rad if position[0] > 0.0 else 0.0,
+            tire_friction=vehicle.friction,
+            max_steer_angle=vehicle.max_steering_angle_rad if x > 0.0 else 0.0,
             radius=vehicle.wheel_radius_m,
-            position=vector_to_message(position),
+            position=vector_to_message((x, y, vehicle.wheel_radius_m)),
         )
-        for position in vehicle.wheel_positions_m
+        for x in (front, -front)
+        for y in (left, -left)
     ]
     return CarlaEgoVehicleInfo(
-        id=vehicle.actor_id,
-        type=vehicle.type_id,
+        id=actor_id,
+        type=type_id,
         rolename=role_name,
         wheels=wheels,
-        mass=vehicle.mass_kg,
+        max_rpm=vehicle.max_rpm,
+        moi=vehicle.moment_of_inertia_kgm2,
         use_gear_autobox=True,
+        mass=vehicle.mass_kg,
+        drag_coefficient=vehicle.drag_coefficient,
     )
+
+
+def max_steer_from_vehicle_info(message: CarlaEgoVehicleInfo) -> float:
+    """Return the largest angle of any wheel, radians: what a `steer` of 1 stands for."""
+    return max((wheel.max_steer_angle for wheel in message.wheels), default=0.0)
 
 
 def vector_to_message(vector: tuple[float, float, float]) -> Vector3:

@@ -31,9 +31,14 @@ class RunState:
         self._on_running_changed = on_running_changed
 
     @property
-    def paused(self) -> bool:
-        """Whether no tick is due until a command comes."""
+    def waiting(self) -> bool:
+        """Whether nothing is to be done until a command comes."""
         return self._paused and not self._commands
+
+    @property
+    def commanded(self) -> bool:
+        """Whether commands are waiting to be taken."""
+        return bool(self._commands)
 
     @property
     def running(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
+from td3_driver.roads.errors import RoadMapError
+
+# A signal is noticed when a wait ends; no wait is to be longer.
+SIGNAL_CHECK_S = 0.25
 
 EXIT_WORLD_ERROR = 1
 EXIT_CONFIG_ERROR = 2
@@ -44,14 +50,18 @@ def run(body: Callable[[], Any], args: list[str] | None = None) -> int:
     """Run a node's process and return its exit code.
 
     0 when it ends or is told to by SIGINT or SIGTERM; a wrong setting or a world that cannot go
-    on ends it with the message alone.
+    on ends it with the message alone. Both signals raise KeyboardInterrupt in `body`, with ROS
+    still there for stopping a car.
     """
-    rclpy.init(args=args)
+    # rclpy's own handlers would take the topics away first.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         body()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ConfigError as error:
+    except (ConfigError, RoadMapError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIG_ERROR
     except WorldError as error:

@@ -1,0 +1,320 @@
+"""Exactly one simulator tick for each command, over topics: PAUSE, STEP_ONCE and their statuses.
+
+Every wait is on the steady clock: simulation time stands still while the simulator is paused.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import control_to_message
+from td3_driver.carla.inbox import Inbox
+from td3_driver.carla.run_state import RunCommand
+from td3_driver.carla.runtime import SIGNAL_CHECK_S, create_executor
+from td3_driver.carla.topics import Topic
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.world import VehicleControl, WorldError
+
+# A bridge that is paused already answers PAUSE with silence.
+PAUSE_ANSWER_S = 2.0
+# The first status of a step comes before its tick, so this much silence means a lost STEP_ONCE.
+STEP_ANSWER_S = 1.0
+# The bridge itself gives up on a sensor after 1 s, so what is later than that never comes.
+SENSOR_GRACE_S = 1.5
+# Silence that ends the messages of earlier ticks.
+QUIET_S = 0.02
+RESYNCHRONISATIONS = 3
+PROGRESS_S = 5.0
+
+
+@dataclass
+class Counters:
+    """What went otherwise than one clean tick for each command."""
+
+    ticks: int = 0
+    action_misses: int = 0
+    """Ticks during which another command was in force than the one given."""
+    steps_resent: int = 0
+    frame_jumps: int = 0
+    """Times somebody else ticked or played the simulation."""
+    incomplete_ticks: int = 0
+    """Ticks that ended without one of the required topics."""
+    reset_retries: int = 0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """How one tick went."""
+
+    number: int
+    stamp_ns: int
+    reason: str = ""
+    """Why it was not exactly one complete tick; empty where it was."""
+
+
+class LockStep:
+    """The simulator's ticks, one at a time, spun in the calling thread."""
+
+    def __init__(self, node: Node, config: CarlaConfig) -> None:
+        """Create publishers and subscriptions on `node`, which nobody else may spin."""
+        self.counters = Counters()
+        self.inbox = Inbox(node, config)
+        self.fixed_delta_s = 0.0
+        self._node = node
+        self._config = config
+        self._logger = node.get_logger()
+        self._publishers: dict[Topic, Publisher] = {}
+        self._executor = create_executor(node.context)
+        self._executor.add_node(node)
+        self._run_commands = {
+            command: topics.CONTROL.message_type(command=int(command)) for command in RunCommand
+        }
+        self._number: int | None = None
+        for topic in (topics.CONTROL, topics.VEHICLE_CONTROL):
+            self.publisher(topic)
+
+    @property
+    def _tolerance_ns(self) -> int:
+        return int(self.fixed_delta_s * 1e9 / 2)
+
+    def publisher(self, topic: Topic) -> Publisher:
+        """Return the publisher of a topic, created at the first use."""
+        if topic not in self._publishers:
+            self._publishers[topic] = self._node.create_publisher(
+                topic.message_type, topic.name(self._config), topic.client_qos.profile()
+            )
+        return self._publishers[topic]
+
+    def connect(self) -> None:
+        """Wait for the simulator, pause it, and learn its frame number and time step.
+
+        Raises WorldError saying which topics are missing.
+        """
+        timeout_s = self._config.startup_timeout_s
+        self.wait_until(
+            lambda: not self._unmatched(),
+            timeout_s,
+            lambda: ", ".join(self._unmatched()),
+            "Is the simulator (or carla-ros-bridge in active synchronous mode) running, in "
+            f"ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID', '0')}, with a car whose role name is "
+            f"{self._config.role_name!r} and a camera {self._config.camera!r}?",
+        )
+        self.pause(timeout_s)
+
+    def pause(self, timeout_s: float) -> None:
+        """Pause the simulator and take its frame number as the current one."""
+        self.inbox.begin_tick()
+        self._send(RunCommand.PAUSE)
+        if not self.spin_until(self._is_paused, min(PAUSE_ANSWER_S, timeout_s)):
+            if not self.inbox.statuses:
+                self._send(RunCommand.STEP_ONCE)
+            self.wait_until(
+                self._is_paused,
+                timeout_s,
+                lambda: f"{self._name(topics.STATUS)} with synchronous_mode_running False",
+                self._paused_hint(),
+            )
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the messages of earlier ticks arrive, and take the latest frame as the current."""
+        while True:
+            before = self.inbox.received
+            self._executor.spin_once(timeout_sec=QUIET_S)
+            if self.inbox.received == before:
+                break
+        status = self.inbox.last_status
+        if status is None:
+            raise WorldError(f"no message on {self._name(topics.STATUS)}")
+        if not status.synchronous_mode:
+            raise WorldError(
+                "the bridge runs in asynchronous mode, where no step is repeatable: start "
+                "carla_ros_bridge with synchronous_mode:=True and passive:=False"
+            )
+        self._number = int(status.frame)
+        # A float32 on the wire: 0.05 arrives as 0.0500000007.
+        self.fixed_delta_s = round(float(status.fixed_delta_seconds), 7)
+
+    def command(self, control: VehicleControl) -> None:
+        """Publish the command for the next tick."""
+        self.publisher(topics.VEHICLE_CONTROL).publish(control_to_message(control))
+
+    def tick(self, control: VehicleControl) -> Tick:
+        """Run one tick under `control` and wait for everything it publishes.
+
+        Raises WorldError where the simulator does not answer in time.
+        """
+        if self._number is None:
+            raise WorldError("the simulator is not connected")
+        expected = self._number + 1
+        # Statuses between two ticks are not ours; taken for an answer, they would leave every
+        # later observation one tick behind its command.
+        self.inbox.take_statuses()
+        if self._has_moved():
+            return self._resynchronised(control, expected)
+        self._step(control, expected)
+        if self._number != expected:
+            return self._resynchronised(control, expected)
+        return self._completed()
+
+    def play(self) -> None:
+        """Let the simulator run freely."""
+        self._send(RunCommand.PLAY)
+
+    def destroy(self) -> None:
+        """End the subscriptions and publishers; the node stays its owner's."""
+        self._executor.remove_node(self._node)
+        self._executor.shutdown()
+        self.inbox.destroy()
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+
+    def wait_until(
+        self,
+        condition: Callable[[], bool],
+        timeout_s: float,
+        missing: Callable[[], str],
+        advice: str,
+    ) -> None:
+        """Spin until `condition` holds; a long wait is logged.
+
+        Raises WorldError with what `missing()` says and with `advice` after `timeout_s`.
+        """
+        start = time.monotonic()
+        while not self.spin_until(
+            condition, min(PROGRESS_S, start + timeout_s - time.monotonic())
+        ):
+            waited_s = time.monotonic() - start
+            if waited_s >= timeout_s:
+                raise WorldError(f"nothing on {missing()} for {timeout_s:g} s. {advice}")
+            self._logger.info(f"waiting for {missing()}, {waited_s:.0f} s")
+
+    def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Spin until `condition` holds; return whether it did within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0.0:
+                return False
+            if not self._node.context.ok():
+                raise ExternalShutdownException()
+            self._executor.spin_once(timeout_sec=min(remaining_s, SIGNAL_CHECK_S))
+        return True
+
+    def _send(self, command: RunCommand) -> None:
+        self.publisher(topics.CONTROL).publish(self._run_commands[command])
+
+    def _name(self, topic: Topic) -> str:
+        return topic.name(self._config)
+
+    def _unmatched(self) -> list[str]:
+        """Return the names of the topics whose other end is not there yet."""
+        unheard = [
+            self._name(topic)
+            for topic, publisher in self._publishers.items()
+            if not publisher.get_subscription_count()
+        ]
+        return unheard + self.inbox.unpublished()
+
+    def _is_paused(self) -> bool:
+        return bool(self.inbox.statuses) and not self.inbox.statuses[-1].synchronous_mode_running
+
+    def _paused_hint(self) -> str:
+        last = self.inbox.last_status
+        if last is None:
+            return (
+                "It subscribes to commands but does not tick: its synchronisation thread may have "
+                "died; restart it."
+            )
+        return (
+            f"It is running on, at frame {last.frame}: somebody else plays it, or a tick takes "
+            "too long."
+        )
+
+    def _await_step(self, expected: int) -> None:
+        """Wait for the statuses that end a step; resend one that was lost."""
+        answer_s = min(STEP_ANSWER_S, self._config.step_timeout_s / 2.0)
+        if self.spin_until(lambda: self._step_ended(expected), answer_s):
+            return
+        if not self.inbox.statuses:
+            self.counters.steps_resent += 1
+            self._logger.warning(f"no answer to STEP_ONCE for {answer_s:g} s: sending it again")
+            self._send(RunCommand.STEP_ONCE)
+        self.wait_until(
+            lambda: self._step_ended(expected),
+            max(self._config.step_timeout_s - answer_s, 0.0),
+            lambda: f"{self._name(topics.STATUS)} for the end of frame {expected}",
+            self._stalled_hint(),
+        )
+
+    def _step_ended(self, expected: int) -> bool:
+        statuses = self.inbox.statuses
+        return bool(statuses) and (
+            (statuses[-1].frame >= expected and not statuses[-1].synchronous_mode_running)
+            or statuses[-1].frame > expected
+            # A map was loaded: frames count anew.
+            or statuses[-1].frame + 1 < expected
+        )
+
+    def _stalled_hint(self) -> str:
+        if not self.inbox.statuses:
+            return "The simulator was told twice to step and does not answer; is it still running?"
+        last = self.inbox.statuses[-1]
+        return (
+            f"Its last status is frame {last.frame}, running {last.synchronous_mode_running}: the "
+            "simulator hangs in its tick or has died. Restart it, or raise carla.step_timeout_s."
+        )
+
+    def _has_moved(self) -> bool:
+        last = self.inbox.last_status
+        return last is not None and (
+            last.frame != self._number or bool(last.synchronous_mode_running)
+        )
+
+    def _step(self, control: VehicleControl, expected: int) -> None:
+        """Run one tick and take the frame number it ended with."""
+        self.inbox.begin_tick()
+        self.command(control)
+        if self._config.command_lead_s:
+            time.sleep(self._config.command_lead_s)
+        self._send(RunCommand.STEP_ONCE)
+        self._await_step(expected)
+        self._number = int(self.inbox.statuses[-1].frame)
+        self.counters.ticks += 1
+
+    def _completed(self, reason: str = "") -> Tick:
+        """Wait for the tick's messages, which DDS does not order across topics."""
+        assert self._number is not None
+        inbox = self.inbox
+        tolerance_ns = self._tolerance_ns
+        if not self.spin_until(lambda: not inbox.missing(tolerance_ns), SENSOR_GRACE_S):
+            self.counters.incomplete_ticks += 1
+            missing = ", ".join(inbox.missing(tolerance_ns))
+            reason = reason or f"frame {self._number} came without {missing}"
+        return Tick(self._number, inbox.clock_ns or 0, reason)
+
+    def _resynchronised(self, control: VehicleControl, expected: int) -> Tick:
+        """Pause a simulator that somebody else moves, and bring it to one complete tick."""
+        assert self.inbox.last_status is not None
+        reason = (
+            f"the simulator is at frame {self.inbox.last_status.frame} where {expected} should "
+            "follow: somebody else steps or plays it, or it was started anew"
+        )
+        self._logger.warning(reason)
+        for _ in range(RESYNCHRONISATIONS):
+            self.counters.frame_jumps += 1
+            self.pause(self._config.step_timeout_s)
+            assert self._number is not None
+            expected = self._number + 1
+            self._step(control, expected)
+            if self._number == expected:
+                return self._completed(reason)
+        raise WorldError(f"{reason}. Its frames cannot be held: find the other client.")

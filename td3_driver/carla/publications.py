@@ -1,0 +1,176 @@
+"""Publishes what carla-ros-bridge publishes, in its order, from frames of a simulator."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from carla_msgs.msg import CarlaStatus, CarlaWorldInfo
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float32
+
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import (
+    camera_info_to_message,
+    collision_to_message,
+    image_to_message,
+    lane_invasion_to_message,
+    make_header,
+    odometry_to_message,
+    quaternion_from_yaw,
+    route_to_path,
+    stamp_from_ns,
+    vector_to_message,
+    vehicle_status_to_message,
+)
+from td3_driver.carla.topics import Topic
+from td3_driver.config import CarlaConfig, SimulatorConfig
+from td3_driver.driving.world import Frame, Pose
+
+COLLISION_SENSOR = "collision"
+LANE_INVASION_SENSOR = "lane_invasion"
+
+
+class Publications:
+    """The publishers of a bridge with one car.
+
+    What only passes by is not even converted while nobody listens.
+    """
+
+    def __init__(self, node: Node, carla: CarlaConfig, simulator: SimulatorConfig) -> None:
+        self._node = node
+        self._config = carla
+        self._simulator = simulator
+        self._publishers: dict[Topic, Publisher] = {
+            topic: node.create_publisher(
+                topic.message_type, topic.name(carla), topic.bridge_qos.profile()
+            )
+            for topic in topics.TOPICS
+            if topic.direction is topics.Direction.FROM_SIMULATOR and topic is not topics.TF
+        }
+        self._add_tf()
+        self._role = carla.role_name
+        self._camera_frame = f"{carla.role_name}/{carla.camera}"
+        self._camera_transform = _camera_transform(simulator)
+
+    def world_info(self, map_name: str, opendrive: str) -> None:
+        """Publish the map, latched."""
+        self._publish(topics.WORLD_INFO, CarlaWorldInfo(map_name=map_name, opendrive=opendrive))
+
+    def vehicle_info(self, message: Any) -> None:
+        """Publish the car's parameters, latched."""
+        self._publish(topics.VEHICLE_INFO, message)
+
+    def waypoints(self, route: np.ndarray, stamp_ns: int) -> None:
+        """Publish the route (n, 3: x, y, yaw), latched."""
+        self._publish(topics.WAYPOINTS, route_to_path(route, make_header(stamp_ns)))
+
+    def status(self, frame: int, running: bool) -> None:
+        """Publish frame number and run state."""
+        self._publish(
+            topics.STATUS,
+            CarlaStatus(
+                frame=frame,
+                fixed_delta_seconds=self._simulator.fixed_delta_s,
+                synchronous_mode=True,
+                synchronous_mode_running=running,
+            ),
+        )
+
+    def tick(
+        self, frame: Frame, lateral_speed: float, acceleration: tuple[float, float, float]
+    ) -> None:
+        """Publish one tick, after its status: the clock, then the car, then its sensors.
+
+        `lateral_speed` is the origin's, m/s to the left; `acceleration` (m/s^2) is in map axes.
+        """
+        self._publish(topics.CLOCK, Clock(clock=stamp_from_ns(frame.stamp_ns)))
+        in_map = make_header(frame.stamp_ns)
+        if self._heard(topics.VEHICLE_STATUS):
+            speed = math.hypot(frame.speed, lateral_speed)
+            self._publish(
+                topics.VEHICLE_STATUS,
+                vehicle_status_to_message(frame.pose, speed, acceleration, frame.control, in_map),
+            )
+        self._camera(frame)
+        for collision in frame.collisions:
+            self._publish(
+                topics.COLLISION,
+                collision_to_message(collision, f"{self._role}/{COLLISION_SENSOR}"),
+            )
+        for invasion in frame.lane_invasions:
+            self._publish(
+                topics.LANE_INVASION,
+                lane_invasion_to_message(invasion, f"{self._role}/{LANE_INVASION_SENSOR}"),
+            )
+        if self._heard(topics.ODOMETRY):
+            velocity = (frame.speed, lateral_speed, frame.yaw_rate)
+            self._publish(
+                topics.ODOMETRY, odometry_to_message(frame.pose, velocity, in_map, self._role)
+            )
+        if self._heard(topics.SPEEDOMETER):
+            self._publish(topics.SPEEDOMETER, Float32(data=float(frame.speed)))
+        if self._heard(topics.TF):
+            self._transforms(frame)
+
+    def _add_tf(self) -> None:
+        try:
+            message_type = topics.TF.message_type
+        except ImportError:
+            self._node.get_logger().info("no /tf: tf2_msgs is not installed")
+            return
+        self._publishers[topics.TF] = self._node.create_publisher(
+            message_type, topics.TF.name(self._config), topics.TF.bridge_qos.profile()
+        )
+
+    def _publish(self, topic: Topic, message: Any) -> None:
+        self._publishers[topic].publish(message)
+
+    def _heard(self, topic: Topic) -> bool:
+        publisher = self._publishers.get(topic)
+        return publisher is not None and publisher.get_subscription_count() > 0
+
+    def _camera(self, frame: Frame) -> None:
+        header = make_header(frame.stamp_ns, self._camera_frame)
+        if self._heard(topics.CAMERA_INFO):
+            camera = self._simulator
+            self._publish(
+                topics.CAMERA_INFO,
+                camera_info_to_message(
+                    camera.image_width_px, camera.image_height_px, camera.camera_fov_deg, header
+                ),
+            )
+        if self._heard(topics.IMAGE):
+            self._publish(topics.IMAGE, image_to_message(frame.image, header))
+
+    def _transforms(self, frame: Frame) -> None:
+        car = TransformStamped(header=make_header(frame.stamp_ns), child_frame_id=self._role)
+        car.transform = _transform(frame.pose)
+        camera = TransformStamped(
+            header=make_header(frame.stamp_ns, self._role), child_frame_id=self._camera_frame
+        )
+        camera.transform = self._camera_transform
+        self._publish(topics.TF, topics.TF.message_type(transforms=[car, camera]))
+
+
+def _transform(pose: Pose) -> Transform:
+    return Transform(
+        translation=vector_to_message((pose.x, pose.y, pose.z)),
+        rotation=quaternion_from_yaw(pose.yaw),
+    )
+
+
+def _camera_transform(config: SimulatorConfig) -> Transform:
+    """Return the camera on the car, turned to optical axes (z ahead, x right, y down)."""
+    half = math.radians(config.camera_pitch_deg) / 2.0
+    sine, cosine = math.sin(half), math.cos(half)
+    # The pitch about y, times the optical rotation (-1/2, 1/2, -1/2, 1/2).
+    minus, plus = (cosine - sine) / 2.0, (cosine + sine) / 2.0
+    return Transform(
+        translation=vector_to_message((config.camera_x_m, 0.0, config.camera_z_m)),
+        rotation=Quaternion(x=-plus, y=plus, z=-minus, w=minus),
+    )

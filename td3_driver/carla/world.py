@@ -1,0 +1,341 @@
+"""The world behind the bridge's topics, stepped exactly one tick for each command."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
+
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import (
+    ConversionError,
+    control_from_message,
+    image_from_message,
+    make_header,
+    odometry_from_message,
+    pose_to_message,
+    same_control,
+    target_velocity_to_message,
+)
+from td3_driver.carla.lock_step import Counters, LockStep, Tick
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.world import (
+    FULL_BRAKE,
+    Frame,
+    Pose,
+    Start,
+    VehicleControl,
+    WorldError,
+)
+
+if TYPE_CHECKING:
+    from td3_driver.roads.road_map import RoadMap
+
+SIMULATOR_NODE = "/simulator"
+MAP_PARAMETER = "simulator.map"
+
+STANDING = replace(FULL_BRAKE, hand_brake=True)
+RESET_TRIES = 3
+POSITION_TOLERANCE_M = 0.5
+YAW_TOLERANCE_RAD = 0.1
+STANDING_SPEED_MPS = 0.1
+# A new route begins where the car projects to its lane and ends where the goal does.
+ROUTE_START_TOLERANCE_M = 3.0
+ROUTE_END_TOLERANCE_M = 5.0
+ROUTE_TIMEOUT_S = 20.0
+# carla_waypoint_publisher learns of a new car only while the simulation ticks.
+ROUTE_TICK_S = 2.0
+SERVICE_DISCOVERY_S = 3.0
+# Missing sensors in a row after which they are not coming back.
+INCOMPLETE_TICKS = 3
+
+
+class CarlaWorld:
+    """A `World` over topics: the embedded simulator's node, or CARLA's through its bridge.
+
+    It spins its node in the calling thread, while it waits and only then.
+    """
+
+    def __init__(self, node: Node, config: CarlaConfig) -> None:
+        """Connect to the simulator and pause it; `node` must not be spun by anybody else.
+
+        Raises WorldError when the simulator or one of its topics is not there in time.
+        """
+        self._node = node
+        self._config = config
+        self._road_map: RoadMap | None = None
+        self._frame: Frame | None = None
+        self._incomplete_ticks = 0
+        self._lock_step = LockStep(node, config)
+        self._inbox = self._lock_step.inbox
+        for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
+            self._lock_step.publisher(topic)
+        # Optional at their other end: a goal is asked for only once there is a car to route.
+        self._optional = {
+            topic: node.create_publisher(
+                topic.message_type, topic.name(config), topic.client_qos.profile()
+            )
+            for topic in (topics.GOAL, topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
+        }
+        try:
+            self._lock_step.connect()
+        except BaseException:
+            self._destroy()
+            raise
+
+    @property
+    def fixed_delta_s(self) -> float:
+        """Simulated time of one step, seconds."""
+        return self._lock_step.fixed_delta_s
+
+    @property
+    def counters(self) -> Counters:
+        """What went otherwise than one clean tick for each command."""
+        return self._lock_step.counters
+
+    @property
+    def map_name(self) -> str:
+        """Name of the map, as the simulator gives it."""
+        self._await_world_info()
+        assert self._inbox.world_info is not None
+        return str(self._inbox.world_info.map_name)
+
+    @property
+    def road_map(self) -> RoadMap:
+        """The map's roads, read from `/carla/world_info`."""
+        if self._road_map is None:
+            # Only who asks for roads needs the carla wheel, which not every platform has.
+            from td3_driver.roads.road_map import RoadMap
+
+            name = self.map_name
+            assert self._inbox.world_info is not None
+            self._road_map = RoadMap.from_opendrive(name, self._inbox.world_info.opendrive)
+        return self._road_map
+
+    def reset(self, start: Start) -> Frame:
+        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
+
+        `start.seed` does not travel over topics: the simulator keeps its own.
+        """
+        if not _same_map(start.map_name, self.map_name):
+            self._load_map(start.map_name)
+        self._put_down(start.pose)
+        frame = self._request_route(start.goal)
+        self._inbox.forget_events(until_ns=frame.stamp_ns)
+        self._frame = replace(
+            frame, route=self._inbox.route, collisions=(), lane_invasions=(), clean=True, reason=""
+        )
+        return self._frame
+
+    def step(self, control: VehicleControl) -> Frame:
+        """Apply `control` for one tick and return the state after it.
+
+        Where the step was not one complete tick of `control`, the frame says so. Raises
+        WorldError where there is none to return.
+        """
+        tick = self._lock_step.tick(control)
+        self._frame = self._make_frame(tick, control)
+        return self._frame
+
+    def close(self) -> None:
+        """Stop the car and let the simulator go on without this client."""
+        if self._node.context.ok():
+            self._lock_step.command(FULL_BRAKE)
+            if self._config.command_lead_s:
+                time.sleep(self._config.command_lead_s)
+            self._lock_step.play()
+        self._destroy()
+
+    def _destroy(self) -> None:
+        self._lock_step.destroy()
+        for publisher in self._optional.values():
+            self._node.destroy_publisher(publisher)
+
+    def _make_frame(self, tick: Tick, control: VehicleControl) -> Frame:
+        """Return the tick's messages as a frame; what is missing is as in the frame before."""
+        inbox, before = self._inbox, self._frame
+        image = inbox.messages.get(topics.IMAGE)
+        odometry = inbox.messages.get(topics.ODOMETRY)
+        speedometer = inbox.messages.get(topics.SPEEDOMETER)
+        status = inbox.messages.get(topics.VEHICLE_STATUS)
+        self._incomplete_ticks = self._incomplete_ticks + 1 if tick.reason else 0
+        if None in (image, odometry, speedometer, status):
+            if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
+                raise WorldError(f"{tick.reason}: does the car have these sensors?")
+            return replace(before, frame=tick.number, clean=False, reason=tick.reason)
+        try:
+            pose, yaw_rate = odometry_from_message(odometry)
+            pixels = image_from_message(image)
+            executed = control_from_message(status.control)
+        except ConversionError as error:
+            raise WorldError(f"frame {tick.number} cannot be read: {error}") from error
+        reason = tick.reason
+        if not same_control(executed, control):
+            self.counters.action_misses += 1
+            reason = reason or f"{executed} was in force instead of {control}"
+        tolerance_ns = int(self.fixed_delta_s * 1e9 / 2)
+        collisions, lane_invasions = inbox.take_events(tick.stamp_ns + tolerance_ns)
+        return Frame(
+            frame=tick.number,
+            stamp_ns=tick.stamp_ns,
+            image=pixels,
+            pose=pose,
+            speed=speedometer.data,
+            yaw_rate=yaw_rate,
+            route=inbox.route,
+            collisions=collisions,
+            lane_invasions=lane_invasions,
+            control=executed,
+            clean=not reason,
+            reason=reason,
+        )
+
+    def _put_down(self, pose: Pose) -> None:
+        """Teleport the car and let it come to rest; retried, as physics may object."""
+        problem = ""
+        for attempt in range(RESET_TRIES):
+            self.counters.reset_retries += attempt > 0
+            frame = self._teleport(pose)
+            problem = _displacement(frame, pose)
+            if not problem:
+                return
+            self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
+        raise WorldError(
+            f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
+            f"{RESET_TRIES} times: {problem}. Start elsewhere, or look what stands there."
+        )
+
+    def _teleport(self, pose: Pose) -> Frame:
+        """Stop the car, move it to `pose` and return the frame after it has settled."""
+        self._optional[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
+        self._optional[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
+        self._lock_step.command(STANDING)
+        self._stop()
+        above = replace(pose, z=pose.z + self._config.teleport_height_m)
+        self._lock_step.publisher(topics.SET_TRANSFORM).publish(pose_to_message(above))
+        self.step(STANDING)
+        # A teleport keeps the velocity, and CARLA may take two ticks to set a new one.
+        self._stop()
+        for _ in range(self._config.reset_settle_ticks):
+            frame = self.step(STANDING)
+        return frame
+
+    def _stop(self) -> None:
+        self._lock_step.publisher(topics.SET_TARGET_VELOCITY).publish(
+            target_velocity_to_message(0.0)
+        )
+
+    def _request_route(self, goal: Pose) -> Frame:
+        """Ask for a route from where the car stands to `goal`; return the frame it begins at."""
+        assert self._frame is not None
+        before = self._inbox.routes_received
+        goal_message = PoseStamped(header=make_header(self._frame.stamp_ns))
+        goal_message.pose = pose_to_message(goal)
+        publisher = self._optional[topics.GOAL]
+        self._lock_step.wait_until(
+            lambda: publisher.get_subscription_count() > 0,
+            self._config.startup_timeout_s,
+            lambda: f"{topics.GOAL.name(self._config)} (no subscriber)",
+            "With carla-ros-bridge, start carla_waypoint_publisher.",
+        )
+        publisher.publish(goal_message)
+
+        def arrived() -> bool:
+            return self._inbox.routes_received > before and not self._route_problem(goal)
+
+        deadline = time.monotonic() + ROUTE_TIMEOUT_S
+        while not self._lock_step.spin_until(arrived, ROUTE_TICK_S):
+            if time.monotonic() >= deadline:
+                problem = self._route_problem(goal)
+                raise WorldError(
+                    f"no route on {topics.WAYPOINTS.name(self._config)} in {ROUTE_TIMEOUT_S:g} s "
+                    f"for the goal at x {goal.x:.1f}, y {goal.y:.1f}: {problem or 'no new Path'}"
+                )
+            self.step(STANDING)
+        return self._frame
+
+    def _route_problem(self, goal: Pose) -> str:
+        """Say why the latest route is not one from the car to `goal`; empty if it is."""
+        assert self._frame is not None
+        route = self._inbox.route
+        if not len(route):
+            return "the Path is empty"
+        from_car_m = _distance(route[0], self._frame.pose)
+        to_goal_m = _distance(route[-1], goal)
+        if from_car_m > ROUTE_START_TOLERANCE_M:
+            return f"the Path begins {from_car_m:.1f} m from the car"
+        if to_goal_m > ROUTE_END_TOLERANCE_M:
+            return f"the Path ends {to_goal_m:.1f} m from the goal"
+        return ""
+
+    def _await_world_info(self) -> None:
+        self._lock_step.wait_until(
+            lambda: self._inbox.world_info is not None,
+            self._config.startup_timeout_s,
+            lambda: topics.WORLD_INFO.name(self._config),
+            "The simulator publishes it once, latched; is it a whole bridge?",
+        )
+
+    def _load_map(self, name: str) -> None:
+        """Have the embedded simulator load another map; CARLA's town is its bridge's choice."""
+        self._node.get_logger().info(f"loading map {name}")
+        client = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
+        try:
+            if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):
+                raise WorldError(
+                    f"the simulator's map is {self.map_name!r} and the episode's is {name!r}; only "
+                    f"the embedded simulator (node {SIMULATOR_NODE}) can change its map. Start "
+                    "CARLA's bridge with that town, or train on the one it has."
+                )
+            self._inbox.world_info = None
+            parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
+            future = client.call_async(SetParameters.Request(parameters=[parameter]))
+            self._lock_step.wait_until(
+                future.done,
+                self._config.startup_timeout_s,
+                lambda: f"{SIMULATOR_NODE}/set_parameters",
+                "The simulator hangs while it loads the map, or has died.",
+            )
+            result: SetParametersResult = future.result().results[0]
+        finally:
+            self._node.destroy_client(client)
+        if not result.successful:
+            raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
+        self._await_world_info()
+        self._road_map = None
+        self._frame = None
+        # Time starts anew: what was to be forgotten by its stamp is over.
+        self._inbox.forget_events(until_ns=-1)
+        self._lock_step.settle()
+
+
+def _same_map(first: str, second: str) -> bool:
+    """Compare names like `Town01`, `Carla/Maps/Town01` and `folder/town.xodr`."""
+    return PurePosixPath(first).stem == PurePosixPath(second).stem
+
+
+def _distance(point: np.ndarray, pose: Pose) -> float:
+    return math.hypot(point[0] - pose.x, point[1] - pose.y)
+
+
+def _displacement(frame: Frame, pose: Pose) -> str:
+    """Say how the car is not standing at `pose`; empty if it is."""
+    apart_m = math.hypot(frame.pose.x - pose.x, frame.pose.y - pose.y)
+    turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))
+    if apart_m > POSITION_TOLERANCE_M:
+        return f"it is {apart_m:.2f} m away"
+    if turned_rad > YAW_TOLERANCE_RAD:
+        return f"it is turned by {turned_rad:.2f} rad"
+    if abs(frame.speed) > STANDING_SPEED_MPS:
+        return f"it moves at {frame.speed:.2f} m/s"
+    return ""

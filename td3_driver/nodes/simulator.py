@@ -1,0 +1,204 @@
+"""The embedded simulator behind the topics of carla-ros-bridge in active synchronous mode."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+
+from td3_driver.carla import runtime, topics
+from td3_driver.carla.conversion import (
+    ConversionError,
+    control_from_message,
+    pose_from_message,
+    target_velocity_from_message,
+    vehicle_info_to_message,
+)
+from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.publications import Publications
+from td3_driver.carla.run_state import RunCommand, RunState
+from td3_driver.carla.topics import Topic
+from td3_driver.config import Config, ConfigError
+from td3_driver.roads.errors import RoadMapError
+from td3_driver.simulator.world import EGO_ACTOR_ID, SPAWN_SPACING_M, SimulatedWorld
+
+NODE_NAME = "simulator"
+VEHICLE_TYPE = "vehicle.tesla.model3"
+# A simulator that has fallen further behind real time lets the lost time go.
+MAX_LAG_S = 0.5
+
+
+class SimulatorNode(ConfiguredNode):
+    """A bridge with one car, and the world behind it. Starts in PLAY, as the bridge does."""
+
+    def __init__(
+        self,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
+    ) -> None:
+        """Load the map and announce the world; raise ConfigError or RoadMapError."""
+        super().__init__(
+            NODE_NAME,
+            ("simulator", "carla"),
+            settable=("simulator.map", "simulator.realtime_factor"),
+            context=context,
+            parameter_overrides=parameter_overrides,
+        )
+        self._world = SimulatedWorld(self.config.simulator)
+        self._run_state = RunState(self._publish_status)
+        self._override = False
+        self._next_tick_s = time.monotonic()
+        self._published_route: Any = None
+        self._publications = Publications(self, self.config.carla, self.config.simulator)
+        handlers: dict[Topic, Callable[[Any], None]] = {
+            topics.MANUAL_OVERRIDE: self._on_override,
+            topics.SET_TRANSFORM: self._on_transform,
+            topics.SET_TARGET_VELOCITY: self._on_target_velocity,
+            topics.GOAL: self._on_goal,
+            topics.VEHICLE_CONTROL: lambda message: self._on_control(message, manual=False),
+            topics.VEHICLE_CONTROL_MANUAL: lambda message: self._on_control(message, manual=True),
+        }
+        self._inputs = [self._subscribe(topic, handler) for topic, handler in handlers.items()]
+        self._control = self._subscribe(topics.CONTROL, self._on_run_command)
+        self._publish_status(self._run_state.running)
+        self._publications.vehicle_info(
+            vehicle_info_to_message(
+                self._world.vehicle.parameters,
+                EGO_ACTOR_ID,
+                VEHICLE_TYPE,
+                self.config.carla.role_name,
+            )
+        )
+        self._announce_map()
+
+    def run(self) -> None:
+        """Tick and answer until the context ends."""
+        executor = runtime.create_executor(self.context)
+        executor.add_node(self)
+        try:
+            while self.context.ok():
+                executor.spin_once(timeout_sec=min(self._idle_s(), runtime.SIGNAL_CHECK_S))
+                if self._idle_s() <= 0.0:
+                    self._iterate()
+        finally:
+            executor.remove_node(self)
+            executor.shutdown()
+
+    def change_settings(self, new: Config) -> None:
+        """Load another map, where that is what changed; raise ConfigError if it is unusable."""
+        name = new.simulator.map
+        if name == self.config.simulator.map:
+            return
+        try:
+            self._world.load_map(name)
+        except RoadMapError as error:
+            raise ConfigError(str(error)) from error
+        self._announce_map()
+
+    def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
+        return self.create_subscription(
+            topic.message_type,
+            topic.name(self.config.carla),
+            handler,
+            topic.bridge_qos.profile(),
+        )
+
+    def _announce_map(self) -> None:
+        road_map, config = self._world.road_map, self.config.simulator
+        spawn_poses = len(road_map.spawn_poses(SPAWN_SPACING_M))
+        self.get_logger().info(
+            f"map {road_map.name}: {spawn_poses} spawn poses; {1.0 / config.fixed_delta_s:.0f} "
+            f"ticks per simulated second, {config.realtime_factor:g} x real time"
+        )
+        self._publications.world_info(road_map.name, road_map.opendrive)
+        self._publish_route()
+
+    def _idle_s(self) -> float:
+        """Return the wall-clock time until there is something to do."""
+        if self._run_state.waiting:
+            return float("inf")
+        if self._run_state.commanded:
+            return 0.0
+        return self._next_tick_s - time.monotonic()
+
+    def _iterate(self) -> None:
+        """Go once through the bridge's loop: take commands, tick, publish."""
+        runtime.take_waiting(self._control)
+        if not self._run_state.may_tick():
+            return
+        # A command that is here before its STEP_ONCE is to act in that step.
+        for subscription in self._inputs:
+            runtime.take_waiting(subscription)
+        self._schedule()
+        frame = self._world.tick()
+        self._publish_status(self._run_state.running)
+        vehicle = self._world.vehicle
+        self._publications.tick(frame, vehicle.lateral_speed, self._world.acceleration)
+        self._publish_route()
+
+    def _schedule(self) -> None:
+        """Set the wall-clock time of the next tick while running freely."""
+        config = self.config.simulator
+        now = time.monotonic()
+        self._next_tick_s += config.fixed_delta_s / config.realtime_factor
+        if abs(self._next_tick_s - now) > MAX_LAG_S + config.fixed_delta_s / config.realtime_factor:
+            self._next_tick_s = now
+
+    def _publish_status(self, running: bool) -> None:
+        self._publications.status(self._world.frame, running)
+
+    def _publish_route(self) -> None:
+        """Publish the route if it has changed."""
+        route = self._world.route
+        if route is not self._published_route:
+            self._published_route = route
+            self._publications.waypoints(route, self._world.stamp_ns)
+
+    def _on_run_command(self, message: Any) -> None:
+        try:
+            self._run_state.command(RunCommand(message.command))
+        except ValueError:
+            self.get_logger().warning(f"there is no run command {message.command}")
+
+    def _on_override(self, message: Any) -> None:
+        self._override = message.data
+
+    def _on_control(self, message: Any, manual: bool) -> None:
+        if manual == self._override:
+            self._world.apply(control_from_message(message))
+
+    def _on_transform(self, message: Any) -> None:
+        try:
+            self._world.teleport(pose_from_message(message))
+        except ConversionError as error:
+            self.get_logger().warning(f"teleport refused: {error}")
+        self._publish_route()
+
+    def _on_target_velocity(self, message: Any) -> None:
+        if self._override:
+            return
+        try:
+            forward, _, yaw_rate = target_velocity_from_message(message)
+            self._world.set_velocity(forward, yaw_rate)
+        except ConversionError as error:
+            self.get_logger().warning(f"velocity refused: {error}")
+
+    def _on_goal(self, message: Any) -> None:
+        try:
+            self._world.set_goal(pose_from_message(message.pose))
+        except (ConversionError, RoadMapError) as error:
+            self.get_logger().warning(f"goal refused: {error}")
+        self._publish_route()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the simulator's process."""
+    sys.exit(runtime.run(lambda: SimulatorNode().run(), args))
+
+
+if __name__ == "__main__":
+    main()
