@@ -38,10 +38,11 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     """Drive along a route: action (steering + = left, speed) in [-1, 1]^2, one for each decision.
 
     `sample_start` chooses where an episode starts; `reset(options={"start": Start})` overrules
-    it. `info` holds the latest `frame` under "frame", the reward's terms, whether the step was
-    clean, and at the end of an episode its `EpisodeSummary` under "episode".
+    it. `info` holds the reward's terms, whether the step was clean, and at the end of an episode
+    its `EpisodeSummary` under "episode"; `frame` is the latest frame.
     """
 
+    frame: Frame
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(
@@ -57,7 +58,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTIONS),), np.float32)
         self.render_mode = render_mode
         self._sample_start = sample_start
-        self._frame: Frame | None = None
+        self._running = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -65,17 +66,19 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         """Begin an episode at a sampled start, or at `options["start"]`."""
         super().reset(seed=seed)
         start = (options or {}).get("start") or self._sample_start(self.np_random)
-        self._frame = self.world.reset(start)
-        observation = self.task.begin(self._frame)
-        return observation, {"frame": self._frame, "start": start}
+        self._running = False
+        self.frame = self.world.reset(start)
+        observation = self.task.begin(self.frame)
+        self._running = True
+        return observation, {"start": start}
 
     def step(
         self, action: np.ndarray
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold `action` for `action_repeat` ticks; a collision ends the holding."""
-        if self._frame is None:
+        if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        frame = self._frame
+        frame = self.frame
         collisions: list[Collision] = []
         lane_invasions: list[LaneInvasion] = []
         for _ in range(self.task.config.action_repeat):
@@ -85,28 +88,27 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             lane_invasions += frame.lane_invasions
             if frame.collisions or not frame.clean:
                 break
-        self._frame = frame
+        self.frame = frame
         outcome = self.task.judge(
             action, frame, tuple(collisions), tuple(lane_invasions)
         )
         end = outcome.end
         info: dict[str, Any] = {
-            "frame": frame,
             "reward_terms": outcome.reward.as_dict(),
             "clean": end is not End.UNCLEAN_STEP,
         }
         if end is not None:
             info["episode"] = self.task.summary
-            self._frame = None
+            self._running = False
         terminated = end is not None and end.terminated
         truncated = end is not None and not end.terminated
         return outcome.observation, outcome.reward.total, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """Return the camera's image, uint8 (height, width, 3), red first."""
-        if self.render_mode != "rgb_array" or self._frame is None:
+        if self.render_mode != "rgb_array" or not hasattr(self, "frame"):
             return None
-        return np.ascontiguousarray(self._frame.image[:, :, 2::-1])
+        return np.ascontiguousarray(self.frame.image[:, :, 2::-1])
 
     def close(self) -> None:
         """Stop the car and leave the world."""

@@ -37,11 +37,11 @@ def drive_episode(
     watch: Callable[[Frame], None] = lambda frame: None,
 ) -> DrivenEpisode:
     """Drive from `start` to the episode's end; `watch` sees every frame."""
-    observation, info = env.reset(options={"start": start})
-    watch(info["frame"])
+    observation, _ = env.reset(options={"start": start})
+    watch(env.frame)
     while True:
         observation, _, terminated, truncated, info = env.step(act(observation))
-        watch(info["frame"])
+        watch(env.frame)
         if terminated or truncated:
             return DrivenEpisode(start, info["episode"])
 
