@@ -125,7 +125,7 @@ class DrivingTask:
             summary.route_completion,
             1.0
             if end is End.ROUTE_END
-            else min(driven_m / summary.route_length_m, 1.0),
+            else min(driven_m / max(summary.route_length_m, 1e-6), 1.0),
         )
         summary.episode_return += terms.total
         summary.ended_by = end.value if end is not None else ""
