@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,14 +34,58 @@ class Box:
     colour: Colour
 
 
-# Corner signs (x forward, y left, z up) of each face, and its outward normal and brightness.
-_FACES = (
-    (((1, 1, 0), (1, -1, 0), (1, -1, 1), (1, 1, 1)), (1, 0, 0), 0.80),
-    (((-1, 1, 0), (-1, -1, 0), (-1, -1, 1), (-1, 1, 1)), (-1, 0, 0), 0.70),
-    (((1, 1, 0), (-1, 1, 0), (-1, 1, 1), (1, 1, 1)), (0, 1, 0), 0.55),
-    (((1, -1, 0), (-1, -1, 0), (-1, -1, 1), (1, -1, 1)), (0, -1, 0), 0.62),
-    (((1, 1, 1), (1, -1, 1), (-1, -1, 1), (-1, 1, 1)), (0, 0, 1), 1.0),
+# A block's corners as signs: x forward, y left, and 0 or 1 for its bottom or top.
+_CORNERS = np.array(
+    [(x, y, z) for z in (0, 1) for x, y in ((1, 1), (1, -1), (-1, -1), (-1, 1))], float
 )
+# Which corners make a face, which way it looks (as signs), and how bright it is.
+_SIDES = (
+    ((0, 1, 5, 4), (1, 0), 0.80),
+    ((2, 3, 7, 6), (-1, 0), 0.70),
+    ((3, 0, 4, 7), (0, 1), 0.55),
+    ((1, 2, 6, 5), (0, -1), 0.62),
+)
+_BOTTOM, _TOP = (0, 1, 2, 3), (4, 5, 6, 7)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One of the two blocks a vehicle is drawn of; metres, in the vehicle's axes."""
+
+    middle: float
+    length: float
+    width: float
+    low: float
+    high: float
+    paint: Colour
+
+
+@dataclass(frozen=True)
+class _View:
+    """A vehicle's pose relative to the camera, and the camera."""
+
+    ahead: float
+    aside: float
+    turned: float
+    mounting: Mounting
+    intrinsics: Intrinsics
+
+    def eye(self) -> tuple[float, float]:
+        """Return the camera's position in the vehicle's axes."""
+        cosine, sine = math.cos(self.turned), math.sin(self.turned)
+        return (
+            -cosine * self.ahead - sine * self.aside,
+            sine * self.ahead - cosine * self.aside,
+        )
+
+    def of_camera(self, points: np.ndarray) -> np.ndarray:
+        """Return points (n, 3) of the vehicle's axes as depth, left and up of the camera."""
+        cosine, sine = math.cos(self.turned), math.sin(self.turned)
+        x = self.ahead + cosine * points[:, 0] - sine * points[:, 1]
+        y = self.aside + sine * points[:, 0] + cosine * points[:, 1]
+        z = points[:, 2] - self.mounting.z
+        down, level = math.sin(self.mounting.pitch), math.cos(self.mounting.pitch)
+        return np.stack([level * x - down * z, y, down * x + level * z], axis=1)
 
 
 def draw_boxes(
@@ -53,61 +97,55 @@ def draw_boxes(
 ) -> None:
     """Draw vehicles into `image` (height, width, 4), seen from a car at `pose`."""
     cosine, sine = math.cos(pose.yaw), math.sin(pose.yaw)
+    widest = intrinsics.cx / intrinsics.focal
     seen = []
     for box in boxes:
         east, north = box.pose.x - pose.x, box.pose.y - pose.y
         ahead = cosine * east + sine * north - mounting.x
         aside = -sine * east + cosine * north
-        if -box.length < ahead < _FARTHEST_M:
-            seen.append((math.hypot(ahead, aside), ahead, aside, box))
-    for _, ahead, aside, box in sorted(seen, key=lambda item: -item[0]):
-        turned = box.pose.yaw - pose.yaw
-        for corners, colour in _polygons(box, ahead, aside, turned, mounting.z):
-            _fill(image, corners, colour, mounting.pitch, intrinsics)
+        # Half a length beyond the edge of the picture may still reach into it.
+        if -box.length < ahead < _FARTHEST_M and abs(aside) < widest * max(ahead, 0.0) + (
+            2.0 * box.length
+        ):
+            view = _View(ahead, aside, box.pose.yaw - pose.yaw, mounting, intrinsics)
+            seen.append((math.hypot(ahead, aside), box, view))
+    for _, box, view in sorted(seen, key=lambda item: -item[0]):
+        _draw(image, box, view)
 
 
-def _polygons(
-    box: Box, ahead: float, aside: float, turned: float, eye: float
-) -> Iterator[tuple[np.ndarray, Colour]]:
-    """Yield polygons (n, 3) relative to the camera, and their colours, in drawing order."""
-    rotation = np.array(
-        [[math.cos(turned), -math.sin(turned)], [math.sin(turned), math.cos(turned)]]
-    )
-    middle = np.array([ahead, aside])
+def _draw(image: np.ndarray, box: Box, view: _View) -> None:
     waist = 0.55 * box.height
-    body = (box.length, box.width, 0.18 * box.height, waist, 0.0, box.colour)
-    cabin = (0.52 * box.length, 0.86 * box.width, waist, box.height, -0.04 * box.length, _GLASS)
-    shadow = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)]) * (box.length / 2, box.width / 2)
-    on_ground = shadow @ rotation.T + middle
-    yield np.column_stack([on_ground, np.full(4, -eye)]), _SHADOW
-    for length, width, low, high, moved, colour in (body, cabin):
-        centre = middle + rotation @ np.array([moved, 0.0])
-        half = np.array([length / 2.0, width / 2.0])
-        for signs, normal, brightness in _FACES:
-            corners = np.array(signs, float)
-            flat = corners[:, :2] * half @ rotation.T + centre
-            level = np.where(corners[:, 2] > 0, high, low) - eye
-            outward = np.array([*(rotation @ np.array(normal[:2], float)), float(normal[2])])
-            points = np.column_stack([flat, level])
-            # A face is seen if the camera, at the origin, is on its outer side.
-            if float(outward @ points[0]) < 0.0:
-                # The roof keeps the paint of the body: only the cabin's sides are glass.
-                paint = box.colour if normal[2] else colour
-                yield points, tuple(brightness * channel for channel in paint)
+    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, box.colour)
+    cabin = _Block(
+        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, _GLASS
+    )
+    eye_x, eye_y = view.eye()
+    for block in (body, cabin):
+        half = np.array([block.length / 2.0, block.width / 2.0, block.high - block.low])
+        corners = _CORNERS * half + (block.middle, 0.0, block.low)
+        points = view.of_camera(corners)
+        if block is body:
+            shadow = corners[list(_BOTTOM)] * (1.0, 1.0, 0.0)
+            _fill(image, view.of_camera(shadow), _SHADOW, view.intrinsics)
+        for side, (x, y), brightness in _SIDES:
+            # A side is seen if the eye is on its outer side.
+            if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
+                colour = tuple(brightness * channel for channel in block.paint)
+                _fill(image, points[list(side)], colour, view.intrinsics)
+        if view.mounting.z > block.high:
+            # The roof has the body's paint: only the cabin's sides are glass.
+            _fill(image, points[list(_TOP)], box.colour, view.intrinsics)
 
 
-def _fill(
-    image: np.ndarray, points: np.ndarray, colour: Colour, pitch: float, k: Intrinsics
-) -> None:
-    """Project a convex polygon (n, 3) given in the car's axes, and fill it."""
-    cosine, sine = math.cos(pitch), math.sin(pitch)
-    depth = cosine * points[:, 0] - sine * points[:, 2]
-    up = sine * points[:, 0] + cosine * points[:, 2]
-    clipped = _clip_near(np.column_stack([depth, points[:, 1], up]))
-    if len(clipped) < 3:
-        return
-    u = k.cx - k.focal * clipped[:, 1] / clipped[:, 0]
-    v = k.cy - k.focal * clipped[:, 2] / clipped[:, 0]
+def _fill(image: np.ndarray, points: np.ndarray, colour: Colour, k: Intrinsics) -> None:
+    """Project a convex polygon (n, 3) of depth, left, up, and fill it."""
+    if points[:, 0].min() < _NEAREST_M:
+        points = _clip_near(points)
+        if len(points) < 3:
+            return
+    scale = k.focal / points[:, 0]
+    u, v = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
+    # Beyond these bounds cv2's fixed point would overflow.
     pixels = np.clip(np.stack([u, v], axis=1), -8.0 * k.width, 8.0 * k.width)
     fixed = np.round(pixels * 2**_SHIFT).astype(np.int32)
     cv2.fillConvexPoly(image, fixed, (*colour, 255.0), cv2.LINE_AA, _SHIFT)

@@ -10,11 +10,13 @@ import numpy as np
 from td3_driver.roads.road_map import MarkedLine, RoadMap
 from td3_driver.simulator.looks import Colour, Looks
 
-_FINEST_PX_PER_M = 10.0
-_MARGIN_M = 30.0
-# Texels of the finest level: 72 MB at 3 bytes each. Larger maps get a coarser texture.
+_FINEST_PX_PER_M = 8.0
+_MARGIN_M = 15.0
+_FADE_M = 10.0
+# Texels of the finest level: 72 MB, 3 bytes each. Larger maps get a coarser texture.
 _MOST_TEXELS = 24_000_000
 _LEVELS = 5
+_MID_GREY = 128
 _DASH_M, _DASH_GAP_M = 3.0, 4.5
 # cv2 draws with this many binary digits below the pixel.
 _SHIFT = 4
@@ -108,29 +110,39 @@ def _textured(
 ) -> np.ndarray:
     """Return a plane of one colour with blots of the given sizes and brightness steps."""
     height, width = shape
-    noise = np.zeros(shape, np.float32)
+    # No blot is so small that half the resolution would not show it.
+    half = ((width + 1) // 2, (height + 1) // 2)
+    noise = np.zeros(half[::-1], np.float32)
     for size, strength in zip(sizes_m, strengths, strict=True):
-        cells = (
-            max(2, round(width / (size * px_per_m))),
-            max(2, round(height / (size * px_per_m))),
-        )
-        coarse = rng.standard_normal((cells[1], cells[0])).astype(np.float32) * strength
-        noise += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    plane = np.empty((height, width, 3), np.uint8)
-    for channel, value in enumerate(colour):
-        # Brightness steps keep the hue: darker channels change less.
-        scaled = noise * (value / max(colour)) + value
-        plane[..., channel] = np.clip(scaled, 0.0, 255.0)
-    return plane
+        cells = max(2, round(height / (size * px_per_m))), max(2, round(width / (size * px_per_m)))
+        coarse = rng.standard_normal(cells, np.float32) * np.float32(strength)
+        noise += cv2.resize(coarse, half, interpolation=cv2.INTER_LINEAR)
+    noise *= _fade(half[1], px_per_m)[:, None] * _fade(half[0], px_per_m)
+    grey = np.clip(noise + _MID_GREY, 0.0, 255.0).astype(np.uint8)
+    grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
+    steps = np.arange(256.0)[:, None] - _MID_GREY
+    # Brightness steps keep the hue: darker channels change less.
+    shades = np.array(colour) * (1.0 + steps / max(colour))
+    table = np.clip(np.round(shades), 0.0, 255.0).astype(np.uint8).reshape(256, 1, 3)
+    return cv2.LUT(cv2.merge([grey, grey, grey]), table)
+
+
+def _fade(count: int, px_per_m: float) -> np.ndarray:
+    """Return a weight per half-resolution texel that falls to 0 at both edges.
+
+    The texture then meets the even ground outside it without a visible edge.
+    """
+    from_edge = np.minimum(np.arange(count), np.arange(count)[::-1])
+    return np.clip(from_edge * 2.0 / (_FADE_M * px_per_m), 0.0, 1.0).astype(np.float32)
 
 
 def _blend(image: np.ndarray, mask: np.ndarray, plane: np.ndarray) -> None:
     """Lay `plane` over `image` where `mask` (uint8, 255 = fully) covers it."""
-    full = mask == 255
-    image[full] = plane[full]
-    edge = (mask > 0) & ~full
+    edge = (mask > 0) & (mask < 255)
     share = mask[edge].astype(np.float32)[:, None] / 255.0
-    image[edge] = np.round(image[edge] * (1.0 - share) + plane[edge] * share)
+    mixed = image[edge] * (1.0 - share) + plane[edge] * share
+    cv2.copyTo(plane, mask, image)
+    image[edge] = np.round(mixed)
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from td3_driver.simulator.shapes import Rectangle
 
 FIRST_ACTOR_ID = 101
 
+_EGO = 0
+"""The ego among the road users."""
 _LENGTH_M, _WIDTH_M, _HEIGHT_M, _MASS_KG = 4.5, 1.85, 1.5, 1500.0
 _SPAWN_SPACING_M = 8.0
 _SPAWN_CLEARANCE_M = 14.0
@@ -25,6 +27,8 @@ _EGO_CLEARANCE_M = 20.0
 _LOOK_AHEAD_M = 45.0
 # A vehicle is in the way of a lane if its centre is this near to the lane's.
 _IN_THE_WAY_M = 2.0
+# Along a lane, what is in the way of which other lanes is worked out once per this distance.
+_PLACE_STEP_M = 0.5
 _LATERAL_MPS2 = 2.0
 _JUNCTION_CLAIM_M = 20.0
 _EXIT_ROOM_M = 9.0
@@ -102,16 +106,22 @@ class RoadUser:
 class Traffic:
     """All other vehicles of one map."""
 
-    def __init__(self, road_map: RoadMap, count: int, rng: np.random.Generator, ego: Pose) -> None:
-        """Put `count` vehicles on the road, clear of each other and of `ego`.
-
-        There are fewer where the road has no room for them.
-        """
+    def __init__(self, road_map: RoadMap) -> None:
+        """Leave the roads empty."""
         self._graph: LaneGraph = road_map.graph
-        self._rng = rng
-        self._places = road_map.spawn_poses(_SPAWN_SPACING_M) if count else []
-        self._bend_speed = {key: _bend_speeds(self._graph, key) for key in self._graph.lanes}
+        self._places = road_map.spawn_poses(_SPAWN_SPACING_M)
+        self._rng = np.random.default_rng(0)
+        self._crossed: dict[tuple[LaneKey, int], list[LanePlace]] = {}
+        self._bends: dict[LaneKey, np.ndarray] = {}
         self.vehicles: list[TrafficVehicle] = []
+
+    def populate(self, count: int, rng: np.random.Generator, ego: Pose) -> None:
+        """Put `count` new vehicles on the road, clear of each other and of `ego`.
+
+        There are fewer where the road has no room for them. `rng` decides all that follows.
+        """
+        self._rng = rng
+        self.vehicles = []
         for number in range(count):
             place = self._free_place(ego)
             if place is None:
@@ -130,9 +140,11 @@ class Traffic:
         """Drive all vehicles for `dt` seconds; `ego` is one more in the way."""
         if not self.vehicles:
             return
-        users = [self._user(0, ego.pose, ego_speed, ego.length)]
+        near_ego = self._graph.places_near(ego.pose.x, ego.pose.y, _IN_THE_WAY_M)
+        users = [RoadUser(_EGO, near_ego, ego_speed, ego.length)]
         for vehicle in self.vehicles:
-            users.append(self._user(vehicle.actor_id, vehicle.pose, vehicle.speed, _LENGTH_M))
+            places = self._places_crossed(vehicle.path[0], vehicle.offset)
+            users.append(RoadUser(vehicle.actor_id, places, vehicle.speed, _LENGTH_M))
         taken = self._taken_junctions(users[0])
         accelerations = [self._acceleration(vehicle, users, taken) for vehicle in self.vehicles]
         for vehicle, acceleration in zip(self.vehicles, accelerations, strict=True):
@@ -159,12 +171,16 @@ class Traffic:
             pose=place,
         )
 
-    def _user(self, actor_id: int, pose: Pose, speed: float, length: float) -> RoadUser:
-        places = self._graph.places_near(pose.x, pose.y, _IN_THE_WAY_M)
-        return RoadUser(actor_id, places, speed, length)
+    def _places_crossed(self, key: LaneKey, offset: float) -> list[LanePlace]:
+        """Return where on which lanes a vehicle on a lane's centre line is in the way."""
+        step = round(offset / _PLACE_STEP_M)
+        if (key, step) not in self._crossed:
+            x, y, _ = self._graph.lanes[key].at(step * _PLACE_STEP_M).tolist()
+            self._crossed[key, step] = self._graph.places_near(x, y, _IN_THE_WAY_M)
+        return self._crossed[key, step]
 
     def _taken_junctions(self, ego: RoadUser) -> dict[int, int]:
-        """Return which vehicle each junction waits for (0 = the ego)."""
+        """Return which vehicle each junction waits for."""
         taken = {
             junction: vehicle.actor_id for vehicle in self.vehicles for junction in vehicle.claims
         }
@@ -246,9 +262,17 @@ class Traffic:
             seen = (ahead > -1.0) & (ahead < _LOOK_AHEAD_M / 2.0)
             if seen.any():
                 slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead[seen], 0.0)
-                reachable = np.sqrt(self._bend_speed[key][seen] ** 2 + slowing)
+                reachable = np.sqrt(self._bend_speeds(key)[seen] ** 2 + slowing)
                 wanted = min(wanted, float(reachable.min()))
         return wanted
+
+    def _bend_speeds(self, key: LaneKey) -> np.ndarray:
+        """Return at each point of a lane the speed that keeps the lateral acceleration low."""
+        if key not in self._bends:
+            lane = self._graph.lanes[key]
+            curvature = np.abs(np.gradient(lane.points[:, 2], lane.along))
+            self._bends[key] = np.sqrt(_LATERAL_MPS2 / np.maximum(curvature, 1e-3))
+        return self._bends[key]
 
     def _advance(self, vehicle: TrafficVehicle, acceleration: float, dt: float) -> None:
         vehicle.stands_for_s = max(0.0, vehicle.stands_for_s - dt)
@@ -277,13 +301,6 @@ def _idm(speed: float, wanted: float, gap: float, leader_speed: float) -> float:
     free = (speed / max(wanted, 0.1)) ** 4
     acceleration = _ACCELERATION_MPS2 * (1.0 - free - (desired_gap / max(gap, 0.1)) ** 2)
     return max(acceleration, -_HARDEST_BRAKING_MPS2)
-
-
-def _bend_speeds(graph: LaneGraph, key: LaneKey) -> np.ndarray:
-    """Return at each point of a lane the speed that keeps the lateral acceleration low."""
-    lane = graph.lanes[key]
-    curvature = np.abs(np.gradient(lane.points[:, 2], lane.along))
-    return np.sqrt(_LATERAL_MPS2 / np.maximum(curvature, 1e-3))
 
 
 def _distance(one: Pose, other: Pose) -> float:

@@ -34,10 +34,11 @@ SPAWN_SPACING_M = 20.0
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A map with its camera, kept so that coming back to it is quick."""
+    """A map with its camera and traffic, kept so that coming back to it is quick."""
 
     road_map: RoadMap
     camera: Camera
+    traffic: Traffic
 
 
 class SimulatedWorld:
@@ -73,7 +74,7 @@ class SimulatedWorld:
     @property
     def traffic(self) -> Traffic:
         """The other vehicles."""
-        return self._traffic
+        return self._place.traffic
 
     @property
     def goal(self) -> Pose:
@@ -142,7 +143,7 @@ class SimulatedWorld:
         name = str(name_or_path)
         if name not in self._places:
             road_map = RoadMap.load(name)
-            self._places[name] = _Place(road_map, Camera(road_map, self.config))
+            self._places[name] = _Place(road_map, Camera(road_map, self.config), Traffic(road_map))
         self._place, self._map_name = self._places[name], name
         self._ticks = 0
         self._lanes = LaneWatch(self.road_map)
@@ -167,7 +168,7 @@ class SimulatedWorld:
         becomes empty.
         """
         self._put(pose)
-        self._traffic.make_room(pose)
+        self.traffic.make_room(pose)
         self._plan()
 
     def set_velocity(self, forward: float, yaw_rate: float = 0.0) -> None:
@@ -189,8 +190,8 @@ class SimulatedWorld:
         self.vehicle.step(dt)
         self._frame += 1
         self._ticks += 1
-        self._traffic.step(dt, outline(self.vehicle), self.vehicle.speed)
-        collisions = resolve_contacts(self.vehicle, self._traffic, self.stamp_ns)
+        self.traffic.step(dt, outline(self.vehicle), self.vehicle.speed)
+        collisions = resolve_contacts(self.vehicle, self.traffic, self.stamp_ns)
         after = self.vehicle.velocity
         self._acceleration = (after[0] - before[0]) / dt, (after[1] - before[1]) / dt, 0.0
         return self._look(collisions)
@@ -212,12 +213,12 @@ class SimulatedWorld:
         """Draw the traffic anew; it depends on nothing that happened before."""
         rng = np.random.default_rng([self.config.seed, seed])
         count = self.config.traffic_vehicles
-        self._traffic = Traffic(self.road_map, count, rng, self.vehicle.pose)
+        self.traffic.populate(count, rng, self.vehicle.pose)
 
     def _look(self, collisions: tuple[Collision, ...]) -> Frame:
         """Return the frame of the latest tick."""
         crossed = self._lanes.update(outline(self.vehicle))
-        boxes = [vehicle.box for vehicle in self._traffic.vehicles]
+        boxes = [vehicle.box for vehicle in self.traffic.vehicles]
         return Frame(
             frame=self._frame,
             stamp_ns=self.stamp_ns,
