@@ -1,0 +1,172 @@
+"""The observation, against hand-worked vectors and an image reduced in the other order."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.environment import observation_space
+from td3_driver.driving.observation import (
+    Observation,
+    Observer,
+    grey_image,
+    vector_names,
+    vector_scale,
+)
+from td3_driver.driving.route import RouteTracker
+from td3_driver.driving.world import Pose
+
+ROUTE = np.stack([np.arange(101.0), np.zeros(101), np.zeros(101)], axis=1)
+AT_TEN = Pose(10.0, 0.0, 0.0)
+CONFIGS = [
+    DrivingConfig(),
+    DrivingConfig(waypoints=3, waypoint_spacing_m=1.5, image_stack=2, image_size_px=40),
+    DrivingConfig(observe_previous_action=True, image_stack=1),
+]
+
+
+def plain(level: int, height: int = 120, width: int = 160) -> np.ndarray:
+    return np.full((height, width, 4), level, dtype=np.uint8)
+
+
+def observe(
+    observer: Observer,
+    image: np.ndarray | None = None,
+    pose: Pose = AT_TEN,
+    speed: float = 0.0,
+    previous_action: tuple[float, float] = (0.0, -1.0),
+) -> Observation:
+    tracker = RouteTracker(ROUTE)
+    return observer.observe(
+        plain(0) if image is None else image,
+        pose,
+        speed,
+        tracker,
+        tracker.project(pose),
+        np.array(previous_action, dtype=np.float32),
+    )
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_an_observation_is_in_its_space_and_named_and_scaled_entry_by_entry(
+    config: DrivingConfig,
+) -> None:
+    observation = observe(Observer(config), speed=3.0)
+    space = observation_space(config)
+    assert space.contains(observation)
+    assert observation["image"].dtype == np.uint8
+    assert observation["vector"].dtype == np.float32
+    side = config.image_size_px
+    assert observation["image"].shape == (config.image_stack, side, side)
+    entries = len(observation["vector"])
+    assert entries == 3 + 2 * config.waypoints + 2 * config.observe_previous_action
+    names = vector_names(config)
+    assert len(names) == len(set(names)) == entries
+    scale = vector_scale(config)
+    assert scale.shape == (entries,) and scale.dtype == np.float32 and np.all(scale > 0)
+
+
+def test_the_default_observation_is_the_documented_one() -> None:
+    observation = observe(Observer(DrivingConfig()))
+    assert observation["image"].shape == (4, 84, 84)
+    assert observation["vector"].shape == (23,)
+
+
+def test_the_scales_are_the_documented_magnitudes() -> None:
+    config = DrivingConfig(
+        waypoints=3, waypoint_spacing_m=3.0, lateral_limit_m=2.0, observe_previous_action=True
+    )
+    named = dict(zip(vector_names(config), vector_scale(config).tolist(), strict=True))
+    assert named == pytest.approx(
+        {
+            "speed_mps": 8.0,
+            "lateral_m": 2.0,
+            "heading_error_rad": 0.7854,
+            "waypoint_1_x_m": 3.0,
+            "waypoint_1_y_m": 2.0,
+            "waypoint_2_x_m": 6.0,
+            "waypoint_2_y_m": 3.0,
+            "waypoint_3_x_m": 9.0,
+            "waypoint_3_y_m": 4.5,
+            "previous_steering": 1.0,
+            "previous_speed": 1.0,
+        }
+    )
+
+
+def test_the_newest_image_is_last_and_the_first_one_fills_the_stack() -> None:
+    observer = Observer(DrivingConfig(image_stack=3))
+    levels = [
+        observe(observer, plain(level))["image"][:, 0, 0].tolist() for level in (10, 20, 30, 40)
+    ]
+    assert levels == [[10, 10, 10], [10, 10, 20], [10, 20, 30], [20, 30, 40]]
+    observer.reset()
+    assert observe(observer, plain(90))["image"][:, 0, 0].tolist() == [90, 90, 90]
+
+
+def test_later_images_do_not_change_an_observation_already_given() -> None:
+    observer = Observer(DrivingConfig())
+    first = observe(observer, plain(10))["image"]
+    observe(observer, plain(200))
+    assert np.all(first == 10)
+
+
+@pytest.mark.parametrize("shape", [(120, 160), (84, 84), (600, 800), (97, 211)])
+def test_grey_is_the_same_as_weighting_first_and_shrinking_then(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*shape, 4), dtype=np.uint8)
+    ours = grey_image(image, 84).astype(int)
+    blue, green, red = (image[:, :, channel].astype(np.float32) for channel in range(3))
+    grey = 0.114 * blue + 0.587 * green + 0.299 * red
+    expected = cv2.resize(grey, (84, 84), interpolation=cv2.INTER_AREA)
+    assert np.max(np.abs(ours - expected)) <= 2.0
+    assert abs(np.mean(ours - expected)) < 0.1  # rounding, not a darker or lighter picture
+
+
+def test_blue_green_and_red_are_told_apart_and_alpha_is_ignored() -> None:
+    levels = []
+    for channel in range(4):
+        image = np.zeros((84, 84, 4), dtype=np.uint8)
+        image[:, :, channel] = 200
+        levels.append(int(grey_image(image, 84)[40, 40]))
+    assert levels == [pytest.approx(22.8, abs=1), pytest.approx(117.4, abs=1), 60, 0]
+
+
+def test_up_and_left_stay_where_they_are() -> None:
+    image = plain(0)
+    image[:60, :80] = 255
+    grey = grey_image(image, 84)
+    assert grey[5, 5] == 255 and grey[5, 78] == grey[78, 5] == grey[78, 78] == 0
+
+
+def test_the_vector_is_worked_out_by_hand() -> None:
+    config = DrivingConfig(waypoints=2, waypoint_spacing_m=2.0, observe_previous_action=True)
+    yaw = math.pi / 6
+    pose = Pose(20.0, 1.0, yaw)
+    vector = observe(Observer(config), pose=pose, speed=4.5, previous_action=(0.25, -0.5))
+    # Waypoints at (22, 0) and (24, 0): 2 and 4 ahead, 1 to the right, turned by -30 degrees.
+    cos, sin = math.sqrt(3) / 2, 0.5
+    expected = [4.5, 1.0, -yaw]
+    expected += [2 * cos - 1 * sin, -2 * sin - 1 * cos]
+    expected += [4 * cos - 1 * sin, -4 * sin - 1 * cos]
+    expected += [0.25, -0.5]
+    np.testing.assert_allclose(vector["vector"], expected, atol=1e-6)
+
+
+def test_waypoints_start_at_the_projection_not_at_the_last_route_point() -> None:
+    config = DrivingConfig(waypoints=2, waypoint_spacing_m=2.0)
+    vector = observe(Observer(config), pose=Pose(10.6, 0.0, 0.0))["vector"]
+    np.testing.assert_allclose(vector[3:], [2.0, 0.0, 4.0, 0.0], atol=1e-6)
+
+
+def test_values_far_off_are_held_within_the_space() -> None:
+    config = DrivingConfig()
+    observation = observe(Observer(config), pose=Pose(10.0, -5000.0, 0.0), speed=1000.0)
+    vector = dict(zip(vector_names(config), observation["vector"].tolist(), strict=True))
+    assert vector["speed_mps"] == pytest.approx(80.0)
+    assert vector["lateral_m"] == pytest.approx(-20.0)
+    assert vector["waypoint_1_y_m"] == pytest.approx(20.0)
+    assert observation_space(config).contains(observation)
