@@ -81,6 +81,11 @@ class Inbox:
         """Take the statuses that have arrived without spinning."""
         take_waiting(self._subscriptions[topics.STATUS])
 
+    def take_all(self) -> None:
+        """Take everything that has arrived without spinning."""
+        for subscription in self._subscriptions.values():
+            take_waiting(subscription)
+
     def begin_tick(self) -> None:
         """Forget the messages of the tick before."""
         self.statuses.clear()

@@ -207,6 +207,8 @@ class LockStep:
             if not self._node.context.ok():
                 raise ExternalShutdownException()
             self._executor.spin_once(timeout_sec=min(remaining_s, SIGNAL_CHECK_S))
+            # One wake-up for all that came together: an executor's own round is dearer.
+            self.inbox.take_all()
         return True
 
     def _send(self, command: RunCommand) -> None:

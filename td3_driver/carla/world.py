@@ -288,7 +288,7 @@ class CarlaWorld:
 
     def _load_map(self, name: str) -> None:
         """Have the embedded simulator load another map; CARLA's town is its bridge's choice."""
-        self._node.get_logger().info(f"loading map {name}")
+        self._node.get_logger().debug(f"loading map {name}")
         client = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
         try:
             if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):

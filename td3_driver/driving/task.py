@@ -33,6 +33,8 @@ class EpisodeSummary:
     duration_s: float = 0.0
     collisions: int = 0
     lane_invasions: int = 0
+    steering_change_mean: float = 0.0
+    """Mean change of the steering action from one decision to the next, of a range of 2."""
     episode_return: float = 0.0
     ended_by: str = ""
 
@@ -72,6 +74,7 @@ class DrivingTask:
         self._previous_action = np.array([0.0, -1.0], dtype=np.float32)
         self.projection = self._tracker.project(frame.pose)
         self._ends = EndDetector(self.config, self._tracker.length_m)
+        self._decisions = 0
         self._begin_progress_m = self.projection.progress_m
         self.summary = EpisodeSummary(
             route_length_m=self._tracker.length_m - self._begin_progress_m
@@ -101,6 +104,11 @@ class DrivingTask:
         summary.distance_m += abs(frame.speed) * self.decision_s
         summary.collisions += bool(collisions)
         summary.lane_invasions += len(lane_invasions)
+        steering_change = abs(float(action[0] - self._previous_action[0]))
+        self._decisions += 1
+        summary.steering_change_mean += (
+            steering_change - summary.steering_change_mean
+        ) / self._decisions
         end = self._ends.check(
             projection=self.projection,
             speed=frame.speed,
@@ -115,7 +123,7 @@ class DrivingTask:
             duration_s=self.decision_s,
             projection=self.projection,
             speed=frame.speed,
-            steering_change=abs(float(action[0] - self._previous_action[0])),
+            steering_change=steering_change,
             lane_invasions=lane_invasions,
             end=end,
         )

@@ -94,7 +94,7 @@ class TD3:
             if self.updates > self.settings.actor_warmup_updates:
                 figures |= self._update_actor(observations, measure)
             self._move_targets()
-        return figures
+        return {name: figure.detach() for name, figure in figures.items()}
 
     def _augment(self, observations: Observations) -> Observations:
         image = observations["image"].to(self.device)

@@ -75,7 +75,7 @@ def train(node: ConfiguredNode) -> RunFolder:
     logger = node.get_logger()
     logger.info(f"run folder: {folder.path}")
     starts = StartSampler(config.training.maps, config.training.route_length_m)
-    world = CarlaWorld(node, config)
+    world = CarlaWorld(node, config.carla)
     live = LiveLine()
     env = DrivingEnv(world, starts, config.driving)
     try:
