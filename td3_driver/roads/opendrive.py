@@ -6,7 +6,10 @@ tells neither which lane sections a road has nor where they begin.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -16,6 +19,8 @@ LaneKey = tuple[int, int, int]
 """(road id, section index, lane id), the way `carla.Waypoint` numbers them."""
 
 NO_JUNCTION = -1
+
+_SHAPES = {"line", "arc", "spiral", "poly3", "paramPoly3"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,15 @@ class Section:
     """Id of the junction whose connecting road this is; `NO_JUNCTION` elsewhere."""
 
 
+class _Wrong(ValueError):
+    """What is wrong with a road, in words that follow `road 7 has `."""
+
+
 def read_sections(name: str, text: str) -> list[Section]:
     """Return the sections of all roads, in the document's order.
 
-    Raises RoadMapError where the document is not OpenDRIVE or has no driving lane.
+    Raises RoadMapError where the document is not OpenDRIVE, has no driving lane, or has what
+    would make `carla.Map` end the process.
     """
     try:
         root = ElementTree.fromstring(text.encode())
@@ -45,10 +55,20 @@ def read_sections(name: str, text: str) -> list[Section]:
         raise RoadMapError(f"map {name!r} is not OpenDRIVE: its root element is <{root.tag}>")
     if root.find("header") is None:
         raise RoadMapError(f"map {name!r} is not OpenDRIVE: it has no <header>")
-    sections = [section for road in root.iter("road") for section in _sections(name, road)]
-    if not any(kind == "driving" for section in sections for kind in section.lanes.values()):
+    by_road: dict[int, list[Section]] = {}
+    for road in root.iterfind("road"):
+        with _naming(name, road):
+            sections = _sections(road)
+            if sections[0].road in by_road:
+                raise _Wrong("the same id as another road")
+            by_road[sections[0].road] = sections
+    for road in root.iterfind("road"):
+        with _naming(name, road):
+            _check_links(road, by_road)
+    found = [section for sections in by_road.values() for section in sections]
+    if not any(kind == "driving" for section in found for kind in section.lanes.values()):
         raise RoadMapError(f"map {name!r} has no driving lane: give a map that cars can drive on")
-    return sections
+    return found
 
 
 def has_constant_spiral(text: str, road: int) -> bool:
@@ -60,41 +80,101 @@ def has_constant_spiral(text: str, road: int) -> bool:
     )
 
 
-def _sections(name: str, road: ElementTree.Element) -> list[Section]:
-    road_id = road.get("id", "?")
+@contextmanager
+def _naming(name: str, road: ElementTree.Element) -> Iterator[None]:
+    """Turn what is wrong inside into an error that names the map and the road."""
     try:
-        number, length = int(road_id), _finite(road, "length")
-        junction = int(road.get("junction", NO_JUNCTION))
-        for geometry in road.iterfind("planView/geometry"):
-            for attribute in ("s", "x", "y", "hdg", "length"):
-                _finite(geometry, attribute)
-            if _finite(geometry, "length") <= 0.0:
-                raise ValueError("a <geometry> whose length is not above 0")
-        starts = [_finite(section, "s") for section in road.iterfind("lanes/laneSection")]
-        lanes = [
-            {
-                int(lane.get("id", "")): lane.get("type", "none")
-                for side in ("left", "right")
-                for lane in section.iterfind(f"{side}/lane")
-            }
-            for section in road.iterfind("lanes/laneSection")
-        ]
-    except ValueError as error:
-        raise RoadMapError(
-            f"map {name!r} is not OpenDRIVE: road {road_id} has a missing or wrong number ({error})"
-        ) from None
-    if not starts or road.find("planView/geometry") is None:
-        raise RoadMapError(f"map {name!r} is not OpenDRIVE: road {road_id} has no shape or lanes")
-    ends = [*starts[1:], length]
+        yield
+    except _Wrong as wrong:
+        raise RoadMapError(f"map {name!r}: road {road.get('id', '?')} has {wrong}") from None
+
+
+def _sections(road: ElementTree.Element) -> list[Section]:
+    number, length = _whole(road, "id"), _finite(road, "length")
+    junction = _whole(road, "junction") if "junction" in road.attrib else NO_JUNCTION
+    _check_shape(road)
+    elements = road.findall("lanes/laneSection")
+    if not elements:
+        raise _Wrong("no <laneSection>")
+    starts = [_finite(element, "s") for element in elements]
+    edges = [*starts, length]
+    if starts[0] != 0.0 or any(end <= start for start, end in itertools.pairwise(edges)):
+        raise _Wrong(f"lane sections that do not go from 0 to its length of {length} m in order")
     return [
-        Section(number, index, start, end, of_section, junction)
-        for index, (start, end, of_section) in enumerate(zip(starts, ends, lanes, strict=True))
+        Section(number, index, start, end, _lanes(element), junction)
+        for index, ((start, end), element) in enumerate(
+            zip(itertools.pairwise(edges), elements, strict=True)
+        )
     ]
+
+
+def _check_shape(road: ElementTree.Element) -> None:
+    """Check the numbers of a road's reference line."""
+    geometries = road.findall("planView/geometry")
+    if not geometries:
+        raise _Wrong("no <geometry>")
+    for geometry in geometries:
+        for attribute in ("s", "x", "y", "hdg"):
+            _finite(geometry, attribute)
+        if _finite(geometry, "length") <= 0.0:
+            raise _Wrong("a <geometry> whose length is not above 0")
+        if not any(shape.tag in _SHAPES for shape in geometry):
+            raise _Wrong(f"a <geometry> without any of {', '.join(sorted(_SHAPES))}")
+
+
+def _lanes(section: ElementTree.Element) -> dict[int, str]:
+    """Return the lane types of a section by lane id."""
+    if section.find("center/lane") is None:
+        raise _Wrong("a <laneSection> without a centre lane")
+    return {
+        _whole(lane, "id"): lane.get("type", "none")
+        for side in ("left", "right")
+        for lane in section.iterfind(f"{side}/lane")
+    }
+
+
+def _check_links(road: ElementTree.Element, by_road: dict[int, list[Section]]) -> None:
+    """Check that every lane link leads to a lane that exists."""
+    sections = by_road[_whole(road, "id")]
+    elements = road.findall("lanes/laneSection")
+    for direction, first in (("predecessor", True), ("successor", False)):
+        beyond = _neighbour(road, direction, by_road)
+        neighbours = [beyond, *sections[:-1]] if first else [*sections[1:], beyond]
+        for element, neighbour in zip(elements, neighbours, strict=True):
+            for link in element.iterfind(f"*/lane/link/{direction}"):
+                lane = _whole(link, "id")
+                if neighbour is not None and lane != 0 and lane not in neighbour.lanes:
+                    raise _Wrong(
+                        f"a lane whose {direction} is lane {lane} of road {neighbour.road}, "
+                        "which has no such lane there"
+                    )
+
+
+def _neighbour(
+    road: ElementTree.Element, direction: str, by_road: dict[int, list[Section]]
+) -> Section | None:
+    """Return the section of another road that a road's end meets; None if there is none."""
+    link = road.find(f"link/{direction}")
+    if link is None or link.get("elementType") != "road":
+        return None
+    sections = by_road.get(_whole(link, "elementId"))
+    return sections[-1 if link.get("contactPoint") == "end" else 0] if sections else None
+
+
+def _whole(element: ElementTree.Element, attribute: str) -> int:
+    text = element.get(attribute, "")
+    try:
+        return int(text)
+    except ValueError:
+        raise _Wrong(f"{attribute}={text!r} in <{element.tag}>, no whole number") from None
 
 
 def _finite(element: ElementTree.Element, attribute: str) -> float:
     text = element.get(attribute, "")
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{attribute}={text!r}")
+        raise _Wrong(f"{attribute}={text!r} in <{element.tag}>, no number")
     return value

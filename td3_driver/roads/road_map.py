@@ -82,9 +82,10 @@ class RoadMap:
         self._sections = read_sections(name, opendrive)
         try:
             self._map = carla.Map(name, opendrive)
-        except RuntimeError as error:
+            self.graph = self._lane_graph()
+        # Boost.Python turns C++ exceptions, such as that of a failed look-up, into these.
+        except (RuntimeError, IndexError) as error:
             raise RoadMapError(f"carla.Map refuses map {name!r}: {error}") from None
-        self.graph = self._lane_graph()
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> RoadMap:

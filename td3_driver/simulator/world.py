@@ -198,6 +198,8 @@ class SimulatedWorld:
 
     def _put(self, pose: Pose) -> None:
         """Set the car on the ground at `pose`; nothing of what it did before counts as event."""
+        if not all(map(math.isfinite, (pose.x, pose.y, pose.yaw))):
+            raise WorldError(f"the car cannot be put at {pose}: not a finite number")
         self.vehicle.pose = replace(pose, yaw=wrapped(pose.yaw), z=0.0)
         self._lanes.reset()
         self._acceleration = 0.0, 0.0, 0.0
