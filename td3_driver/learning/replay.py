@@ -223,11 +223,14 @@ class ReplayBuffer:
         Raises ValueError where it does not fit this buffer.
         """
         used = len(state["images"])
-        if used > self.capacity or state["images"].shape[1:] != self.images.shape[1:]:
-            raise ValueError(
-                f"the saved replay holds {used} images of {tuple(state['images'].shape[1:])}; "
-                f"this buffer takes {self.capacity} of {tuple(self.images.shape[1:])}"
-            )
+        for name in self._STORED:
+            mine, saved = torch.as_tensor(getattr(self, name)), state[name]
+            fits = saved.shape[1:] == mine.shape[1:] and saved.dtype == mine.dtype
+            if not fits or len(saved) != used or used > self.capacity:
+                raise ValueError(
+                    f"the saved replay's {name} are {tuple(saved.shape)} of {saved.dtype}; "
+                    f"this buffer takes up to {tuple(mine.shape)} of {mine.dtype}"
+                )
         added, first, end = state["counters"].tolist()
         if added > used and used != self.capacity:
             raise ValueError(
