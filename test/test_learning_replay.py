@@ -1,0 +1,404 @@
+"""The replay buffer against a list that keeps every transition with its full stacks."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from td3_driver.learning.replay import (
+    Batch,
+    ReplayBuffer,
+    ReplayMemoryError,
+    ReplaySpec,
+    check_memory,
+)
+
+HEIGHT, WIDTH, VECTOR, ACTIONS = 2, 3, 2, 2
+
+
+def spec_of(stack: int) -> ReplaySpec:
+    return ReplaySpec((stack, HEIGHT, WIDTH), VECTOR, ACTIONS)
+
+
+class Source:
+    """Observations that are all different, with stacks made as an environment makes them."""
+
+    def __init__(self, stack: int) -> None:
+        self._number = 0
+        self._latest: deque[np.ndarray] = deque(maxlen=stack)
+
+    def first(self) -> dict[str, np.ndarray]:
+        image = self._image()
+        self._latest.extend([image] * (self._latest.maxlen or 0))
+        return self._observation()
+
+    def next(self) -> dict[str, np.ndarray]:
+        self._latest.append(self._image())
+        return self._observation()
+
+    def action_and_reward(self) -> tuple[np.ndarray, float]:
+        action = np.array([self._number, -self._number], np.float32) / 1024
+        return action, self._number / 8
+
+    def _image(self) -> np.ndarray:
+        self._number += 1
+        image = np.zeros((HEIGHT, WIDTH), np.uint8)
+        image[0, 0], image[1, 2] = self._number % 256, self._number // 256
+        return image
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        vector = np.array([self._number, 0.5 * self._number], np.float32)
+        return {"image": np.stack(self._latest), "vector": vector}
+
+
+@dataclass
+class Kept:
+    """One transition as the reference keeps it, and the images it is made of."""
+
+    observation: dict[str, np.ndarray]
+    action: np.ndarray
+    reward: float
+    next_observation: dict[str, np.ndarray]
+    terminated: bool
+    first_image: int
+    clean: bool
+
+
+class Reference:
+    """Keeps everything; says what a ring of `capacity` images can still give."""
+
+    def __init__(self, stack: int, capacity: int) -> None:
+        self._stack, self._capacity = stack, capacity
+        self._images = 0
+        self._transitions: dict[int, Kept] = {}
+
+    def begin(self, observation: dict[str, np.ndarray]) -> None:
+        self._observation, self._episode_first = observation, self._images
+        self._images += 1
+
+    def add(
+        self,
+        action: np.ndarray,
+        reward: float,
+        observation: dict[str, np.ndarray],
+        terminated: bool,
+        clean: bool,
+    ) -> None:
+        slot = self._images - 1
+        first_image = max(slot - self._stack + 1, self._episode_first)
+        self._transitions[slot] = Kept(
+            self._observation, action, reward, observation, terminated, first_image, clean
+        )
+        self._observation = observation
+        self._images += 1
+
+    def alive(self) -> dict[int, Kept]:
+        oldest_image = self._images - self._capacity
+        return {
+            slot: kept
+            for slot, kept in self._transitions.items()
+            if kept.clean and kept.first_image >= oldest_image
+        }
+
+
+def sampleable(buffer: ReplayBuffer) -> list[int]:
+    queue = np.arange(buffer._first_transition, buffer._end_transition) % buffer.capacity
+    return buffer.transitions[queue].tolist()
+
+
+def assert_exact(batch: Batch, wanted: list[Kept]) -> None:
+    for given_, name in ((batch.observations, ""), (batch.next_observations, "next_")):
+        for key in ("image", "vector"):
+            expected = np.stack([getattr(kept, f"{name}observation")[key] for kept in wanted])
+            np.testing.assert_array_equal(given_[key].numpy(), expected)
+    np.testing.assert_array_equal(batch.actions, np.stack([kept.action for kept in wanted]))
+    np.testing.assert_array_equal(batch.rewards, [kept.reward for kept in wanted])
+    np.testing.assert_array_equal(batch.terminated, [kept.terminated for kept in wanted])
+
+
+def assert_same_as(buffer: ReplayBuffer, reference: Reference) -> None:
+    alive = reference.alive()
+    assert sampleable(buffer) == sorted(alive)
+    assert len(buffer) == len(alive)
+    if alive:
+        slots = sorted(alive)
+        assert_exact(buffer.gather(np.array(slots)), [alive[slot] for slot in slots])
+
+
+def copied(buffer: ReplayBuffer) -> ReplayBuffer:
+    copy = ReplayBuffer(buffer.spec, buffer.capacity)
+    copy.restore(buffer.state())
+    return copy
+
+
+episodes = st.lists(
+    st.tuples(
+        st.lists(st.booleans(), max_size=12),  # a step each: is it clean?
+        st.sampled_from(["terminated", "truncated", "abandoned"]),
+        st.booleans(),  # saved and restored before the next episode?
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(stack=st.integers(1, 4), spare=st.integers(2, 14), episodes=episodes)
+def test_it_holds_exactly_what_the_reference_holds(
+    stack: int, spare: int, episodes: list[tuple[list[bool], str, bool]]
+) -> None:
+    source, reference = Source(stack), Reference(stack, stack + spare)
+    buffer = ReplayBuffer(spec_of(stack), stack + spare)
+    for steps, end, restored in episodes:
+        observation = source.first()
+        buffer.begin(observation)
+        reference.begin(observation)
+        assert_same_as(buffer, reference)
+        for index, clean in enumerate(steps):
+            action, reward = source.action_and_reward()
+            observation = source.next()
+            last = index == len(steps) - 1
+            terminated, truncated = (last and end == kind for kind in ("terminated", "truncated"))
+            buffer.add(
+                action,
+                reward,
+                observation,
+                terminated=terminated,
+                truncated=truncated,
+                clean=clean,
+            )
+            reference.add(action, reward, observation, terminated, clean)
+            assert_same_as(buffer, reference)
+        if restored:
+            buffer = copied(buffer)
+            assert_same_as(buffer, reference)
+
+
+def fill(
+    buffer: ReplayBuffer, episodes: int, length: int, source: Source | None = None
+) -> Reference:
+    source = source or Source(buffer.spec.image[0])
+    reference = Reference(buffer.spec.image[0], buffer.capacity)
+    for _ in range(episodes):
+        observation = source.first()
+        buffer.begin(observation)
+        reference.begin(observation)
+        for index in range(length):
+            action, reward = source.action_and_reward()
+            observation = source.next()
+            last = index == length - 1
+            buffer.add(action, reward, observation, terminated=last)
+            reference.add(action, reward, observation, last, True)
+    return reference
+
+
+def test_the_seam_costs_one_stack_at_most() -> None:
+    buffer = ReplayBuffer(spec_of(4), 100)
+    fill(buffer, 1, 250)
+    # 100 images: the newest starts nothing yet, and the oldest 3 only complete later stacks.
+    assert len(buffer) == 96
+
+
+def test_a_whole_short_episode_at_the_seam_stays() -> None:
+    buffer = ReplayBuffer(spec_of(4), 12)
+    fill(buffer, 10, 2)  # 3 images an episode: 4 whole episodes fit
+    assert len(buffer) == 8
+
+
+def test_samples_are_drawn_uniformly_and_are_exact() -> None:
+    buffer = ReplayBuffer(spec_of(3), 50)
+    reference = fill(buffer, 12, 9)
+    alive = sorted(reference.alive())
+    generator = torch.Generator().manual_seed(0)
+    counts = dict.fromkeys(alive, 0)
+    by_reward = {reference.alive()[slot].reward: slot for slot in alive}
+    for _ in range(100):
+        batch = buffer.sample(200, generator)
+        drawn = [by_reward[reward] for reward in batch.rewards.tolist()]
+        assert_exact(batch, [reference.alive()[slot] for slot in drawn])
+        for slot in drawn:
+            counts[slot] += 1
+    assert len(alive) > 40
+    assert stats.chisquare(list(counts.values())).pvalue > 0.01
+
+
+def test_a_batch_has_the_promised_types() -> None:
+    buffer = ReplayBuffer(spec_of(4), 20)
+    fill(buffer, 1, 10)
+    batch = buffer.sample(7, torch.Generator().manual_seed(0))
+    for observations in (batch.observations, batch.next_observations):
+        assert observations["image"].shape == (7, 4, HEIGHT, WIDTH)
+        assert observations["image"].dtype == torch.uint8
+        assert observations["vector"].shape == (7, VECTOR)
+        assert observations["vector"].dtype == torch.float32
+    assert batch.actions.shape == (7, ACTIONS)
+    assert batch.rewards.shape == batch.terminated.shape == (7,)
+    for tensor in (batch.actions, batch.rewards, batch.terminated):
+        assert tensor.dtype == torch.float32
+
+
+def test_sampling_an_empty_buffer_is_refused() -> None:
+    buffer = ReplayBuffer(spec_of(4), 20)
+    buffer.begin(Source(4).first())
+    with pytest.raises(ValueError, match="no transition"):
+        buffer.sample(4, torch.Generator())
+
+
+def test_adding_outside_an_episode_is_refused() -> None:
+    buffer, source = ReplayBuffer(spec_of(2), 20), Source(2)
+
+    def add(terminated: bool = False, truncated: bool = False) -> None:
+        action, reward = source.action_and_reward()
+        buffer.add(action, reward, source.next(), terminated=terminated, truncated=truncated)
+
+    with pytest.raises(ValueError, match="begin"):
+        add()
+    for end in ({"terminated": True}, {"truncated": True}):
+        buffer.begin(source.first())
+        add(**end)
+        with pytest.raises(ValueError, match="begin"):
+            add()
+    buffer.begin(source.first())
+    buffer = copied(buffer)
+    with pytest.raises(ValueError, match="begin"):
+        add()
+
+
+def test_a_capacity_below_a_stack_is_refused() -> None:
+    with pytest.raises(ValueError, match="capacity 5"):
+        ReplayBuffer(spec_of(4), 5)
+    fill(ReplayBuffer(spec_of(4), 6), 2, 20)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_a_restored_buffer_goes_on_as_the_saved_one_would(count: int) -> None:
+    buffer = ReplayBuffer(spec_of(3), 20)
+    source = Source(3)
+    fill(buffer, count, 6, source)
+    copy = copied(buffer)
+    one, other = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    number = source._number
+    for target in (buffer, copy):
+        source._number = number
+        fill(target, 2, 4, source)
+    batches = [buffer.sample(64, one), copy.sample(64, other)]
+    for key in ("image", "vector"):
+        assert torch.equal(batches[0].observations[key], batches[1].observations[key])
+        assert torch.equal(batches[0].next_observations[key], batches[1].next_observations[key])
+    assert torch.equal(batches[0].rewards, batches[1].rewards)
+    state, copied_state = buffer.state(), copy.state()
+    assert set(state) == set(copied_state)
+    assert all(torch.equal(state[name], copied_state[name]) for name in state)
+
+
+def test_a_saved_state_does_not_change_afterwards() -> None:
+    buffer = ReplayBuffer(spec_of(3), 20)
+    source = Source(3)
+    fill(buffer, 2, 4, source)
+    state = buffer.state()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    fill(buffer, 5, 4, source)
+    assert all(torch.equal(state[name], before[name]) for name in state)
+
+
+def test_what_was_never_full_may_be_restored_into_a_larger_buffer() -> None:
+    small, large = ReplayBuffer(spec_of(3), 20), ReplayBuffer(spec_of(3), 30)
+    reference = fill(small, 2, 6)
+    large.restore(small.state())
+    assert_same_as(large, reference)
+
+
+@pytest.mark.parametrize(
+    "spec, capacity",
+    [
+        (spec_of(3), 19),
+        (spec_of(3), 30),
+        (ReplaySpec((3, HEIGHT, WIDTH + 1), VECTOR, ACTIONS), 20),
+        (ReplaySpec((3, HEIGHT, WIDTH), VECTOR + 1, ACTIONS), 20),
+        (ReplaySpec((3, HEIGHT, WIDTH), VECTOR, ACTIONS + 1), 20),
+        (ReplaySpec((3, 1, 1), VECTOR, ACTIONS), 20),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(
+    spec: ReplaySpec, capacity: int
+) -> None:
+    full = ReplayBuffer(spec_of(3), 20)
+    fill(full, 5, 6)
+    other = ReplayBuffer(spec, capacity)
+    with pytest.raises(ValueError):
+        other.restore(full.state())
+    assert len(other) == 0 and not other.images.any() and not other.rewards.any()
+
+
+def test_a_smaller_vector_is_not_spread_over_a_larger_one() -> None:
+    narrow = ReplayBuffer(ReplaySpec((3, HEIGHT, WIDTH), 1, 1), 20)
+    state = ReplayBuffer(spec_of(3), 20).state() | {
+        name: narrow.state()[name] for name in ("vectors", "actions")
+    }
+    with pytest.raises(ValueError, match="vectors"):
+        ReplayBuffer(spec_of(3), 20).restore(state)
+
+
+def test_the_bytes_stated_are_the_bytes_taken() -> None:
+    for spec in (spec_of(4), ReplaySpec((4, 84, 84), 23, 2)):
+        buffer = ReplayBuffer(spec, 40)
+        arrays = [
+            value
+            for value in vars(buffer).values()
+            if isinstance(value, torch.Tensor | np.ndarray)
+        ]
+        taken = sum(array.nbytes for array in arrays)
+        assert len(arrays) == 7
+        assert taken == 40 * spec.bytes_per_slot == buffer.size_bytes
+
+
+def test_a_million_transitions_fit_into_the_promised_memory() -> None:
+    # 84 * 84 image, 23 + 2 + 1 floats, the end, and two 8-byte numbers.
+    spec = ReplaySpec((4, 84, 84), 23, 2)
+    assert spec.bytes_per_slot == 7056 + 4 * 26 + 1 + 16
+    assert 1_000_000 * spec.bytes_per_slot <= 7.5e9
+    line = check_memory(spec, 1_000_000, 16_000_000_000, 0.5)
+    assert "1,000,000 slots of 7,177 bytes = 7.18 GB of 16.0 GB" in line
+
+
+def test_too_much_memory_is_refused_with_what_would_fit() -> None:
+    spec = ReplaySpec((4, 84, 84), 23, 2)
+    exactly = 7177 * 1000 * 2
+    check_memory(spec, 1000, exactly, 0.5)
+    with pytest.raises(ReplayMemoryError, match=r"learning.replay_capacity to 1,000 at most"):
+        check_memory(spec, 1001, exactly, 0.5)
+
+
+def test_sampling_beside_adding_never_sees_half_a_transition() -> None:
+    buffer = ReplayBuffer(spec_of(3), 16)
+    source = Source(3)
+    fill(buffer, 1, 8, source)
+    stop = threading.Event()
+
+    def add() -> None:
+        while not stop.is_set() and source._number < 60_000:
+            fill(buffer, 1, 5, source)
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for _ in range(500):
+            batch = buffer.sample(8, generator)
+            number, after = batch.observations["vector"][:, 0], batch.next_observations["vector"]
+            # Everything of a transition derives from the number of its observation.
+            image = batch.observations["image"][:, -1].int()
+            assert torch.equal(image[:, 0, 0] + 256 * image[:, 1, 2], number.int())
+            assert torch.equal(batch.rewards, number / 8)
+            assert torch.equal(after[:, 0], number + 1)
+    finally:
+        stop.set()
+        adding.join()
