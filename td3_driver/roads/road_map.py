@@ -13,10 +13,12 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import carla
+import networkx as nx
 import numpy as np
 
 from td3_driver.driving.world import Pose
@@ -30,6 +32,8 @@ MAPS_FOLDER = Path(__file__).resolve().parent / "maps"
 _SAMPLE_M = 0.5
 # `get_waypoint_xodr` at a section's very end answers for the next section.
 _SECTION_MARGIN_M = 1e-3
+# CARLA's towns have sections of micrometres, in which no waypoint can be asked for.
+_SHORTEST_SECTION_M = 0.02
 # Road that must lie ahead of a spawn place: a shorter route is none.
 _SPAWN_ROOM_M = 20.0
 # No route of the wanted length after so many starts means that the map has none.
@@ -79,7 +83,10 @@ class RoadMap:
         """Parse `opendrive` (the document's text); raise RoadMapError where it is unusable."""
         self.name = name
         self.opendrive = opendrive
-        self._sections = read_sections(name, opendrive)
+        sections = read_sections(name, opendrive)
+        self._lane_ids = {(s.road, s.index): sorted(s.lanes) for s in sections}
+        self._sections = [s for s in sections if s.end - s.start > _SHORTEST_SECTION_M]
+        self._starts: dict[float, list[tuple[Lane, float]]] = {}
         try:
             self._map = carla.Map(name, opendrive)
             self.graph = self._lane_graph()
@@ -209,16 +216,16 @@ class RoadMap:
         borders = np.concatenate([np.vstack([s.left, s.right]) for s in self.surfaces])
         return (*borders.min(axis=0).tolist(), *borders.max(axis=0).tolist())
 
-    @cached_property
-    def _lane_ids(self) -> dict[tuple[int, int], list[int]]:
-        return {(s.road, s.index): sorted(s.lanes) for s in self._sections}
-
     def _start_lanes(self, length: float) -> list[tuple[Lane, float]]:
         """Return lanes outside junctions and how far along them `length` metres still fit."""
+        if length in self._starts:
+            return self._starts[length]
         room = self.graph.room_ahead(length)
         lanes = [lane for lane in self.graph.lanes.values() if not lane.in_junction]
         lasts = [min(lane.length, lane.length + room[lane.key] - length) for lane in lanes]
-        return [(lane, last) for lane, last in zip(lanes, lasts, strict=True) if last > 0.0]
+        found = [(lane, last) for lane, last in zip(lanes, lasts, strict=True) if last > 0.0]
+        self._starts[length] = found
+        return found
 
     def _try_start(self, rng: np.random.Generator, length: float) -> tuple[Pose, Pose] | None:
         choices = self._start_lanes(length)
@@ -244,14 +251,18 @@ class RoadMap:
             for lane, kind in section.lanes.items()
             if kind == "driving"
         ]
-        keys = {lane.key for lane in lanes}
-        links = []
+        links = nx.DiGraph()
         for pair in self._map.get_topology():
             one, other = ((w.road_id, w.section_id, w.lane_id) for w in pair)
             # A lane that ends is paired with itself.
-            if one != other and one in keys and other in keys:
-                links.append((one, other))
-        return LaneGraph(lanes, links)
+            if one != other:
+                links.add_edge(one, other)
+        kept = {lane.key for lane in lanes}
+        for key in [key for key in links if key not in kept]:
+            # What leads into a section too short to be kept leads on to what follows it.
+            links.add_edges_from(product(list(links.pred[key]), list(links.succ[key])))
+            links.remove_node(key)
+        return LaneGraph(lanes, list(links.edges))
 
     def _lane(self, section: Section, lane: int) -> Lane:
         poses = [ros_pose(waypoint.transform) for waypoint in self._waypoints(section, lane)]
