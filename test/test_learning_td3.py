@@ -1,0 +1,602 @@
+"""The networks and TD3's update: what moves what, hand-worked targets, and a plain reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from td3_driver.learning.metrics import COLUMNS
+from td3_driver.learning.networks import (
+    Actor,
+    Critic,
+    Encoder,
+    NetworkSpec,
+    Observations,
+    gradient_norm,
+    scale_image,
+)
+from td3_driver.learning.replay import Batch
+from td3_driver.learning.td3 import TD3, TD3Settings, split_parameters
+
+torch.set_num_threads(1)  # the networks are too small for more
+
+SPEC = NetworkSpec(
+    image=(2, 36, 36),
+    vector_scale=(1.0, 2.0, 8.0),
+    actions=2,
+    channels=(4, 6, 5),
+    image_features=7,
+    hidden=(9, 8),
+)
+BATCH = 6
+
+
+def observations(generator: torch.Generator, batch: int = BATCH) -> Observations:
+    return {
+        "image": torch.randint(
+            0, 256, (batch, *SPEC.image), dtype=torch.uint8, generator=generator
+        ),
+        "vector": torch.randn(batch, len(SPEC.vector_scale), generator=generator),
+    }
+
+
+def make_batch(seed: int = 0, batch: int = BATCH) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        observations=observations(generator, batch),
+        actions=2 * torch.rand(batch, SPEC.actions, generator=generator) - 1,
+        rewards=torch.randn(batch, generator=generator),
+        next_observations=observations(generator, batch),
+        terminated=(torch.arange(batch) % 3 == 0).float(),
+    )
+
+
+def make_learner(seed: int = 0, **settings: Any) -> TD3:
+    return TD3(SPEC, TD3Settings(**{"actor_warmup_updates": 0, **settings}), seed=seed)
+
+
+def weights(network: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+
+
+def all_different(one: list[Tensor], other: list[Tensor]) -> bool:
+    return not any(torch.equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+
+
+def perturb(network: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def test_images_are_mapped_to_plus_and_minus_one_half() -> None:
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    scaled = scale_image(image)
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled.flatten(), torch.tensor([-0.5, -0.3, 0.5]))
+    assert scale_image(image, torch.float64).dtype == torch.float64
+    assert image.flatten().tolist() == [0, 51, 255]
+    assert scale_image(scaled) is scaled
+
+
+def test_an_encoder_gives_the_same_state_from_bytes_and_from_scaled_floats() -> None:
+    encoder = Encoder(SPEC)
+    seen = observations(torch.Generator().manual_seed(0))
+    state = encoder(seen)
+    assert state.shape == (BATCH, SPEC.state_size) == (BATCH, 7 + 3)
+    floats = {"image": seen["image"].float() / 255 - 0.5, "vector": seen["vector"]}
+    torch.testing.assert_close(encoder(floats), state)
+
+
+def test_the_default_state_has_the_documented_size() -> None:
+    spec = NetworkSpec((4, 84, 84), (1.0,) * 23, 2, (32, 64, 64), 512, (256, 256))
+    assert spec.state_size == 535
+    flat = 64 * 7 * 7
+    assert Encoder(spec).trunk[0].in_features == flat
+
+
+def test_image_features_are_bounded_and_the_vector_is_divided_by_its_scale() -> None:
+    encoder = Encoder(SPEC)
+    perturb(encoder)
+    seen = observations(torch.Generator().manual_seed(0))
+    state = encoder(seen)
+    assert state[:, :7].abs().max() <= 1.0
+    torch.testing.assert_close(state[:, 7:], seen["vector"] / torch.tensor([1.0, 2.0, 8.0]))
+
+
+def test_the_twins_are_two_functions_of_the_image_the_vector_and_the_action() -> None:
+    critic, batch = Critic(SPEC), make_batch()
+    q1, q2 = critic(batch.observations, batch.actions)
+    assert q1.shape == q2.shape == (BATCH,)
+    assert not torch.equal(q1, q2)
+    for changed in (
+        {**batch.observations, "image": 255 - batch.observations["image"]},
+        {**batch.observations, "vector": batch.observations["vector"] + 1},
+    ):
+        for before, after in zip((q1, q2), critic(changed, batch.actions), strict=True):
+            assert (before != after).all()
+    for before, after in zip((q1, q2), critic(batch.observations, -batch.actions), strict=True):
+        assert (before != after).all()
+
+
+def test_q1_of_an_action_is_the_first_twin_and_passes_gradient_to_the_action_alone() -> None:
+    critic, batch = Critic(SPEC), make_batch()
+    actions = batch.actions.requires_grad_(True)
+    value = critic.q1_of_action(batch.observations, actions)
+    torch.testing.assert_close(value, critic(batch.observations, actions)[0])
+    value.sum().backward()
+    assert actions.grad is not None and (actions.grad != 0).any()
+    assert all(parameter.grad is None for parameter in critic.encoder.parameters())
+
+
+def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:
+    critic, batch = Critic(SPEC), make_batch()
+    assert torch.isnan(gradient_norm(list(critic.parameters())))
+    sum(critic(batch.observations, batch.actions)).sum().backward()  # type: ignore[union-attr]
+    flat = torch.cat([parameter.grad.flatten() for parameter in critic.parameters()])
+    torch.testing.assert_close(gradient_norm(list(critic.parameters())), flat.norm())
+
+
+def test_an_encoder_and_its_head_are_all_there_is() -> None:
+    actor = Actor(SPEC)
+    encoder, head = split_parameters(actor)
+    assert {id(parameter) for parameter in encoder} == {
+        id(parameter) for parameter in actor.encoder.parameters()
+    }
+    assert {id(parameter) for parameter in encoder + head} == {
+        id(parameter) for parameter in actor.parameters()
+    }
+    assert len(encoder) + len(head) == len(list(actor.parameters()))
+
+
+def test_encoders_and_heads_have_their_own_learning_rates() -> None:
+    learner = make_learner(policy_freq=1, learning_rate=3e-3, encoder_learning_rate=1e-3)
+    networks = {"critic": learner.critic, "actor": learner.actor}
+    before = {key: copy.deepcopy(network.state_dict()) for key, network in networks.items()}
+    learner.update(make_batch())
+    # Adam's first step is its rate, whatever the gradient.
+    for key, network in networks.items():
+        for name, parameter in network.named_parameters():
+            step = (parameter - before[key][name]).abs().max().item()
+            rate = 1e-3 if name.startswith("encoder.") else 3e-3
+            assert step == pytest.approx(rate, rel=0.02), name
+
+
+def test_no_network_shares_a_weight_with_another() -> None:
+    learner = make_learner()
+    places = [
+        parameter.data_ptr()
+        for network in (learner.actor, learner.critic, learner.actor_target, learner.critic_target)
+        for parameter in network.parameters()
+    ]
+    assert len(set(places)) == len(places)
+    assert equal(weights(learner.actor), weights(learner.actor_target))
+    assert equal(weights(learner.critic), weights(learner.critic_target))
+
+
+def test_the_critics_loss_leaves_the_actor_without_gradient() -> None:
+    learner = make_learner(policy_freq=2)
+    learner.update(make_batch())
+    for network in (learner.actor, learner.actor_target, learner.critic_target):
+        assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(parameter.grad is not None for parameter in learner.critic.parameters())
+
+
+def test_the_actors_loss_leaves_no_mark_on_the_critic() -> None:
+    with_actor = make_learner(policy_freq=1)
+    without = make_learner(policy_freq=1, actor_warmup_updates=100)
+    batch = make_batch()
+    for learner in (with_actor, without):
+        learner.update(batch)
+    assert all(parameter.grad is not None for parameter in with_actor.actor.parameters())
+    assert all(parameter.grad is None for parameter in without.actor.parameters())
+    assert equal(weights(with_actor.critic), weights(without.critic))
+    for mine, theirs in zip(
+        with_actor.critic.parameters(), without.critic.parameters(), strict=True
+    ):
+        assert torch.equal(mine.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+def test_the_actors_loss_reaches_every_weight_of_the_actor() -> None:
+    learner = make_learner(pre_tanh_penalty=0.0)
+    loss, _, _ = learner.actor_loss(make_batch().observations)
+    gradients = torch.autograd.grad(loss, list(learner.actor.parameters()))
+    # LayerNorm takes a shift common to all features out of the trunk's bias, not all of it.
+    assert all((gradient != 0).any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("tau", [0.005, 0.25, 1.0])
+def test_each_target_weight_moves_by_exactly_tau(tau: float) -> None:
+    learner = make_learner(tau=tau, policy_freq=1, image_shift_px=0)
+    pairs = ((learner.actor, learner.actor_target), (learner.critic, learner.critic_target))
+    for network, _ in pairs:
+        perturb(network)
+    before = [weights(target) for _, target in pairs]
+    learner.update(make_batch())
+    for (network, target), old in zip(pairs, before, strict=True):
+        assert all_different(old, weights(target))
+        for now, was, online in zip(weights(target), old, weights(network), strict=True):
+            torch.testing.assert_close(now, (1 - tau) * was + tau * online, rtol=1e-5, atol=1e-7)
+
+
+def test_targets_stay_outside_the_gradients_graph() -> None:
+    learner = make_learner(policy_freq=1)
+    for _ in range(2):
+        learner.update(make_batch())
+    for target in (learner.actor_target, learner.critic_target):
+        assert all(
+            not parameter.requires_grad and parameter.grad_fn is None
+            for parameter in target.parameters()
+        )
+
+
+def seen_by_target_critic(learner: TD3) -> tuple[Tensor, Tensor]:
+    """Return the action given to the target critic, and the target values."""
+    actions: list[Tensor] = []
+    hook = learner.critic_target.register_forward_pre_hook(
+        lambda module, arguments: actions.append(arguments[1].clone())
+    )
+    learner.generator.manual_seed(3)
+    batch = make_batch()
+    values = learner.target_values(batch, batch.next_observations)
+    hook.remove()
+    return actions[0], values
+
+
+def test_the_target_action_comes_from_the_actors_own_target_encoder() -> None:
+    learner = make_learner()
+    action, values = seen_by_target_critic(learner)
+    perturb(learner.actor_target.encoder)
+    changed_action, changed_values = seen_by_target_critic(learner)
+    assert (action != changed_action).all() and not torch.equal(values, changed_values)
+    for network in (learner.actor, learner.critic):
+        perturb(network)
+        again, values_again = seen_by_target_critic(learner)
+        assert torch.equal(again, changed_action) and torch.equal(values_again, changed_values)
+    perturb(learner.critic_target.encoder)
+    again, values_again = seen_by_target_critic(learner)
+    assert torch.equal(again, changed_action)
+    assert not torch.equal(values_again, changed_values)
+
+
+class Constant(nn.Module):
+    """Stands in for a network and returns what it was given."""
+
+    def __init__(self, answer: Callable[..., Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def forward(self, *arguments: Any) -> Any:
+        return self._answer(*arguments)
+
+
+def hand_worked(
+    rewards: list[float], terminated: list[float], q1: float, q2: float
+) -> list[float]:
+    learner = make_learner(discount=0.9)
+    count = len(rewards)
+    learner.critic_target = Constant(  # type: ignore[assignment]
+        lambda seen, actions: (torch.full((count,), q1), torch.full((count,), q2))
+    )
+    batch = make_batch(batch=count)
+    batch = Batch(
+        batch.observations,
+        batch.actions,
+        torch.tensor(rewards),
+        batch.next_observations,
+        torch.tensor(terminated),
+    )
+    return learner.target_values(batch, batch.next_observations).tolist()
+
+
+def test_a_termination_ends_the_value_and_anything_else_bootstraps_from_the_smaller_twin() -> None:
+    # A truncated transition arrives with terminated = 0, as any other that goes on.
+    assert hand_worked([1.0, 1.0, -5.0], [0.0, 1.0, 1.0], 2.0, 5.0) == pytest.approx(
+        [1.0 + 0.9 * 2.0, 1.0, -5.0]
+    )
+    assert hand_worked([0.5], [0.0], 4.0, -3.0) == pytest.approx([0.5 - 0.9 * 3.0])
+
+
+@pytest.mark.parametrize("policy, low, high", [(0.0, -0.5, 0.5), (0.8, 0.3, 1.0)])
+def test_the_smoothing_noise_is_clipped_and_so_is_the_action(
+    policy: float, low: float, high: float
+) -> None:
+    learner = make_learner(policy_noise=10.0, noise_clip=0.5)
+    learner.actor_target = Constant(  # type: ignore[assignment]
+        lambda seen: torch.full((BATCH, 2), policy)
+    )
+    action, _ = seen_by_target_critic(learner)
+    assert action.min() == pytest.approx(low) and action.max() == pytest.approx(high)
+
+
+def test_the_smoothing_noise_has_its_deviation() -> None:
+    learner = make_learner(policy_noise=0.2, noise_clip=0.5)
+    count, seen = 4000, []
+    learner.actor_target = Constant(lambda _: torch.zeros(count, 2))  # type: ignore[assignment]
+    learner.critic_target = Constant(  # type: ignore[assignment]
+        lambda _, actions: (seen.append(actions), (torch.zeros(count), torch.zeros(count)))[1]
+    )
+    batch = make_batch(batch=1)
+    learner.target_values(Batch({}, batch.actions, torch.zeros(count), {}, torch.zeros(count)), {})
+    # A normal one clipped at 2.5 deviations has 0.982 of its deviation.
+    assert seen[0].std().item() == pytest.approx(0.982 * 0.2, rel=0.03)
+    assert seen[0].mean().item() == pytest.approx(0.0, abs=0.01)
+
+
+def test_which_update_moves_what() -> None:
+    learner = make_learner(policy_freq=2, actor_warmup_updates=3, tau=0.5)
+    networks = {
+        "actor": learner.actor,
+        "critic": learner.critic,
+        "actor_target": learner.actor_target,
+        "critic_target": learner.critic_target,
+    }
+    moved = []
+    for number in range(1, 7):
+        before = {name: weights(network) for name, network in networks.items()}
+        learner.update(make_batch(number))
+        moved.append(
+            {
+                name
+                for name, network in networks.items()
+                if all_different(before[name], weights(network))
+            }
+        )
+        still = set(networks) - moved[-1]
+        assert all(equal(before[name], weights(networks[name])) for name in still)
+    everything = set(networks)
+    assert moved == [
+        {"critic"},
+        {"critic", "critic_target"},
+        {"critic"},
+        everything,
+        {"critic"},
+        everything,
+    ]
+    assert learner.updates == 6
+
+
+def test_the_pre_tanh_penalty_is_the_mean_square() -> None:
+    learner = make_learner(pre_tanh_penalty=0.3)
+    learner.critic.q1_of_action = lambda seen, actions: torch.zeros(BATCH)  # type: ignore
+    loss, actions, pre_tanh = learner.actor_loss(make_batch().observations)
+    torch.testing.assert_close(actions, torch.tanh(pre_tanh))
+    assert loss.item() == pytest.approx(0.3 * pre_tanh.square().mean().item())
+    (gradient,) = torch.autograd.grad(loss, pre_tanh, retain_graph=True)
+    torch.testing.assert_close(gradient, 0.3 * 2 * pre_tanh / (BATCH * 2))
+    bias = learner.actor.head[-1].bias
+    (gradient,) = torch.autograd.grad(loss, [bias])
+    torch.testing.assert_close(gradient, 0.3 * pre_tanh.mean(dim=0))
+
+
+def test_the_penalty_revives_a_saturated_actor() -> None:
+    learner = make_learner(pre_tanh_penalty=1e-3)
+    with torch.no_grad():
+        learner.actor.head[-1].bias.fill_(30.0)
+    loss, actions, _ = learner.actor_loss(make_batch().observations)
+    assert (actions == 1.0).all()
+    gradients = torch.autograd.grad(loss, learner.actor.head[-1].bias)
+    assert (gradients[0] > 0).all()  # downhill is back towards the middle
+
+
+def test_figures_are_given_when_asked_for_under_the_columns_names() -> None:
+    learner = make_learner(policy_freq=2)
+    batch = make_batch()
+    assert learner.update(batch) == {}
+    figures = learner.update(batch, measure=True)
+    numbers = {name: float(value) for name, value in figures.items()}
+    assert set(numbers) == set(COLUMNS[COLUMNS.index("q1_mean") :])
+    assert all(value == value and abs(value) < 1e3 for value in numbers.values())
+    only_critic = learner.update(batch, measure=True)
+    assert set(figures) - set(only_critic) == {
+        "actor_loss",
+        "actor_gradient_norm",
+        "actor_encoder_gradient_norm",
+        "saturated_share",
+        "pre_tanh_abs",
+    }
+
+
+def test_figures_say_what_they_are_called() -> None:
+    learner = make_learner(policy_freq=1, image_shift_px=0, policy_noise=0.0)
+    batch = make_batch()
+    with torch.no_grad():
+        learner.actor.head[-1].bias.copy_(torch.tensor([50.0, 0.0]))
+        q1, q2 = learner.critic(batch.observations, batch.actions)
+        target = learner.target_values(batch, batch.next_observations)
+    figures = {name: float(value) for name, value in learner.update(batch, measure=True).items()}
+    assert figures["q1_mean"] == pytest.approx(q1.mean().item(), rel=1e-4)
+    assert figures["q2_std"] == pytest.approx(q2.std().item(), rel=1e-4)
+    assert figures["target_mean"] == pytest.approx(target.mean().item(), rel=1e-4)
+    assert figures["td_error_2"] == pytest.approx((target - q2).abs().mean().item(), rel=1e-4)
+    loss = ((q1 - target) ** 2).mean() + ((q2 - target) ** 2).mean()
+    assert figures["critic_loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert figures["saturated_share"] == 0.5
+    assert figures["pre_tanh_abs"] == pytest.approx(25.0, rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_weights_after_updates_and_another_one_does_not() -> None:
+    def trained(seed: int) -> list[Tensor]:
+        learner = make_learner(seed, policy_freq=1)
+        for number in range(3):
+            learner.update(make_batch(number))
+        return weights(learner.actor) + weights(learner.critic_target)
+
+    one, again, other = trained(1), trained(1), trained(2)
+    assert equal(one, again)
+    assert not equal(one, other)
+
+
+def test_a_learner_neither_uses_nor_disturbs_the_global_random_state() -> None:
+    torch.manual_seed(77)
+    expected = torch.rand(3)
+    torch.manual_seed(77)
+    learner = make_learner(seed=1)
+    learner.update(make_batch())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_random_shifts_are_drawn_apart_for_both_observations() -> None:
+    learner = make_learner(image_shift_px=4)
+    seen: list[Tensor] = []
+    for network in (learner.critic, learner.critic_target):
+        network.register_forward_pre_hook(
+            lambda module, arguments: seen.append(arguments[0]["image"].clone())
+        )
+    batch = make_batch()
+    batch.next_observations["image"].copy_(batch.observations["image"])
+    learner.update(batch)
+    after, now = seen
+    assert now.shape == after.shape and not torch.equal(now, after)
+    assert not torch.equal(now, scale_image(batch.observations["image"]))
+
+
+# A plain TD3 for dict observations, written without the package, in double precision.
+
+
+def plain_state(p: dict[str, Tensor], seen: Observations) -> Tensor:
+    x = seen["image"]
+    for layer, stride in ((0, 4), (2, 2), (4, 1)):
+        weight, bias = (p[f"encoder.convolutions.{layer}.{kind}"] for kind in ("weight", "bias"))
+        x = functional.relu(functional.conv2d(x, weight, bias, stride=stride))
+    x = x.flatten(1) @ p["encoder.trunk.0.weight"].T + p["encoder.trunk.0.bias"]
+    deviation = torch.sqrt(x.var(dim=1, unbiased=False, keepdim=True) + 1e-5)
+    x = (x - x.mean(dim=1, keepdim=True)) / deviation
+    x = torch.tanh(x * p["encoder.trunk.1.weight"] + p["encoder.trunk.1.bias"])
+    return torch.cat([x, seen["vector"] / torch.tensor(SPEC.vector_scale).double()], dim=1)
+
+
+def plain_head(p: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    for layer in (0, 2):
+        x = torch.relu(x @ p[f"{name}.{layer}.weight"].T + p[f"{name}.{layer}.bias"])
+    return x @ p[f"{name}.4.weight"].T + p[f"{name}.4.bias"]
+
+
+def plain_q(p: dict[str, Tensor], name: str, state: Tensor, action: Tensor) -> Tensor:
+    return plain_head(p, name, torch.cat([state, action], dim=1))[:, 0]
+
+
+class PlainAdam:
+    """Kingma and Ba, algorithm 1, with a rate for each parameter's name."""
+
+    def __init__(self, parameters: dict[str, Tensor], rate: Callable[[str], float]) -> None:
+        self._parameters, self._rate, self._steps = parameters, rate, 0
+        self._first = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        self._second = {name: torch.zeros_like(value) for name, value in parameters.items()}
+
+    def step(self, loss: Tensor) -> None:
+        gradients = torch.autograd.grad(loss, list(self._parameters.values()))
+        self._steps += 1
+        with torch.no_grad():
+            for (name, value), gradient in zip(self._parameters.items(), gradients, strict=True):
+                self._first[name] = 0.9 * self._first[name] + 0.1 * gradient
+                self._second[name] = 0.999 * self._second[name] + 0.001 * gradient**2
+                mean = self._first[name] / (1 - 0.9**self._steps)
+                square = self._second[name] / (1 - 0.999**self._steps)
+                value -= self._rate(name) * mean / (square.sqrt() + 1e-8)
+
+
+def plain_parameters(network: nn.Module, learn: bool) -> dict[str, Tensor]:
+    return {
+        name: value.detach().clone().double().contiguous().requires_grad_(learn)
+        for name, value in network.named_parameters()
+    }
+
+
+def doubled(batch: Batch) -> Batch:
+    def seen(observations: Observations) -> Observations:
+        image = observations["image"].double() / 255 - 0.5
+        return {"image": image, "vector": observations["vector"].double()}
+
+    return Batch(
+        seen(batch.observations),
+        batch.actions.double(),
+        batch.rewards.double(),
+        seen(batch.next_observations),
+        batch.terminated.double(),
+    )
+
+
+def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
+    settings = TD3Settings(
+        discount=0.97,
+        tau=0.1,
+        policy_noise=0.3,
+        noise_clip=0.35,
+        policy_freq=2,
+        learning_rate=1e-2,
+        encoder_learning_rate=3e-3,
+        actor_warmup_updates=2,
+        pre_tanh_penalty=0.05,
+        image_shift_px=0,
+    )
+    learner = TD3(SPEC, settings, seed=4)
+    networks = {
+        "actor": learner.actor,
+        "critic": learner.critic,
+        "actor_target": learner.actor_target,
+        "critic_target": learner.critic_target,
+    }
+    for network in networks.values():
+        network.double()
+
+    actor, critic = (
+        plain_parameters(network, True) for network in (learner.actor, learner.critic)
+    )
+    actor_target, critic_target = (
+        plain_parameters(network, False) for network in (learner.actor, learner.critic)
+    )
+
+    def rate(name: str) -> float:
+        return 3e-3 if "encoder" in name else 1e-2
+
+    actor_adam, critic_adam = PlainAdam(actor, rate), PlainAdam(critic, rate)
+    generator = torch.Generator().manual_seed(4)
+    for number in range(1, 9):
+        batch = doubled(make_batch(number))
+        learner.update(batch)
+
+        after, now = batch.next_observations, batch.observations
+        with torch.no_grad():
+            noise = torch.randn(BATCH, 2, generator=generator, dtype=torch.float64)
+            noise = (0.3 * noise).clamp(-0.35, 0.35)
+            wanted = torch.tanh(plain_head(actor_target, "head", plain_state(actor_target, after)))
+            wanted = (wanted + noise).clamp(-1, 1)
+            state = plain_state(critic_target, after)
+            twins = [plain_q(critic_target, name, state, wanted) for name in ("q1", "q2")]
+            target = batch.rewards + 0.97 * (1 - batch.terminated) * torch.minimum(*twins)
+        state = plain_state(critic, now)
+        errors = [plain_q(critic, name, state, batch.actions) - target for name in ("q1", "q2")]
+        critic_adam.step(sum((error**2).mean() for error in errors))  # type: ignore[arg-type]
+        if number % 2 == 0:
+            if number > 2:
+                pre_tanh = plain_head(actor, "head", plain_state(actor, now))
+                state = plain_state(critic, now).detach()
+                value = plain_q(critic, "q1", state, torch.tanh(pre_tanh))
+                actor_adam.step(-value.mean() + 0.05 * (pre_tanh**2).mean())
+            for online, slow in ((actor, actor_target), (critic, critic_target)):
+                for name in slow:
+                    slow[name] = 0.9 * slow[name] + 0.1 * online[name].detach()
+
+    plain = {
+        "actor": actor,
+        "critic": critic,
+        "actor_target": actor_target,
+        "critic_target": critic_target,
+    }
+    begun = TD3(SPEC, settings, seed=4)
+    for name, network in networks.items():
+        start = dict(getattr(begun, name).named_parameters())
+        for key, value in network.named_parameters():
+            torch.testing.assert_close(value.detach(), plain[name][key], rtol=1e-7, atol=1e-9)
+            assert (value - start[key].double()).abs().max() > 1e-4, (name, key)
