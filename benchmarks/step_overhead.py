@@ -64,7 +64,7 @@ def measure(steps: int) -> dict[str, float]:
         over_topics.close()
     finally:
         simulator.send_signal(signal.SIGINT)
-        simulator.wait()
+        simulator.wait(timeout=10)
         rclpy.try_shutdown()
     for name, values in times.items():
         low, high = np.percentile(values, (5, 95))

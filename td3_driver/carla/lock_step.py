@@ -18,7 +18,7 @@ from td3_driver.carla import topics
 from td3_driver.carla.conversion import control_to_message
 from td3_driver.carla.inbox import Inbox
 from td3_driver.carla.run_state import RunCommand
-from td3_driver.carla.runtime import SIGNAL_CHECK_S, create_executor
+from td3_driver.carla.runtime import SIGNAL_CHECK_S, check_signals, create_executor
 from td3_driver.carla.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import VehicleControl, WorldError
@@ -206,6 +206,7 @@ class LockStep:
                 return False
             if not self._node.context.ok():
                 raise ExternalShutdownException()
+            check_signals()
             self._executor.spin_once(timeout_sec=min(remaining_s, SIGNAL_CHECK_S))
             # One wake-up for all that came together: an executor's own round is dearer.
             self.inbox.take_all()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import rclpy
@@ -22,6 +24,8 @@ SIGNAL_CHECK_S = 0.25
 
 EXIT_WORLD_ERROR = 1
 EXIT_CONFIG_ERROR = 2
+
+_signalled = threading.Event()
 
 
 def create_executor(context: Context | None = None) -> Executor:
@@ -46,6 +50,18 @@ def take_waiting(subscription: Subscription) -> None:
         subscription.callback(taken[0])
 
 
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    _signalled.set()
+    raise KeyboardInterrupt
+
+
+def check_signals() -> None:
+    """Raise KeyboardInterrupt once more after a signal: one raised in a callback can be lost."""
+    if _signalled.is_set():
+        _signalled.clear()
+        raise KeyboardInterrupt
+
+
 def run(body: Callable[[], Any], args: list[str] | None = None) -> int:
     """Run a node's process and return its exit code.
 
@@ -56,7 +72,7 @@ def run(body: Callable[[], Any], args: list[str] | None = None) -> int:
     # rclpy's own handlers would take the topics away first.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _on_signal)
     try:
         body()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -84,6 +84,7 @@ class SimulatorNode(ConfiguredNode):
                 executor.spin_once(timeout_sec=min(self._idle_s(), runtime.SIGNAL_CHECK_S))
                 if self._idle_s() <= 0.0:
                     self._iterate()
+                runtime.check_signals()
         finally:
             executor.remove_node(self)
             executor.shutdown()
