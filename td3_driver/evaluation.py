@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from td3_driver.driving.environment import DrivingEnv
@@ -70,6 +71,7 @@ def drive_run(
     settings = config.evaluation
     names = tuple(maps or settings.maps)
     count = settings.episodes if episodes is None else episodes
+    torch.set_num_threads(1)  # one observation at a time gains nothing from more
     policy = Policy.load(folder.latest_checkpoint())
     starts = StartSampler(names, settings.route_length_m)
     world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))

@@ -46,8 +46,8 @@ def illustrate(folder: RunFolder, drives: Sequence[Drive]) -> list[Path]:
         name = f"{Path(start.map_name).stem}-{start.seed}"
         drive_picture(drive, drawn / f"{name}.png")
         if drive.images:
-            film(drive.images, drawn / f"{name}.webm", frames_per_s)
-            written.append(drawn / f"{name}.webm")
+            film(drive.images, drawn / f"{name}.mp4", frames_per_s)
+            written.append(drawn / f"{name}.mp4")
     return [*written, drawn]
 
 
@@ -106,7 +106,7 @@ def film(images: list[np.ndarray], path: Path, frames_per_s: float, scale: int =
     """Write camera frames (`bgra8`) as a film; raise OSError where OpenCV cannot."""
     height, width = images[0].shape[:2]
     size = (width * scale, height * scale)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), frames_per_s, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), frames_per_s, size)
     if not writer.isOpened():
         raise OSError(f"OpenCV cannot write the film {path}")
     for image in images:

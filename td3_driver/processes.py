@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -98,7 +97,7 @@ class Command:
 
 WORLD = Option(
     "world",
-    "The world to drive in: the embedded simulator, started along, or a CARLA whose "
+    "Where to drive: in the embedded simulator, which is started along, or in a CARLA whose "
     "carla-ros-bridge is running already.",
     default="embedded",
     choices=("embedded", "carla"),
@@ -112,7 +111,7 @@ MAP = Option(
     "map", "The one map of the embedded simulator to use: a shipped name, or a path."
 )
 SET = Option(
-    "set", "Settings over the configuration's, as section.setting=value.", default=()
+    "set", "A setting over the configuration's, as section.setting=value.", default=()
 )
 
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
@@ -144,30 +143,81 @@ def setting_overrides(assignments: Sequence[str]) -> Parameters:
     }
 
 
-def _shared_parameters(values: Mapping[str, Any]) -> Parameters:
-    """Return the parameters that every process of a command gets."""
+def _train(values: Mapping[str, Any]) -> list[Process]:
+    resumed = {"config": _run_configuration(values["resume"])} if values["resume"] else {}
+    shared = {**resumed, **_configuration(values), **_common(values)}
+    own = {name: values[name] for name in ("run", "resume") if values[name]}
+    own["evaluate_at_end"] = values["evaluate"]
+    if values["map"]:
+        own["training.maps"] = [values["map"]]
+    trainer = Process("trainer", {**own, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S)
+    return [*_simulator(values, shared), trainer]
+
+
+def _drive(values: Mapping[str, Any]) -> list[Process]:
+    # The car, its camera and the task are those of the run.
+    shared = {"config": _run_configuration(values["run"]), **_common(values)}
+    own = {
+        "run": values["run"],
+        "random_goal": values["random_goal"],
+        "seed": _whole_number("seed", values["seed"]),
+    }
+    return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+
+
+def _simulate(values: Mapping[str, Any]) -> list[Process]:
+    return [Process("simulator", {**_configuration(values), **_common(values)})]
+
+
+def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Process]:
+    """Return the embedded simulator where that is the world."""
+    if values["world"] == "embedded":
+        return [Process("simulator", parameters)]
+    if values["map"]:
+        raise config.ConfigError(
+            "map is for the embedded simulator; CARLA's map is its bridge's choice"
+        )
+    return []
+
+
+def _configuration(values: Mapping[str, Any]) -> Parameters:
+    """Return the parameter that names the configuration; raises ConfigError if it is wrong."""
+    if not values["config"]:
+        return {}
+    config.load(values["config"])
+    return {"config": values["config"]}
+
+
+def _run_configuration(run: str) -> str:
+    """Return the path of a run's configuration; raises ConfigError if there is no such run."""
+    from td3_driver.runs import RunError, RunFolder  # brings PyTorch, which few commands need
+
+    try:
+        path = RunFolder(run).path / "config.yaml"
+    except RunError as error:
+        raise config.ConfigError(str(error)) from None
+    config.load(path)
+    return str(path)
+
+
+def _common(values: Mapping[str, Any]) -> Parameters:
+    """Return the parameters that role name, map and settings make, for every process."""
     parameters: Parameters = {}
     if values["role_name"]:
         parameters["carla.role_name"] = values["role_name"]
     if values["map"]:
+        _check_map(values["map"])
         parameters["simulator.map"] = values["map"]
     return {**parameters, **setting_overrides(values["set"])}
 
 
-def _with_world(
-    values: Mapping[str, Any], parameters: Parameters, served: Process
-) -> list[Process]:
-    """Return `served`, after the embedded simulator where that is the world."""
-    if values["world"] == "carla":
-        return [served]
-    return [Process("simulator", parameters), served]
+def _check_map(name: str) -> None:
+    from td3_driver.roads.road_map import RoadMap, RoadMapError  # brings CARLA's library
 
-
-def _with_config(values: Mapping[str, Any], parameters: Parameters) -> Parameters:
-    if not values["config"]:
-        return parameters
-    config.load(values["config"])
-    return {"config": values["config"], **parameters}
+    try:
+        RoadMap.load(name)
+    except RoadMapError as error:
+        raise config.ConfigError(str(error)) from None
 
 
 def _whole_number(name: str, text: str) -> int:
@@ -177,44 +227,13 @@ def _whole_number(name: str, text: str) -> int:
         raise config.ConfigError(f"{name} is a whole number, not {text!r}") from None
 
 
-def _train(values: Mapping[str, Any]) -> list[Process]:
-    shared = _with_config(values, _shared_parameters(values))
-    only_map = {"training.maps": [values["map"]]} if values["map"] else {}
-    folder = {name: values[name] for name in ("run", "resume") if values[name]}
-    own = {**folder, "evaluate_at_end": values["evaluate"]}
-    trainer = Process(
-        "trainer", {**own, **only_map, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S
-    )
-    return _with_world(values, shared, trainer)
-
-
-def _drive(values: Mapping[str, Any]) -> list[Process]:
-    shared = _shared_parameters(values)
-    # The car, its camera and the task are those of the run.
-    run_config = str(Path(values["run"]) / "config.yaml")
-    driver = Process(
-        "driver",
-        {
-            "run": values["run"],
-            "random_goal": values["random_goal"],
-            "seed": _whole_number("seed", values["seed"]),
-            **shared,
-        },
-    )
-    return _with_world(values, {"config": run_config, **shared}, driver)
-
-
-def _simulate(values: Mapping[str, Any]) -> list[Process]:
-    return [Process("simulator", _with_config(values, _shared_parameters(values)))]
-
-
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "Train a driver from camera images.",
         (
             CONFIG,
             Option("run", "Name of the run's new folder under runs/, or its path."),
-            Option("resume", "Folder of a run to go on with."),
+            Option("resume", "Run to go on with, with its configuration unless one is given."),
             Option(
                 "evaluate", "Evaluate on the held-out maps at the end.", default=False
             ),
@@ -228,7 +247,7 @@ COMMANDS: dict[str, Command] = {
     "drive": Command(
         "Drive with the actor of a run.",
         (
-            Option("run", "Folder of the run.", default=None),
+            Option("run", "Folder of the run, or its name under runs/.", default=None),
             Option(
                 "random_goal",
                 "Choose a goal at random whenever there is none.",

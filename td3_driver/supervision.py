@@ -22,6 +22,7 @@ POLL_INTERVAL_S = 0.05
 KILL_TIMEOUT_S = 3.0
 """Time to end after SIGTERM, before SIGKILL."""
 
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _PR_SET_PDEATHSIG = 1

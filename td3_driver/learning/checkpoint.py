@@ -56,9 +56,12 @@ def save(
         _flush(path)
     _flush(unfinished)
     complete = folder / f"{step:09d}"
-    if complete.exists():  # a resumed run that stopped where it began
-        shutil.rmtree(complete)
-    unfinished.rename(complete)
+    if complete.exists():  # saved before at this step, which must not be lost in between
+        complete = folder / f"{step:09d}-{learner.updates:09d}"
+    if complete.exists():  # nothing has happened since
+        shutil.rmtree(unfinished)
+    else:
+        unfinished.rename(complete)
     point_latest(folder, complete)
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
@@ -100,10 +103,11 @@ def load(
             f"configuration describes ({learner.spec})"
         )
     try:
-        counters = json.loads((checkpoint / COUNTERS).read_text())
-    except (FileNotFoundError, ValueError) as error:
+        counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text())
+        updates = int(counters["updates"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint / COUNTERS} cannot be read: {error}"
+            f"{checkpoint / COUNTERS} cannot be used: {error!r}"
         ) from None
     restore_learner(
         learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER
@@ -112,7 +116,7 @@ def load(
         replay.restore(load_tensors(checkpoint / REPLAY))
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{checkpoint / REPLAY} does not fit: {error}") from None
-    learner.updates = counters["updates"]
+    learner.updates = updates
     return counters
 
 
@@ -162,21 +166,29 @@ def restore_learner(
     """Take over what `learner_tensors` returned; raise CheckpointError where it does not fit."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        group, _, key = name.partition(".")
-        groups.setdefault(group, {})[key] = tensor
+        owner, _, key = name.partition(".")
+        groups.setdefault(owner, {})[key] = tensor
     try:
         for name, network in _networks(learner).items():
             network.load_state_dict(groups[name])
         for name, optimizer in _optimizers(learner).items():
+            parameters = [
+                parameter
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+            ]
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in groups.get(name, {}).items():
                 index, _, moment = key.partition(".")
+                if moment != "step":
+                    # In the weights' memory layout, which the fused step takes for granted.
+                    tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
                 state.setdefault(int(index), {})[moment] = tensor
             layout = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": layout})
         for name, generator in (generators | {"learner": learner.generator}).items():
             generator.set_state(groups["generator"][name])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source} does not fit the configuration: {error}"
         ) from None

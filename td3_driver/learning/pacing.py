@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 MOST_STEPS_AHEAD = 16
 """How far collecting may run ahead of learning, in steps, before it waits."""
 
@@ -28,12 +26,10 @@ class UpdatePacer:
         first_step: int,
         updates_done: int = 0,
         threaded: bool = True,
-        torch_threads: int = 0,
     ) -> None:
         self._update = update
         self._ratio = ratio
         self._first_step = first_step
-        self._torch_threads = torch_threads
         self._done = updates_done
         self._due = updates_done
         self._changed = threading.Condition()
@@ -102,8 +98,6 @@ class UpdatePacer:
             self._done += 1
 
     def _run(self) -> None:
-        if self._torch_threads:
-            torch.set_num_threads(self._torch_threads)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._due > self._done)

@@ -43,7 +43,12 @@ class Policy:
         Raises CheckpointError where a file is missing, damaged or of another shape.
         """
         spec = load_spec(checkpoint)
-        policy = cls.like(spec)
+        try:
+            policy = cls.like(spec)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint / SPEC} describes no networks: {error}"
+            ) from None
         tensors = load_tensors(checkpoint / WEIGHTS)
         try:
             policy._actor.load_state_dict(tensors)

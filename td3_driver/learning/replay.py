@@ -231,6 +231,8 @@ class ReplayBuffer:
                     f"the saved replay's {name} are {tuple(saved.shape)} of {saved.dtype}; "
                     f"this buffer takes up to {tuple(mine.shape)} of {mine.dtype}"
                 )
+        if state["counters"].shape != (3,):
+            raise ValueError("the saved replay's counters are damaged")
         added, first, end = state["counters"].tolist()
         if added > used and used != self.capacity:
             raise ValueError(

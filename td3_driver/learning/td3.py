@@ -168,12 +168,10 @@ class TD3:
     def _update_actor(
         self, observations: Observations, measure: bool
     ) -> dict[str, Tensor]:
-        parameters = list(self.actor.parameters())
         loss, actions, pre_tanh = self.actor_loss(observations)
+        self.actor_optimizer.zero_grad(set_to_none=True)
         # Asked for by name, so that nothing of the critic's can receive a gradient.
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        loss.backward(inputs=list(self.actor.parameters()))
         self.actor_optimizer.step()
         if not measure:
             return {}

@@ -109,6 +109,8 @@ class Training:
         self._folder = folder
         self._show = show
         self._stop = False
+        if training.torch_threads:
+            torch.set_num_threads(training.torch_threads)
         device = choose_device(learning.device)
         wanted = learning.replay_device
         replay_device = device if wanted == "auto" else choose_device(wanted)
@@ -172,7 +174,6 @@ class Training:
             first_step=training.random_steps,
             updates_done=self.learner.updates,
             threaded=not training.synchronous_updates,
-            torch_threads=training.torch_threads,
         )
         try:
             self._collect()

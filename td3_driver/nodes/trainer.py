@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
 from rclpy.signals import uninstall_signal_handlers
@@ -38,7 +37,11 @@ class LiveLine:
         """Bring the line up to date; tqdm limits how often it is drawn."""
         if self._bar is None:
             self._bar = tqdm(
-                total=progress.total_steps, initial=progress.step - 1, desc="train", unit="step"
+                total=progress.total_steps,
+                initial=progress.step - 1,
+                desc="train",
+                unit="step",
+                mininterval=0.5 if sys.stderr.isatty() else 10.0,
             )
         self._bar.update(progress.step - self._bar.n)
         self._bar.set_postfix_str(

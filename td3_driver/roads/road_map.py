@@ -155,7 +155,12 @@ class RoadMap:
 
     def lane_at(self, x: float, y: float) -> LanePoint | None:
         """Return the lane (of any type) that covers a point; None off the road."""
-        waypoint = self._map.get_waypoint(carla_location(x, y), False, carla.LaneType.Any)
+        location = carla_location(x, y)
+        # Among lanes of any type carla.Map takes the one with the nearest centre, which beside a
+        # narrow shoulder is not the one that covers the point: driving lanes are asked first.
+        waypoint = self._map.get_waypoint(
+            location, False, carla.LaneType.Driving
+        ) or self._map.get_waypoint(location, False, carla.LaneType.Any)
         if waypoint is None:
             return None
         key = (waypoint.road_id, waypoint.section_id, waypoint.lane_id)

@@ -78,9 +78,10 @@ def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
     reach = 2 * round(0.8 * px_per_m) + 1
     verge = cv2.dilate(sealed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     _blend(image, verge, _textured(rng, shape, looks.verge, px_per_m, (0.4, 3.0), (8.0, 7.0)))
-    _blend(image, sealed, _textured(rng, shape, looks.asphalt, px_per_m, (0.3, 5.0), (4.0, 5.0)))
+    # Pavements come before the roads that they cross.
     pavement = tuple(min(255.0, 1.35 * channel) for channel in looks.asphalt)
     _blend(image, paved, _textured(rng, shape, pavement, px_per_m, (0.5, 4.0), (4.0, 4.0)))
+    _blend(image, sealed, _textured(rng, shape, looks.asphalt, px_per_m, (0.3, 5.0), (4.0, 5.0)))
     for line in road_map.marked_lines:
         colour = looks.yellow if line.colour == "Yellow" else looks.white
         for stroke in _strokes(line):

@@ -1,0 +1,129 @@
+"""`td3-driver`: the commands people type.
+
+Exit codes: 0 when done, 2 for wrong input, and those of `supervision.run` for what it ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from td3_driver import supervision
+from td3_driver.config import ConfigError
+from td3_driver.processes import COMMANDS, Command, Option
+
+EXIT_WRONG_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.execute(given))
+    except ConfigError as error:
+        return _refuse(error)
+
+
+def _refuse(error: Exception) -> int:
+    print(f"td3-driver: {error}", file=sys.stderr)
+    return EXIT_WRONG_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="td3-driver", description="Learn to drive from camera images with TD3, and drive."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        _add_processes_command(commands.add_parser(name, help=command.summary), command)
+    summary = "Drive a run's policy in the embedded simulator, without noise, and report."
+    _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
+    return parser
+
+
+def _add_processes_command(parser: argparse.ArgumentParser, command: Command) -> None:
+    parser.description = command.summary
+    for option in command.options:
+        _add_option(parser, option)
+    parser.set_defaults(
+        execute=lambda given: supervision.run(command.processes(vars(given)))
+    )
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    """Give the parser an option; one that must be given is an argument without dashes."""
+    if option.default is None:
+        parser.add_argument(option.name, metavar=option.name.upper(), help=option.description)
+        return
+    flag = "--" + option.name.replace("_", "-")
+    if isinstance(option.default, bool):
+        parser.add_argument(
+            flag,
+            action=argparse.BooleanOptionalAction,
+            default=option.default,
+            help=option.description,
+        )
+    elif isinstance(option.default, tuple):
+        parser.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="ITEM",
+            help=option.description + " May be repeated.",
+        )
+    else:
+        parser.add_argument(
+            flag,
+            default=option.default,
+            choices=option.choices or None,
+            help=option.description + (f" Default: {option.default}." if option.default else ""),
+        )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    of_the_run = "; default: the run's configuration"
+    parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
+    parser.add_argument(
+        "--map",
+        action="append",
+        metavar="MAP",
+        help=f"Shipped name or path of a map; may be repeated{of_the_run}.",
+    )
+    parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
+    parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="Report; default: evaluation.json of the run."
+    )
+    parser.set_defaults(execute=_evaluate)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from td3_driver import evaluation
+    from td3_driver.learning.policy import CheckpointError
+    from td3_driver.roads.errors import RoadMapError
+    from td3_driver.runs import RunError
+
+    try:
+        report = evaluation.evaluate_run(
+            given.run, given.map, given.episodes, given.seed, given.out
+        )
+    except (RunError, CheckpointError, RoadMapError, OSError) as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
+    print(evaluation.table(report["episodes"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

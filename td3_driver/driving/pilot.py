@@ -1,0 +1,144 @@
+"""Drives along routes frame by frame, with the task that the policy was trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.control import STOP, AckermannCommand
+from td3_driver.driving.observation import Observation
+from td3_driver.driving.reward import End
+from td3_driver.driving.task import DrivingTask
+from td3_driver.driving.world import FULL_BRAKE, Frame, VehicleControl, WorldError
+
+# A longer gap between images makes a stack that no policy was trained on.
+MAX_GAP_S = 0.5
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command in both forms."""
+
+    ackermann: AckermannCommand
+    control: VehicleControl
+
+
+class Pilot:
+    """Turns every frame into a command; stands where there is no way to drive."""
+
+    def __init__(
+        self,
+        config: DrivingConfig,
+        fixed_delta_s: float,
+        act: Callable[[Observation], np.ndarray],
+    ) -> None:
+        """Take the run's task, the time between two frames, and its policy."""
+        self.standing_because = "it has not begun"
+        """Why the car is stopped; empty while it drives."""
+        self.off_course: End | None = None
+        """How the latest decision would have failed an episode."""
+        self.inference_s = 0.0
+        """Wall-clock time of the latest decision."""
+        self._config = config
+        self._fixed_delta_s = fixed_delta_s
+        self._act = act
+        self._task = DrivingTask(config, fixed_delta_s)
+        self._route: np.ndarray | None = None
+        self._arrived = False
+        self._stamp_ns = 0
+        self._action = np.zeros(2, dtype=np.float32)
+        self._ticks_held = 0
+        self._last = Command(STOP, FULL_BRAKE)
+
+    @property
+    def task(self) -> DrivingTask:
+        """The task of the present route."""
+        return self._task
+
+    def drive(self, frame: Frame) -> Command:
+        """Return the command for a frame; raise ValueError where the policy's is not finite."""
+        observation = self._observe(frame)
+        self._stamp_ns = frame.stamp_ns
+        if self.standing_because:
+            return self.stop(self.standing_because)
+        if observation is not None:
+            begin = time.perf_counter()
+            self._action = self._act(observation)
+            self.inference_s = time.perf_counter() - begin
+            self._ticks_held = 0
+        self._ticks_held += 1
+        self._last = Command(*self._task.command(self._action, frame.speed))
+        return self._last
+
+    def stop(self, reason: str) -> Command:
+        """Return the command that stops the car at once, its wheels turned as they are.
+
+        Driving begins anew with the next frame.
+        """
+        self.standing_because = reason
+        self._last = Command(
+            replace(self._last.ackermann, speed=0.0),
+            replace(FULL_BRAKE, steer=self._last.control.steer),
+        )
+        return self._last
+
+    def _observe(self, frame: Frame) -> Observation | None:
+        """Return what to decide on; None while an action is held, or where the car stands."""
+        if frame.route is not self._route:
+            self._arrived = False
+        if self._arrived:
+            return None
+        if self._must_begin(frame):
+            observation = self._begin(frame)
+        elif self._ticks_held < self._config.action_repeat:
+            return None
+        else:
+            outcome = self._task.judge(self._action, frame, (), ())
+            observation, self.off_course = outcome.observation, outcome.end
+        if observation is not None and self._remaining_m() <= self._config.goal_tolerance_m:
+            self._arrived = True
+            self.standing_because = "the route is driven to its end"
+            return None
+        return observation
+
+    def _must_begin(self, frame: Frame) -> bool:
+        """Whether the frame does not continue the one before."""
+        elapsed_s = 1e-9 * (frame.stamp_ns - self._stamp_ns)
+        return (
+            bool(self.standing_because)
+            or frame.route is not self._route
+            or not 0.0 < elapsed_s <= MAX_GAP_S
+        )
+
+    def _begin(self, frame: Frame) -> Observation | None:
+        """Begin to drive along the frame's route; None where that cannot be."""
+        task = DrivingTask(self._config, self._fixed_delta_s)
+        new_route = frame.route is not self._route
+        self._route = frame.route
+        self.off_course = None
+        if not len(frame.route):
+            self.standing_because = "there is no route"
+            return None
+        try:
+            observation = task.begin(frame)
+        except WorldError as error:
+            self.standing_because = str(error)
+            return None
+        away_m = abs(task.projection.lateral_m)
+        if away_m > self._config.lateral_limit_m:
+            self.standing_because = f"the route is {away_m:.1f} m away"
+            return None
+        if new_route and not self.standing_because:
+            # Given a new route while it drives, the car does not jerk its wheels straight.
+            task.limiter, task.pedals = self._task.limiter, self._task.pedals
+        self._task = task
+        self.standing_because = ""
+        return observation
+
+    def _remaining_m(self) -> float:
+        summary = self._task.summary
+        return summary.route_length_m * (1.0 - summary.route_completion)
