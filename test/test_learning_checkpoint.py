@@ -1,0 +1,368 @@
+"""Checkpoints: complete or absent, exact, and refused with the file's name where unfit."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from td3_driver.learning import checkpoint
+from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.policy import CheckpointError, Policy, load_spec
+from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
+from td3_driver.learning.td3 import TD3, TD3Settings
+
+torch.set_num_threads(1)  # the networks are too small for more
+
+SPEC = NetworkSpec((2, 36, 36), (1.0, 0.7854), 2, (2, 3, 2), 4, (5, 6))
+REPLAY_SPEC = ReplaySpec((2, 36, 36), 2, 2)
+FILES = {
+    "actor.safetensors",
+    "networks.json",
+    "learner.safetensors",
+    "replay.safetensors",
+    "counters.json",
+}
+
+
+def observation(random: np.random.Generator) -> dict[str, np.ndarray]:
+    return {
+        "image": random.integers(0, 256, SPEC.image, np.uint8),
+        "vector": random.normal(size=2).astype(np.float32),
+    }
+
+
+class Run:
+    """A learner with its replay buffer and generators, as a training run has them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.learner = TD3(SPEC, TD3Settings(actor_warmup_updates=0), seed=seed)
+        self.replay = ReplayBuffer(REPLAY_SPEC, 30)
+        self.generators = {"sampling": torch.Generator().manual_seed(seed)}
+        self.step = 0
+
+    def go_on(self, steps: int = 8) -> Run:
+        self.replay.begin(observation(self.random))
+        for _ in range(steps):
+            self.step += 1
+            self.replay.add(
+                self.random.uniform(-1, 1, 2), 0.5, observation(self.random), terminated=False
+            )
+            self.learner.update(self.replay.sample(4, self.generators["sampling"]))
+        return self
+
+    def save(self, folder: Path, keep: int = 2) -> Path:
+        return checkpoint.save(
+            folder, self.step, self.learner, self.replay, {"episodes": 3}, self.generators, keep
+        )
+
+    def load(self, path: Path) -> dict[str, Any]:
+        counters = checkpoint.load(path, self.learner, self.replay, self.generators)
+        self.step = counters["step"]
+        return counters
+
+    def everything(self) -> dict[str, torch.Tensor]:
+        state = {f"replay.{name}": value for name, value in self.replay.state().items()}
+        for name in ("actor", "critic", "actor_target", "critic_target"):
+            for key, value in getattr(self.learner, name).state_dict().items():
+                state[f"{name}.{key}"] = value.clone()
+        for name in ("actor_optimizer", "critic_optimizer"):
+            for index, moments in getattr(self.learner, name).state_dict()["state"].items():
+                for key, value in moments.items():
+                    state[f"{name}.{index}.{key}"] = value.clone()
+        state["learner's generator"] = self.learner.generator.get_state()
+        state["sampling's generator"] = self.generators["sampling"].get_state()
+        state["updates"] = torch.tensor(self.learner.updates)
+        return state
+
+
+def assert_equal(one: Run, other: Run) -> None:
+    mine, theirs = one.everything(), other.everything()
+    assert set(mine) == set(theirs)
+    for name, value in mine.items():
+        assert value.dtype == theirs[name].dtype and torch.equal(value, theirs[name]), name
+
+
+def test_a_loaded_checkpoint_is_equal_bit_for_bit_and_goes_on_equally(tmp_path: Path) -> None:
+    run = Run().go_on()
+    saved = run.save(tmp_path)
+    other = Run(seed=9)
+    assert not torch.equal(run.everything()["updates"], other.everything()["updates"])
+    counters = other.load(saved)
+    assert counters == {"step": 8, "updates": 8, "episodes": 3}
+    assert_equal(run, other)
+    other.random = np.random.default_rng(1)
+    run.random = np.random.default_rng(1)
+    assert_equal(run.go_on(), other.go_on())
+
+
+def test_a_checkpoint_from_before_the_first_update_loads(tmp_path: Path) -> None:
+    run, other = Run(), Run(seed=2)
+    other.load(run.save(tmp_path))
+    assert_equal(run, other)
+
+
+def test_nothing_in_a_checkpoint_runs_when_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("a pickle was read")
+
+    saved = Run().go_on().save(tmp_path)
+    assert {path.name for path in saved.iterdir()} == FILES
+    for path in saved.iterdir():
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        else:
+            header = int.from_bytes(path.read_bytes()[:8], "little")
+            json.loads(path.read_bytes()[8 : 8 + header])
+    for module, name in ((pickle, "loads"), (pickle, "load"), (pickle, "Unpickler")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    Run(seed=1).load(saved)
+    Policy.load(saved)
+
+
+def test_the_newest_stay_and_the_link_points_at_the_last(tmp_path: Path) -> None:
+    run = Run()
+    for _ in range(4):
+        saved = run.go_on(3).save(tmp_path, keep=2)
+        assert (tmp_path / "latest").resolve() == saved.resolve()
+        assert checkpoint.latest(tmp_path) == saved
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        "000000009",
+        "000000012",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000009", "000000012", "latest"]
+    assert not os.path.isabs(os.readlink(tmp_path / "latest"))  # so that a run can be moved
+
+
+def test_without_a_checkpoint_there_is_no_latest(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished-5").mkdir()
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        checkpoint.latest(tmp_path)
+
+
+def test_leftovers_of_a_kill_are_removed_by_the_next_save(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished-5").mkdir()
+    (tmp_path / ".unfinished-5" / "actor.safetensors").write_text("half")
+    run = Run().go_on(5)
+    assert run.save(tmp_path).name == "000000005"
+    assert not list(tmp_path.glob(".unfinished-*"))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Killer:
+    """Raises Killed at the n-th change of the disk, which it leaves half done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = -1
+        for owner, name in (
+            (Path, "mkdir"),
+            (Path, "write_text"),
+            (Path, "rename"),
+            (Path, "replace"),
+            (Path, "symlink_to"),
+            (Path, "unlink"),
+            (os, "fsync"),
+            (checkpoint, "save_actor"),
+            (checkpoint, "save_file"),
+        ):
+            monkeypatch.setattr(owner, name, self._watched(getattr(owner, name)))
+        monkeypatch.setattr(shutil, "rmtree", self._half_removed(shutil.rmtree))
+
+    def kill_at(self, number: int) -> None:
+        self.left = number
+
+    def _dies(self) -> bool:
+        self.left -= 1
+        return self.left == -1
+
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if self._dies():
+                raise Killed
+            return function(*arguments, **keywords)
+
+        return call
+
+    def _half_removed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path) -> Any:
+            if self._dies():
+                for file in sorted(path.iterdir())[::2]:
+                    os.remove(file)
+                raise Killed
+            return function(path)
+
+        return call
+
+
+@pytest.mark.parametrize("again_at_the_same_step", [False, True])
+def test_a_kill_at_any_instant_leaves_a_complete_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again_at_the_same_step: bool
+) -> None:
+    killer = Killer(monkeypatch)
+    finished, kills = False, 0
+    while not finished:
+        folder = tmp_path / f"killed-{kills}"
+        run = Run().go_on(3)
+        old_updates = run.learner.updates
+        run.save(folder, keep=1)
+        run.go_on(2)
+        if again_at_the_same_step:
+            run.step -= 2
+        killer.kill_at(kills)
+        try:
+            run.save(folder, keep=1)
+            finished = True
+        except Killed:
+            kills += 1
+        killer.kill_at(-1)
+        other = Run(seed=5)
+        other.load(checkpoint.latest(folder))
+        assert other.learner.updates in (old_updates, run.learner.updates)
+        assert not finished or other.learner.updates == run.learner.updates
+        Policy.load(folder / "latest")
+        saved = other.go_on(1).save(folder, keep=1)
+        assert sorted(path.name for path in folder.iterdir()) == [saved.name, "latest"]
+    assert kills >= 12  # made folder, 5 files, 6 flushed, renamed, linked, old one removed
+
+
+@pytest.mark.parametrize(
+    "name", ["actor.safetensors", "networks.json", "learner.safetensors", "replay.safetensors"]
+)
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "foreign", "missing"])
+def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, damage: str) -> None:
+    saved = Run().go_on().save(tmp_path)
+    path = saved / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {"truncated": content[: len(content) // 2], "emptied": b"", "foreign": b"PK\3\4" * 99}[
+                damage
+            ]
+        )
+    with pytest.raises(CheckpointError, match=name):
+        if name == "actor.safetensors":
+            Policy.load(saved)
+        else:
+            Run(seed=1).load(saved)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"step": 8}', '{"step": 8, "updates": "x"}', "\x00"]
+)
+def test_damaged_counters_are_refused_by_their_name(tmp_path: Path, content: str) -> None:
+    saved = Run().go_on().save(tmp_path)
+    (saved / "counters.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"counters\.json"):
+        Run(seed=1).load(saved)
+
+
+def without(tensors: dict[str, torch.Tensor], name: str) -> None:
+    del tensors[name]
+
+
+def reshaped(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[name] = torch.zeros(3, 3)
+
+
+@pytest.mark.parametrize("change", [without, reshaped])
+@pytest.mark.parametrize(
+    "file, name",
+    [
+        ("learner.safetensors", "critic.q1.0.weight"),
+        ("learner.safetensors", "actor_target.encoder.trunk.0.bias"),
+        ("learner.safetensors", "generator.learner"),
+        ("learner.safetensors", "generator.sampling"),
+        ("replay.safetensors", "images"),
+        ("replay.safetensors", "vectors"),
+        ("replay.safetensors", "counters"),
+        ("actor.safetensors", "head.0.weight"),
+    ],
+)
+def test_an_altered_file_is_refused_by_its_name(
+    tmp_path: Path, file: str, name: str, change: Callable[[dict[str, torch.Tensor], str], None]
+) -> None:
+    saved = Run().go_on().save(tmp_path)
+    tensors = load_file(saved / file)
+    change(tensors, name)
+    save_file(tensors, saved / file)
+    with pytest.raises(CheckpointError, match=file):
+        if file == "actor.safetensors":
+            Policy.load(saved)
+        else:
+            Run(seed=1).load(saved)
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
+    run = Run().go_on()
+    saved = run.save(tmp_path)
+    other = Run()
+    other.learner.spec = NetworkSpec((2, 36, 36), (1.0, 0.7854), 2, (2, 3, 2), 4, (5, 7))
+    with pytest.raises(CheckpointError, match="other networks"):
+        other.load(saved)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint: it has no networks\.json"):
+        Policy.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("image", 7), ("channels", [2, 3]), ("hidden", ["x"]), ("image_features", -4), ("more", 1)],
+)
+def test_a_shape_that_describes_no_networks_is_refused(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    saved = Run().go_on().save(tmp_path)
+    values = json.loads((saved / "networks.json").read_text())
+    (saved / "networks.json").write_text(json.dumps({**values, key: value}))
+    with pytest.raises(CheckpointError, match=r"networks\.json"):
+        Policy.load(saved)
+
+
+def test_the_spec_survives_the_file_exactly(tmp_path: Path) -> None:
+    saved = Run().go_on().save(tmp_path)
+    assert load_spec(saved) == SPEC
+
+
+def test_a_loaded_policy_acts_as_the_actor_does(tmp_path: Path) -> None:
+    run = Run().go_on()
+    policy = Policy.load(run.save(tmp_path))
+    seen = observation(run.random)
+    action = policy.act(seen)
+    batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
+    with torch.no_grad():
+        expected = run.learner.actor(batch)[0].numpy()
+    np.testing.assert_array_equal(action, expected)
+    assert action.shape == (2,) and action.dtype == np.float32
+    assert np.all(np.abs(action) <= 1.0)
+
+
+def test_a_policy_follows_the_actor_when_told_and_not_before() -> None:
+    run = Run()
+    policy = Policy.like(SPEC)
+    policy.follow(run.learner.actor)
+    seen = observation(run.random)
+    before = policy.act(seen)
+    run.go_on()
+    np.testing.assert_array_equal(policy.act(seen), before)
+    policy.follow(run.learner.actor)
+    assert np.all(policy.act(seen) != before)
