@@ -1,0 +1,135 @@
+"""Settings as ROS parameters."""
+
+import pytest
+from carla_graph import set_domain
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+
+from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.config import ConfigError
+
+FILE = """
+/**:
+  ros__parameters:
+    learning: {batch_size: 32, tau: 0.01}
+    carla: {role_name: hero}
+"""
+
+
+@pytest.fixture
+def make_node(monkeypatch):
+    """Make a node as if the process had been started with some parameters."""
+    set_domain(monkeypatch)
+    context = Context()
+    context.init(args=[])
+    nodes = []
+
+    def make(given=None, node_class=ConfiguredNode, **options):
+        overrides = [Parameter(name, value=value) for name, value in (given or {}).items()]
+        node = node_class("tested", context=context, parameter_overrides=overrides, **options)
+        nodes.append(node)
+        return node
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(FILE)
+    return str(path)
+
+
+def test_defaults_are_the_settings_own(make_node):
+    node = make_node()
+    assert node.get_parameter("learning.batch_size").value == 256
+    assert list(node.get_parameter("learning.hidden").value) == [256, 256]
+    assert node.get_parameter("training.maps").value[0] == "ring_meadow"
+
+
+def test_file_goes_over_defaults_and_overrides_over_the_file(make_node, file):
+    node = make_node({"config": file, "learning.batch_size": 64})
+    assert node.config.learning.batch_size == 64
+    assert node.config.learning.tau == 0.01
+    assert node.config.carla.role_name == "hero"
+    assert node.get_parameter("learning.tau").value == 0.01
+
+
+def test_a_whole_number_will_do_for_a_real_one(make_node):
+    assert make_node({"carla.step_timeout_s": 7}).get_parameter("carla.step_timeout_s").value == 7.0
+
+
+def test_description_unit_and_range(make_node):
+    node = make_node()
+    delta = node.describe_parameter("simulator.fixed_delta_s")
+    assert delta.description == "Simulated time of one tick. [s]"
+    assert delta.additional_constraints == "Above 0.0, Below 0.1" and delta.read_only
+    assert delta.floating_point_range[0].to_value == 0.1
+    width = node.describe_parameter("simulator.image_width_px").integer_range[0]
+    assert (width.from_value, width.to_value) == (16, 1920)
+    assert node.describe_parameter("simulator.seed").integer_range[0].to_value == 2**31 - 1
+    assert "auto, cpu, cuda" in node.describe_parameter("learning.device").additional_constraints
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"learning.batch_sze": 64}, "learning.batch_sze: there is no such setting"),
+        ({"learning.batch_size": 0}, "learning.batch_size: .* greater than or equal to 1"),
+        ({"learning.device": "tpu"}, "learning.device"),
+        ({"batch": 1}, "no such parameter: batch"),
+        ({"config": "no such file"}, "no such file"),
+        ({"config": 3}, "config: 3 is not a str"),
+    ],
+)
+def test_wrong_parameters_are_named(make_node, given, words):
+    with pytest.raises(ConfigError, match=words):
+        make_node(given)
+
+
+def test_sections_of_other_nodes_are_checked_but_not_declared(make_node):
+    node = make_node({"learning.batch_size": 64}, sections=("carla",))
+    assert node.config.learning.batch_size == 64
+    assert not node.has_parameter("learning.batch_size")
+    with pytest.raises(ConfigError, match="learning.tau"):
+        make_node({"learning.tau": 5.0}, sections=("carla",))
+
+
+def test_parameters_of_the_nodes_own(make_node):
+    node = make_node({"run": "first"}, own={"run": ("", "Folder."), "fast": (False, "Fast.")})
+    assert node.get_parameter("run").value == "first"
+    assert node.get_parameter("fast").value is False
+    assert node.describe_parameter("run").read_only
+
+
+class Choosy(ConfiguredNode):
+    """Refuses one map."""
+
+    def change_settings(self, new):
+        if new.simulator.map == "moon":
+            raise ConfigError("no roads there")
+
+
+def test_only_what_is_settable_changes_while_running(make_node):
+    node = make_node(node_class=Choosy, settable=("simulator.map",))
+    refused, taken, read_only = (
+        node.set_parameters([Parameter(name, value=value)])[0]
+        for name, value in (
+            ("simulator.map", "moon"),
+            ("simulator.map", "town"),
+            ("simulator.seed", 4),
+        )
+    )
+    assert not refused.successful and refused.reason == "no roads there"
+    assert taken.successful and node.config.simulator.map == "town"
+    assert not read_only.successful and node.config.simulator.seed == 0
+
+
+def test_a_settable_value_is_validated(make_node):
+    node = make_node(settable=("simulator.realtime_factor",))
+    result = node.set_parameters([Parameter("simulator.realtime_factor", value=-1.0)])[0]
+    assert not result.successful
+    assert node.config.simulator.realtime_factor == 1.0
