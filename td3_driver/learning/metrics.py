@@ -38,9 +38,11 @@ COLUMNS = (
 class MetricsWriter:
     """Appends rows to `metrics.csv` and the same figures to TensorBoard, by step."""
 
-    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, resume_step: int | None = None, resume_updates: int = 0
+    ) -> None:
         self.path = folder / "metrics.csv"
-        rows = self._rows_until(resume_step) if resume_step is not None else []
+        rows = self._rows_until(resume_updates) if resume_step is not None else []
         self._file = self.path.open("w", newline="")
         self._csv = csv.DictWriter(self._file, COLUMNS)
         self._csv.writeheader()
@@ -48,12 +50,13 @@ class MetricsWriter:
         self._file.flush()
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
 
-    def _rows_until(self, step: int) -> list[dict[str, str]]:
-        """Return the rows kept from before a checkpoint; later ones will be driven again."""
+    def _rows_until(self, updates: int) -> list[dict[str, str]]:
+        """Return the rows from before a checkpoint; later ones will be written again."""
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if int(row["updates"]) <= updates]
 
     def write(self, row: dict[str, float]) -> None:
         """Write one row; figures that are not known are left out."""

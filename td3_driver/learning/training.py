@@ -146,7 +146,9 @@ class Training:
             say(
                 f"resumed {latest} at step {self.step:,} with {len(self.replay):,} transitions"
             )
-        self._metrics = MetricsWriter(folder, resume_step=self.step if resume else None)
+        self._metrics = MetricsWriter(
+            folder, self.step if resume else None, self.learner.updates
+        )
         self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._completions: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._ended_by = ""
@@ -223,7 +225,8 @@ class Training:
                 if not (self.complete or self._stop):
                     observation, _ = self._env.reset()
                     self.replay.begin(observation)
-            if self.step % training.checkpoint_interval_steps == 0:
+            due = self.step % training.checkpoint_interval_steps == 0
+            if due and not (self.complete or self._stop):  # `run` saves at the end
                 self.save()
 
     def _explore(self, observation: dict[str, np.ndarray]) -> np.ndarray:
