@@ -108,7 +108,7 @@ ROLE_NAME = Option(
     "Role name of the car, if not the configuration's; topics: /carla/<role_name>/.",
 )
 MAP = Option(
-    "map", "The one map of the embedded simulator to use: a shipped name, or a path."
+    "map", "Map of the embedded simulator: a shipped name, or the path of an OpenDRIVE file."
 )
 SET = Option(
     "set", "A setting over the configuration's, as section.setting=value.", default=()

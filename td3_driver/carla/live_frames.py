@@ -47,7 +47,8 @@ class LiveFrames:
         self._handle = handle
         self._image: Any | None = None
         self._odometries: deque[Any] = deque(maxlen=ODOMETRIES_KEPT)
-        self._speed: float | None = None
+        self.speed: float | None = None
+        """Latest signed forward speed, m/s; None before the first."""
         self._route = np.zeros((0, 3))
         handlers: dict[Topic, Callable[[Any], None]] = {
             topics.IMAGE: self._on_image,
@@ -93,7 +94,7 @@ class LiveFrames:
         self._match()
 
     def _on_speed(self, message: Any) -> None:
-        self._speed = float(message.data)
+        self.speed = float(message.data)
         self._match()
 
     def _on_path(self, message: Any) -> None:
@@ -101,7 +102,7 @@ class LiveFrames:
 
     def _match(self) -> None:
         """Hand on the waiting image if what belongs to it is there."""
-        if self._image is None or self._speed is None:
+        if self._image is None or self.speed is None:
             return
         stamp_ns = ns_from_stamp(self._image.header.stamp)
         for odometry in reversed(self._odometries):
@@ -118,7 +119,7 @@ class LiveFrames:
                 stamp_ns=stamp_ns,
                 image=image,
                 pose=pose,
-                speed=self._speed,
+                speed=self.speed,
                 yaw_rate=yaw_rate,
                 route=self._route,
             )
