@@ -132,6 +132,22 @@ def test_routes_run_along_the_right_hand_lane(road_map: RoadMap) -> None:
             assert left.key[2] == -here.key[2]
 
 
+def test_the_lane_that_covers_a_point(road_map: RoadMap) -> None:
+    """Across the road: the lane up to its line, the shoulder, nothing."""
+    for pose in road_map.spawn_poses(7.0):
+        normal = math.sin(pose.yaw), -math.cos(pose.yaw)
+        for right, kind in (
+            (-1.7, "Driving"),
+            (0.0, "Driving"),
+            (1.7, "Driving"),
+            (1.8, "Shoulder"),
+            (2.7, "Shoulder"),
+            (2.9, None),
+        ):
+            here = road_map.lane_at(pose.x + right * normal[0], pose.y + right * normal[1])
+            assert (here.type if here else None) == kind
+
+
 def test_spawn_poses_are_lane_centres_in_a_fixed_order(road_map: RoadMap) -> None:
     poses = road_map.spawn_poses(25.0)
     assert poses == road_map.spawn_poses(25.0)
@@ -210,9 +226,7 @@ def test_markings_between_lanes() -> None:
 
 
 def _constant_spiral(text: str) -> str:
-    return re.sub(
-        r'<arc curvature="([^"]*)" />', r'<spiral curvStart="\1" curvEnd="\1" />', text
-    )
+    return re.sub(r'<arc curvature="([^"]*)" />', r'<spiral curvStart="\1" curvEnd="\1" />', text)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +244,7 @@ def _constant_spiral(text: str) -> str:
         (lambda text: text.replace('<successor id="-1" />', '<successor id="-9" />'), "lane -9"),
         (lambda text: text.replace('id="3" junction', 'id="2" junction'), "same id"),
         (lambda text: text.replace('id="3" junction', 'id="x" junction'), "no whole number"),
-        (lambda text: re.sub("<center>.*?</center>", "", text, flags=re.S), "centre lane"),
+        (lambda text: re.sub("<center>.*?</center>", "", text, flags=re.DOTALL), "centre lane"),
         (lambda text: re.sub('hdg="[^"]*"', 'hdg="inf"', text), "hdg='inf'"),
     ],
 )

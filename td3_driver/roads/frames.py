@@ -1,4 +1,4 @@
-"""Between CARLA's left-handed world (y right, degrees) and ROS's (y left, radians)."""
+"""From CARLA's left-handed world (y right, degrees) to ROS's (y left, radians)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ def ros_pose(transform: carla.Transform) -> Pose:
     location = transform.location
     yaw = -math.radians(transform.rotation.yaw)
     return Pose(location.x, -location.y, wrapped(yaw), location.z)
-
-
-def carla_location(x: float, y: float, z: float = 0.0) -> carla.Location:
-    """Return a point of the ROS map frame (metres) as a CARLA location."""
-    return carla.Location(float(x), -float(y), float(z))
 
 
 def wrapped(angle: float) -> float:

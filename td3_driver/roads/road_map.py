@@ -10,12 +10,10 @@ ahead is no spawn place. The shipped maps have no such lanes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import carla
 import networkx as nx
@@ -23,9 +21,16 @@ import numpy as np
 
 from td3_driver.driving.world import Pose
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.frames import carla_location, ros_pose
+from td3_driver.roads.frames import ros_pose
+from td3_driver.roads.lane_finder import LaneFinder, LanePoint, LaneStrip
 from td3_driver.roads.lane_graph import Lane, LaneGraph, LanePlace
-from td3_driver.roads.opendrive import LaneKey, Section, has_constant_spiral, read_sections
+from td3_driver.roads.opendrive import (
+    NO_JUNCTION,
+    LaneKey,
+    Section,
+    has_constant_spiral,
+    read_sections,
+)
 
 MAPS_FOLDER = Path(__file__).resolve().parent / "maps"
 
@@ -38,18 +43,6 @@ _SHORTEST_SECTION_M = 0.02
 _SPAWN_ROOM_M = 20.0
 # No route of the wanted length after so many starts means that the map has none.
 _START_TRIES = 200
-
-
-class LanePoint(NamedTuple):
-    """A lane of any type at one point of the map."""
-
-    key: LaneKey
-    s: float
-    """Distance along the road's reference line, metres."""
-    type: str
-    """carla.LaneType as text: Driving, Shoulder, Sidewalk, ..."""
-    width: float
-    in_junction: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,18 +148,7 @@ class RoadMap:
 
     def lane_at(self, x: float, y: float) -> LanePoint | None:
         """Return the lane (of any type) that covers a point; None off the road."""
-        location = carla_location(x, y)
-        # Among lanes of any type carla.Map takes the one with the nearest centre, which beside a
-        # narrow shoulder is not the one that covers the point: driving lanes are asked first.
-        waypoint = self._map.get_waypoint(
-            location, False, carla.LaneType.Driving
-        ) or self._map.get_waypoint(location, False, carla.LaneType.Any)
-        if waypoint is None:
-            return None
-        key = (waypoint.road_id, waypoint.section_id, waypoint.lane_id)
-        return LanePoint(
-            key, waypoint.s, str(waypoint.lane_type), waypoint.lane_width, waypoint.is_junction
-        )
+        return self._finder.find(x, y)
 
     def markings_between(self, key: LaneKey, other: LaneKey, s: float) -> tuple[int, ...]:
         """Return the marking types crossed from lane `key` to `other` of the same section.
@@ -192,27 +174,24 @@ class RoadMap:
     @cached_property
     def surfaces(self) -> list[Surface]:
         """Every lane of every type, in the document's order."""
-        found = []
-        for section, lane in self._all_lanes():
-            centre, half = self._border_frame(section, lane)
-            kind = _lane_type(section.lanes[lane])
-            found.append(Surface(kind, centre + half, centre - half))
-        return found
+        return [
+            Surface(strip.type, strip.centre + strip.to_left, strip.centre - strip.to_left)
+            for _, _, strip in self._strips
+        ]
 
     @cached_property
     def marked_lines(self) -> list[MarkedLine]:
         """Every painted line, split where its type, colour or width changes."""
         found = []
-        for section, lane in self._all_lanes():
+        for section, lane, strip in self._strips:
             waypoints = self._waypoints(section, lane)
-            centre, half = self._border_frame(section, lane)
             outer = [waypoint.right_lane_marking for waypoint in waypoints]
-            found += _runs(centre - half, outer)
+            found += _runs(strip.centre - strip.to_left, outer)
             # The centre line belongs to both sides: it is drawn once, from the right side, or
             # from the left one on a road that has no right side.
             if lane == -1 or (lane == 1 and -1 not in section.lanes):
                 inner = [waypoint.left_lane_marking for waypoint in waypoints]
-                found += _runs(centre + half, inner)
+                found += _runs(strip.centre + strip.to_left, inner)
         return found
 
     @property
@@ -308,19 +287,32 @@ class RoadMap:
             )
         return found
 
-    def _border_frame(self, section: Section, lane: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a lane's centre, and the vectors from there to its left border, (n, 2) each."""
+    @cached_property
+    def _strips(self) -> list[tuple[Section, int, LaneStrip]]:
+        """Every lane of every type, with its section and its number there."""
+        return [
+            (section, lane, self._strip(section, lane))
+            for section in self._sections
+            for lane in section.lanes
+        ]
+
+    @cached_property
+    def _finder(self) -> LaneFinder:
+        return LaneFinder([strip for _, _, strip in self._strips])
+
+    def _strip(self, section: Section, lane: int) -> LaneStrip:
         waypoints = self._waypoints(section, lane)
         poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
-        centre = np.array([(pose.x, pose.y) for pose in poses])
         yaw = np.array([pose.yaw for pose in poses])
         half = 0.5 * np.array([waypoint.lane_width for waypoint in waypoints])
-        return centre, half[:, None] * np.stack([-np.sin(yaw), np.cos(yaw)], axis=1)
-
-    def _all_lanes(self) -> Iterator[tuple[Section, int]]:
-        for section in self._sections:
-            for lane in section.lanes:
-                yield section, lane
+        return LaneStrip(
+            (section.road, section.index, lane),
+            _lane_type(section.lanes[lane]),
+            section.junction != NO_JUNCTION,
+            np.array([waypoint.s for waypoint in waypoints]),
+            np.array([(pose.x, pose.y) for pose in poses]),
+            half[:, None] * np.stack([-np.sin(yaw), np.cos(yaw)], axis=1),
+        )
 
     def _border(self, road: int, lane: int, s: float, outer: bool) -> int:
         waypoint = self._map.get_waypoint_xodr(road, lane, s)

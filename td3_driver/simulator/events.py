@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from td3_driver.roads.lane_finder import LanePoint
 from td3_driver.roads.opendrive import LaneKey
-from td3_driver.roads.road_map import LanePoint, RoadMap
+from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.shapes import Rectangle
 
 _BEYOND_ROAD = 0
@@ -13,19 +14,21 @@ _BEYOND_ROAD = 0
 class LaneWatch:
     """Follows the car's four corners over the lanes.
 
-    A corner that comes into a lane where no other corner was crosses the marking between; the
-    corners that follow cross it again without another event. As with CARLA's sensor nothing is
-    told inside junctions.
+    The first corner that crosses a marking makes the event. The corners that follow cross it
+    again without another one: a type of marking is told once until the whole car is within one
+    lane again. As with CARLA's sensor nothing is told inside junctions.
     """
 
     def __init__(self, road_map: RoadMap) -> None:
         """Watch a car on `road_map`; nothing is known of it yet."""
         self._map = road_map
         self._corners: list[LanePoint | None] | None = None
+        self._told: set[int] = set()
 
     def reset(self) -> None:
         """Forget where the car was, as after a teleport."""
         self._corners = None
+        self._told.clear()
 
     def update(self, outline: Rectangle) -> tuple[int, ...]:
         """Return the types of the markings crossed since the last update, in rising order."""
@@ -33,20 +36,25 @@ class LaneWatch:
         self._corners = now
         if before is None:
             return ()
-        occupied = {point.key if point else None for point in before}
         crossed: set[int] = set()
         for old, new in zip(before, now, strict=True):
-            if (new.key if new else None) not in occupied:
-                crossed.update(self._between(old, new))
+            crossed.update(self._between(old, new))
+        crossed -= self._told
+        self._told |= crossed
+        if self._within_one_lane(now):
+            self._told.clear()
         return tuple(sorted(crossed))
 
     def _between(self, old: LanePoint | None, new: LanePoint | None) -> tuple[int, ...]:
+        """Return the markings between a corner's place in one update and in the next."""
         point = new or old
         if point is None or any(p is not None and p.in_junction for p in (old, new)):
             return ()
         if old is None or new is None:
             road, section, _ = point.key
             return self._map.markings_between(point.key, (road, section, _BEYOND_ROAD), point.s)
+        if old.key == new.key:
+            return ()
         origin = self._same_section(old.key, new.key)
         return () if origin is None else self._map.markings_between(origin, new.key, new.s)
 
@@ -56,3 +64,9 @@ class LaneWatch:
             if key[:2] == new[:2]:
                 return key
         return None
+
+    def _within_one_lane(self, corners: list[LanePoint | None]) -> bool:
+        """Return whether all corners are in one lane and its continuation, or off the road."""
+        keys = {corner.key if corner else None for corner in corners}
+        first = keys.pop()
+        return not keys or (first is not None and keys <= self._map.graph.neighbours(first))

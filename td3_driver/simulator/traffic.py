@@ -213,7 +213,7 @@ class Traffic:
         lanes = list(self._ahead(vehicle))
         gap, leader_speed = self._leader(vehicle, lanes, users)
         nose = _LENGTH_M / 2.0
-        for index, (key, begins) in enumerate(lanes):
+        for key, begins in lanes:
             junction = self._graph.lanes[key].junction
             if junction == NO_JUNCTION or begins <= 0.0 or junction in vehicle.claims:
                 continue
