@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
 
 from td3_driver.carla import runtime, topics
@@ -85,6 +86,8 @@ class SimulatorNode(ConfiguredNode):
                 if self._idle_s() <= 0.0:
                     self._iterate()
                 runtime.check_signals()
+        except ExternalShutdownException:
+            pass
         finally:
             executor.remove_node(self)
             executor.shutdown()
