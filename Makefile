@@ -1,0 +1,44 @@
+# make train    set up what is missing, learn to drive, then drive on roads never seen
+# make test     set up what is missing, then every check there is
+#
+# In a colcon workspace with a sourced ROS 2 distribution:
+#   colcon build --base-paths . interfaces/*
+# (leave out what the distribution provides of interfaces/).
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Interfaces built beside a ROS distribution are found by this alone; the ROS wheels add it too.
+RUN := LD_LIBRARY_PATH="$(CURDIR)/.venv/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)
+
+# Set by the ROS wheels of another environment, it would keep this one's from starting.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help train test setup setup-development lint format clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@echo "make setup    only set up;  make lint, make format, make clean"
+
+setup:
+	@$(PYTHON) tools/setup_environment.py
+
+setup-development:
+	@$(PYTHON) tools/setup_environment.py --development
+
+train: setup
+	$(RUN)/td3-driver train --config first_drive --evaluate $(ARGS)
+
+lint: setup-development
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(RUN)/mypy
+
+format: setup-development
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: lint
+	$(RUN)/python -m pytest $(ARGS)
+
+clean:
+	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis

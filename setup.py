@@ -1,0 +1,49 @@
+"""ament_python and pip package of td3_driver."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "td3_driver"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={f"{PACKAGE}.roads": ["maps/*.xodr"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
+        (f"share/{PACKAGE}/config", glob("config/*")),
+    ],
+    # What rosdep cannot install (see package.xml); the versions that are tested together are in
+    # constraints.txt.
+    install_requires=[
+        "carla==0.9.16",
+        "gymnasium>=1.0",
+        "matplotlib",
+        "networkx",
+        "numpy>=1.26",
+        "pydantic>=2",
+        "pyyaml",
+        "safetensors",
+        "tensorboard",
+        "torch>=2.5",
+        "tqdm",
+    ],
+    python_requires=">=3.10,<3.13",
+    zip_safe=False,
+    license="Apache-2.0",
+    description="TD3 that learns to drive from camera images, through the CARLA ROS bridge.",
+    maintainer="td3_driver authors",
+    maintainer_email="maintainers@td3-driver.example",
+    entry_points={
+        "console_scripts": [
+            "td3-driver = td3_driver.cli:main",
+            "simulator = td3_driver.nodes.simulator:main",
+            "trainer = td3_driver.nodes.trainer:main",
+            "driver = td3_driver.nodes.driver:main",
+        ],
+    },
+)

@@ -1,0 +1,43 @@
+"""What every test shares: a ROS domain of its own."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Up to domain 100, DDS uses ports below Linux's ephemeral range.
+DOMAINS = 100
+
+_tests = itertools.count()
+
+
+@contextlib.contextmanager
+def free_domain() -> Iterator[int]:
+    """Hold a ROS domain that no other test on this machine uses, in 1..100."""
+    start = os.getpid() * 31 + next(_tests)
+    for offset in range(DOMAINS):
+        domain = 1 + (start + offset) % DOMAINS
+        path = Path(tempfile.gettempdir()) / f"td3_driver-{os.getuid()}-domain-{domain}.lock"
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield domain
+            return
+    raise RuntimeError(f"all {DOMAINS} ROS domains are in use by other tests")
+
+
+@pytest.fixture(autouse=True)
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Give the test, and processes it starts, a ROS domain of their own on this machine only."""
+    with free_domain() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        monkeypatch.delenv("ROS_LOCALHOST_ONLY", raising=False)
+        yield domain

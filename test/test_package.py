@@ -1,0 +1,130 @@
+"""The ROS package's own description agrees with what is in it."""
+
+import ast
+import configparser
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MANIFESTS = [ROOT / "package.xml", *sorted(ROOT.glob("interfaces/*/package.xml"))]
+
+# Python packages that are neither ROS packages nor Python's own, by the name they are imported by:
+# where each comes from in a ROS workspace.
+ROSDEP_KEYS = {
+    "cv2": "python3-opencv",
+    "matplotlib": "python3-matplotlib",
+    "networkx": "python3-networkx",
+    "numpy": "python3-numpy",
+    "tqdm": "python3-tqdm",
+    "yaml": "python3-yaml",
+}
+FROM_PIP = {"carla", "gymnasium", "pydantic", "safetensors", "tensorboard", "torch"}
+OWN = {"td3_driver"}
+
+
+def imported_packages() -> dict[str, set[str]]:
+    """List the top-level packages that the code imports, each with the files that do."""
+    found: dict[str, set[str]] = {}
+    for file in [*ROOT.glob("td3_driver/**/*.py"), *ROOT.glob("launch/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            else:
+                continue
+            for name in names:
+                found.setdefault(name.split(".")[0], set()).add(str(file.relative_to(ROOT)))
+    return found
+
+
+def dependencies(tag: str) -> set[str]:
+    return {element.text or "" for element in ElementTree.parse(MANIFESTS[0]).getroot().iter(tag)}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)
+def test_manifest_is_complete(manifest):
+    root = ElementTree.parse(manifest).getroot()
+    assert root.tag == "package"
+    assert root.get("format") == "3"
+    for tag in ("name", "version", "description", "license"):
+        assert (root.findtext(tag) or "").strip(), tag
+    assert "@" in root.find("maintainer").get("email")
+    assert root.findtext("export/build_type") in ("ament_python", "ament_cmake")
+
+
+def test_every_ros_package_imported_is_an_exec_depend():
+    declared = dependencies("exec_depend")
+    missing = {
+        name: sorted(files)
+        for name, files in imported_packages().items()
+        if name not in sys.stdlib_module_names | OWN | FROM_PIP
+        and ROSDEP_KEYS.get(name, name) not in declared
+    }
+    assert not missing, f"package.xml lacks an exec_depend for {missing}"
+
+
+def test_every_python_package_imported_is_a_requirement():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {line.split(">")[0].split("=")[0].strip() for line in lines}
+    names = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+    imported = imported_packages().keys() & (ROSDEP_KEYS.keys() | FROM_PIP)
+    missing = {names.get(name, name) for name in imported} - required
+    assert not missing, f"requirements.txt lacks {missing}"
+
+
+def test_every_requirement_is_pinned():
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    for file in ROOT.glob("requirements*.txt"):
+        for line in file.read_text().splitlines():
+            name = line.split(">")[0].split("<")[0].strip()
+            assert not name or name.startswith("#") or name in pinned, f"{file.name}: {name}"
+
+
+def test_executables_go_where_ros2_run_looks():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["develop"]["script_dir"] == "$base/lib/td3_driver"
+    assert config["install"]["install_scripts"] == "$base/lib/td3_driver"
+
+
+def test_the_package_is_marked_for_the_ament_index():
+    assert (ROOT / "resource" / "td3_driver").is_file()
+
+
+def test_every_command_can_be_loaded():
+    commands = [
+        entry
+        for entry in entry_points(group="console_scripts")
+        if entry.value.startswith("td3_driver.")
+    ]
+    assert {entry.name for entry in commands} == {"td3-driver", "simulator", "trainer", "driver"}
+    for entry in commands:
+        assert callable(entry.load())
+
+
+def test_a_test_has_a_domain_of_its_own(ros_domain):
+    assert os.environ["ROS_DOMAIN_ID"] == str(ros_domain)
+    assert 1 <= ros_domain <= 100
+
+
+def test_a_domain_in_use_is_not_given_out_again():
+    probe = "from conftest import free_domain\nwith free_domain() as d: print(d)"
+    from conftest import free_domain
+
+    with free_domain() as mine, free_domain() as other:
+        assert mine != other
+        done = subprocess.run(
+            [sys.executable, "-c", probe],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert int(done.stdout) not in (mine, other)

@@ -1,0 +1,268 @@
+"""Set-up: what it asks of a machine, what it does again and what it does not."""
+
+import os
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tools import setup_environment
+from tools.setup_environment import (
+    Distribution,
+    Environment,
+    SetupError,
+    Step,
+    check_machine,
+    clean_environ,
+    constraints_beside,
+    fingerprint,
+    interfaces_to_build,
+    interpreter_version,
+    run_steps,
+    sourced_distribution,
+)
+
+
+class Recorder:
+    """Fake steps that say when they run, and fail on demand."""
+
+    def __init__(self, stamps: Path) -> None:
+        self.stamps = stamps
+        self.ran: list[str] = []
+        self.lines: list[str] = []
+        self.failing = ""
+
+    def run(self, inputs: dict[str, str]) -> int:
+        self.ran.clear()
+        steps = [Step(name, value, lambda n=name: self.do(n)) for name, value in inputs.items()]
+        return run_steps(steps, self.stamps, self.lines.append)
+
+    def do(self, name: str) -> None:
+        if name == self.failing:
+            raise KeyboardInterrupt
+        self.ran.append(name)
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    return Recorder(tmp_path / "stamps")
+
+
+INPUTS = {"first": "a", "second": "b", "third step": "c"}
+
+
+def test_every_step_runs_once_and_says_so(recorder):
+    assert recorder.run(INPUTS) == 3
+    assert recorder.ran == list(INPUTS)
+    assert recorder.lines[0] == "[1/3] first ..."
+    assert recorder.lines[1].endswith("0 s, 0 s in all")
+
+
+def test_nothing_is_done_again(recorder):
+    recorder.run(INPUTS)
+    recorder.lines.clear()
+    assert recorder.run(INPUTS) == 0
+    assert recorder.ran == recorder.lines == []
+
+
+def test_a_changed_input_redoes_its_step_and_all_that_follow(recorder):
+    recorder.run(INPUTS)
+    recorder.run({**INPUTS, "second": "changed"})
+    assert recorder.ran == ["second", "third step"]
+
+
+def test_an_interrupted_step_is_taken_up_again(recorder):
+    recorder.failing = "second"
+    with pytest.raises(KeyboardInterrupt):
+        recorder.run(INPUTS)
+    recorder.failing = ""
+    recorder.run(INPUTS)
+    assert recorder.ran == ["second", "third step"]
+
+
+def test_a_step_interrupted_while_redone_is_not_taken_for_finished(recorder):
+    recorder.run(INPUTS)
+    recorder.failing = "second"
+    with pytest.raises(KeyboardInterrupt):
+        recorder.run({**INPUTS, "second": "changed"})
+    recorder.failing = ""
+    recorder.run(INPUTS)
+    assert recorder.ran == ["second", "third step"]
+
+
+def test_a_further_step_leaves_those_before_it_alone(recorder):
+    recorder.run(INPUTS)
+    recorder.run({**INPUTS, "test tools": "d"})
+    assert recorder.ran == ["test tools"]
+
+
+def test_a_fingerprint_tells_contents_and_names_apart(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("x")
+    two.write_text("x")
+    assert fingerprint(files=[one]) != fingerprint(files=[two])
+    before = fingerprint(files=[one])
+    one.write_text("y")
+    assert fingerprint(files=[one]) != before
+
+
+# ------------------------------------------------------------------ what a machine may lack
+
+
+def run_script(
+    environ: dict[str, str], *, before: str = "pass"
+) -> subprocess.CompletedProcess[str]:
+    """Run main() in a process of its own, after lines that change what it finds."""
+    root = Path(setup_environment.__file__).parent.parent
+    lines = f"import sys; from tools import setup_environment as s; {before}; sys.exit(s.main([]))"
+    return subprocess.run(
+        [sys.executable, "-c", lines],
+        cwd=root,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+
+
+def only_error_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 13, 0)])
+def test_an_unsupported_python_gets_one_line(version, tmp_path):
+    done = run_script({"PATH": str(tmp_path)}, before=f"sys.version_info = {version}")
+    line = only_error_line(done)
+    assert "Python {}.{} is not supported".format(*version) in line
+    assert "apt install python3.12" in line
+
+
+def fake_interpreter(path: Path, answer: str) -> None:
+    path.write_text(f"#!/bin/sh\n{answer}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_another_python_on_the_path_takes_over(tmp_path):
+    fake_interpreter(
+        tmp_path / "python3.11", 'if [ "$1" = -c ]; then echo 3 11; else echo took over; fi'
+    )
+    done = run_script({"PATH": str(tmp_path)}, before="sys.version_info = (3, 13, 0)")
+    assert (done.returncode, done.stdout) == (0, "took over\n")
+
+
+def test_a_launcher_without_its_python_is_passed_over(tmp_path):
+    fake_interpreter(tmp_path / "python3.12", "echo not installed >&2; exit 127")
+    assert interpreter_version(str(tmp_path / "python3.12")) is None
+
+
+def test_a_missing_compiler_gets_one_line(tmp_path):
+    line = only_error_line(run_script({"PATH": str(tmp_path), "CC": "", "CXX": ""}))
+    assert "apt install g++" in line
+
+
+def test_missing_headers_get_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(SetupError, match=r"apt install python3\.\d+-dev"):
+        check_machine()
+
+
+def test_a_missing_venv_module_gets_one_line(monkeypatch):
+    monkeypatch.setattr(setup_environment.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match=r"apt install python3\.\d+-venv"):
+        check_machine()
+
+
+def test_another_kind_of_machine_gets_one_line(monkeypatch):
+    monkeypatch.setattr(setup_environment.platform, "machine", lambda: "aarch64")
+    with pytest.raises(SetupError, match="Linux on x86_64 only"):
+        check_machine()
+
+
+def test_a_failing_command_shows_the_end_of_its_log(tmp_path):
+    environment = Environment(tmp_path, None)
+    environment.work.mkdir()
+    command = [sys.executable, "-c", "print('why it failed'); raise SystemExit(3)"]
+    with pytest.raises(SetupError, match="why it failed"):
+        environment.run(command)
+
+
+# ------------------------------------------------------------------ beside a ROS distribution
+
+
+def prefix_with(folder: Path, *packages: str) -> Path:
+    for package in packages:
+        share = folder / "share" / package
+        share.mkdir(parents=True)
+        (share / "package.xml").write_text("<package/>")
+    return folder
+
+
+def sourced(*prefixes: Path) -> dict[str, str]:
+    return {"ROS_DISTRO": "kilted", "AMENT_PREFIX_PATH": os.pathsep.join(map(str, prefixes))}
+
+
+def test_the_distributions_interfaces_are_preferred(tmp_path):
+    overlay = prefix_with(tmp_path / "overlay", "carla_msgs")
+    base = prefix_with(tmp_path / "base", "ackermann_msgs")
+    distribution = sourced_distribution(sourced(overlay, base), lambda: True)
+    assert interfaces_to_build(distribution) == []
+
+
+def test_only_the_missing_interface_is_built(tmp_path):
+    base = prefix_with(tmp_path / "base", "ackermann_msgs")
+    distribution = sourced_distribution(sourced(base), lambda: True)
+    assert interfaces_to_build(distribution) == ["carla_msgs"]
+    root = Path(setup_environment.__file__).parent.parent
+    names = [step.name for step in Environment(root, distribution).steps(development=False)]
+    assert "carla_msgs" in names
+    assert "ackermann_msgs" not in names
+
+
+@pytest.mark.parametrize("gone", ["ROS_DISTRO", "AMENT_PREFIX_PATH"])
+def test_without_a_sourced_distribution_everything_is_built(gone, tmp_path):
+    environ = sourced(prefix_with(tmp_path, "carla_msgs"))
+    del environ[gone]
+    assert sourced_distribution(environ, lambda: True) is None
+    assert interfaces_to_build(None) == ["ackermann_msgs", "carla_msgs"]
+
+
+def test_a_distribution_for_another_python_is_left_alone(tmp_path):
+    assert sourced_distribution(sourced(tmp_path), lambda: False) is None
+
+
+def test_the_environment_is_made_again_when_a_distribution_appears(tmp_path):
+    root = Path(setup_environment.__file__).parent.parent
+    without = Environment(root, None).steps(development=False)[0]
+    beside = Environment(root, Distribution("kilted", (tmp_path,))).steps(development=False)[0]
+    assert without.inputs != beside.inputs
+
+
+def test_a_distributions_python_packages_win_over_the_pins():
+    pins = ["numpy==2.2.6", "torch==2.13.0", "types-pyyaml==6.0"]
+    installed = {"numpy": "1.26.4", "types-pyyaml": "5.0"}
+    assert constraints_beside(pins, installed) == ["torch==2.13.0", "numpy==1.26.4"]
+
+
+def test_anothers_library_path_is_not_inherited():
+    environ = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "LD_LIBRARY_PATH": "/x", "HOME": "/h"}
+    assert clean_environ(environ) == {"HOME": "/h"}
+    assert clean_environ({"LD_LIBRARY_PATH": "/x"}) == {"LD_LIBRARY_PATH": "/x"}
+
+
+def test_what_pip_left_half_installed_is_forgotten(tmp_path):
+    environment = Environment(tmp_path, None)
+    whole = environment.site_packages() / "whole-1.dist-info"
+    half = environment.site_packages() / "half-1.dist-info"
+    for folder in (whole, half):
+        folder.mkdir(parents=True)
+        (folder / "METADATA").touch()
+    (whole / "INSTALLER").touch()
+    environment.forget_half_installed()
+    assert whole.is_dir()
+    assert not half.exists()

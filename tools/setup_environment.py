@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+"""Makes the virtual environment .venv, with ROS 2 in it, from nothing but Python and a compiler.
+
+Runs on the standard library alone. Every step leaves a stamp of its inputs when it has finished:
+a second run does nothing, an interrupted one goes on where it stopped, and a step whose inputs
+have changed is done again, with all that follow it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable, Iterator, Mapping, Sequence
+
+# Raise it when what a step does changes: environments made before are then made again.
+VERSION = 1
+SUPPORTED = ((3, 12), (3, 11), (3, 10))
+INTERFACES = ("ackermann_msgs", "carla_msgs")
+ROOT = Path(__file__).resolve().parent.parent
+LOG_TAIL_LINES = 25
+
+
+class SetupError(Exception):
+    """Set-up cannot go on; the message says in plain words what to do."""
+
+
+# ------------------------------------------------------------------ what the machine must have
+
+
+def is_supported(version: tuple[int, ...]) -> bool:
+    """Say whether every dependency has wheels for this version of CPython."""
+    return tuple(version[:2]) in SUPPORTED
+
+
+def interpreter_version(executable: str) -> tuple[int, int] | None:
+    """Ask an interpreter for its version; None if it does not run."""
+    # A launcher on PATH (pyenv's, say) may exist for a version that is not installed.
+    ask = "import sys; print(sys.version_info[0], sys.version_info[1])"
+    try:
+        answer = subprocess.run(
+            [executable, "-c", ask], capture_output=True, text=True, timeout=20, check=True
+        )
+        major, minor = answer.stdout.split()
+        return int(major), int(minor)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def find_supported_interpreter() -> str | None:
+    """Find python3.12, python3.11 or python3.10 on PATH."""
+    for version in SUPPORTED:
+        executable = shutil.which("python{}.{}".format(*version))
+        if executable and interpreter_version(executable) == version:
+            return executable
+    return None
+
+
+def unsupported_message(version: tuple[int, ...]) -> str:
+    """Say which Python to install instead of an unsupported one."""
+    return (
+        "Python {}.{} is not supported, CARLA and ROS 2 have wheels for CPython 3.10 to 3.12: "
+        "install one of them (Debian/Ubuntu: apt install python3.12 python3.12-venv "
+        "python3.12-dev) or name it with PYTHON=/path/to/python3.12".format(*version[:2])
+    )
+
+
+def missing_compiler(which: Callable[[str], str | None] = shutil.which) -> bool:
+    """Say whether no C or no C++ compiler is to be found."""
+    c = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    cxx = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+    return not all(any(name and which(name) for name in names) for names in (c, cxx))
+
+
+def check_machine() -> None:
+    """Raise a SetupError for the first thing that this machine lacks."""
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != ("Linux", "x86_64"):
+        raise SetupError(
+            f"{system} on {machine} is not supported: CARLA has wheels for Linux on x86_64 only"
+        )
+    if platform.python_implementation() != "CPython":
+        raise SetupError("this is not CPython: name a CPython with PYTHON=/path/to/python3.12")
+    package = "python{}.{}".format(*sys.version_info[:2])
+    if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
+        raise SetupError(
+            f"Python's venv module is missing: install it (Debian/Ubuntu: apt install "
+            f"{package}-venv)"
+        )
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        raise SetupError(
+            f"Python.h, Python's C headers, is missing: install them (Debian/Ubuntu: apt install "
+            f"{package}-dev)"
+        )
+    if missing_compiler():
+        raise SetupError(
+            "no C and C++ compiler was found: install them (Debian/Ubuntu: apt install g++)"
+        )
+
+
+# ------------------------------------------------------------------ a ROS distribution, if any
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A sourced ROS 2 distribution that this interpreter can use."""
+
+    name: str
+    prefixes: tuple[Path, ...]
+
+    def provides(self, package: str) -> bool:
+        """Say whether a package is installed under one of the prefixes."""
+        return any(
+            (prefix / "share" / package / "package.xml").is_file() for prefix in self.prefixes
+        )
+
+
+def sourced_distribution(
+    environ: Mapping[str, str], imports_rclpy: Callable[[], bool]
+) -> Distribution | None:
+    """Return the distribution that is sourced, None where there is none that works."""
+    name, path = environ.get("ROS_DISTRO"), environ.get("AMENT_PREFIX_PATH")
+    if not name or not path or not imports_rclpy():
+        return None
+    return Distribution(name, tuple(Path(part) for part in path.split(os.pathsep) if part))
+
+
+def imports_rclpy() -> bool:
+    """Say whether this interpreter, as it was started, has a working rclpy."""
+    done = subprocess.run([sys.executable, "-c", "import rclpy"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def interfaces_to_build(distribution: Distribution | None) -> list[str]:
+    """List the interface packages that nothing on this machine provides."""
+    return [name for name in INTERFACES if not (distribution and distribution.provides(name))]
+
+
+def constraints_beside(pins: Sequence[str], installed: Mapping[str, str]) -> list[str]:
+    """Give way to what a distribution's Python has: its numpy is the one its rclpy was built for.
+
+    :param pins: lines of constraints.txt
+    :param installed: versions of the distribution's Python packages, by normalised name
+    """
+    kept = [pin for pin in pins if normalised(pin.split("==")[0]) not in installed]
+    return [*kept, f"numpy=={installed['numpy']}"] if "numpy" in installed else kept
+
+
+def normalised(name: str) -> str:
+    """Normalise a Python package's name as the package index does."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# ------------------------------------------------------------------ steps and their stamps
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of set-up, done again whenever its inputs change."""
+
+    name: str
+    inputs: str
+    run: Callable[[], None]
+
+
+def fingerprint(*parts: object, files: Sequence[Path] = ()) -> str:
+    """Hash values and the names and contents of files."""
+    digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode())
+    for file in files:
+        digest.update(f"\0{file.name}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def stamped_inputs(steps: Sequence[Step]) -> list[str]:
+    """Chain the steps' inputs, so that a change in one reaches all that follow."""
+    chained, so_far = [], ""
+    for step in steps:
+        so_far = fingerprint(so_far, step.name, step.inputs)
+        chained.append(so_far)
+    return chained
+
+
+def run_steps(steps: Sequence[Step], stamps: Path, say: Callable[[str], None] = print) -> int:
+    """Run the steps that are not stamped with their present inputs; return how many."""
+    wanted = stamped_inputs(steps)
+    files = [stamps / step.name.replace(" ", "-") for step in steps]
+    fresh = [is_stamped(file, inputs) for file, inputs in zip(files, wanted, strict=True)]
+    first = fresh.index(False) if False in fresh else len(steps)
+    # The later ones stand on what is about to change, even where it will end as it was.
+    for file in files[first:]:
+        file.unlink(missing_ok=True)
+    due = len(steps) - first
+    began = time.monotonic()
+    for number in range(first, len(steps)):
+        say(f"[{number - first + 1}/{due}] {steps[number].name} ...")
+        step_began = time.monotonic()
+        steps[number].run()
+        stamp(files[number], wanted[number])
+        now = time.monotonic()
+        say(f"      {now - step_began:.0f} s, {now - began:.0f} s in all")
+    return due
+
+
+def is_stamped(file: Path, inputs: str) -> bool:
+    """Say whether a step has finished with these inputs."""
+    return file.is_file() and file.read_text() == inputs
+
+
+def stamp(file: Path, inputs: str) -> None:
+    """Mark a step as finished, atomically."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(inputs)
+    os.replace(partial, file)
+
+
+# ------------------------------------------------------------------ this project's steps
+
+
+class Environment:
+    """The virtual environment of one checkout, and the steps that make it."""
+
+    def __init__(self, root: Path, distribution: Distribution | None) -> None:
+        """Name the places; make nothing yet."""
+        self.root = root
+        self.distribution = distribution
+        self.venv = root / ".venv"
+        self.work = root / ".build"
+        self.python = self.venv / "bin" / "python"
+
+    def steps(self, *, development: bool) -> list[Step]:
+        """List the steps, in order.
+
+        :param development: with the tools that tests and linters need
+        """
+        root, pins = self.root, self.root / "constraints.txt"
+        build = root / "requirements-build.txt"
+        ros = [] if self.distribution else [root / "requirements-ros.txt"]
+        steps = [
+            Step(
+                "virtual environment",
+                fingerprint(VERSION, sys.version, sys.base_prefix, self.venv, self.distribution),
+                self.make_venv,
+            ),
+            Step(
+                "ROS 2 and build tools",
+                fingerprint(files=[pins, build, *ros]),
+                partial(self.install_build_tools, [build, *ros]),
+            ),
+        ]
+        for name in interfaces_to_build(self.distribution):
+            folder = root / "interfaces" / name
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            steps.append(Step(name, fingerprint(files=files), partial(self.build_interface, name)))
+        steps.append(
+            Step(
+                "Python packages",
+                fingerprint(files=[root / "requirements.txt"]),
+                partial(self.pip_install, [root / "requirements.txt"]),
+            )
+        )
+        own = [root / "setup.py", root / "setup.cfg", root / "pyproject.toml"]
+        steps.append(Step("td3_driver", fingerprint(files=own), self.install_package))
+        if development:
+            tools = root / "requirements-dev.txt"
+            steps.append(
+                Step("test tools", fingerprint(files=[tools]), partial(self.pip_install, [tools]))
+            )
+        return steps
+
+    def make_venv(self) -> None:
+        """Make an empty virtual environment in place of any other."""
+        # Run from inside .venv, sys.executable is what is about to be cleared.
+        base = getattr(sys, "_base_executable", sys.executable)
+        command: list[str | Path] = [base, "-m", "venv", "--clear", self.venv]
+        if self.distribution:
+            command.append("--system-site-packages")
+        self.run(command)
+
+    def install_build_tools(self, requirements: Sequence[Path]) -> None:
+        """Install ROS 2, unless a distribution is there, and what builds interfaces for it."""
+        self.pip_install(requirements)
+        if not self.distribution:
+            self.point_wheels_here()
+
+    def pip_install(self, requirements: Sequence[Path]) -> None:
+        """Install the packages that requirement files name, at their pinned versions."""
+        self.forget_half_installed()
+        pins = self.root / "constraints.txt"
+        if self.distribution:
+            pins = self.write_constraints_beside_distribution(pins)
+        # Byte-compiling everything costs more time than the first import of what is used.
+        command: list[str | Path] = [self.python, "-m", "pip", "install", "--no-compile"]
+        command += ["--prefer-binary", "--progress-bar=off", "-c", pins]
+        for file in requirements:
+            command += ["-r", file]
+        self.run(command)
+
+    def forget_half_installed(self) -> None:
+        """Let pip install again what an interruption left half there."""
+        # pip writes INSTALLER after a package's files.
+        for record in self.site_packages().glob("*.dist-info"):
+            if not (record / "INSTALLER").is_file():
+                shutil.rmtree(record)
+
+    def write_constraints_beside_distribution(self, pins: Path) -> Path:
+        """Write the pins that hold beside a distribution's own Python packages."""
+        ask = (
+            "import importlib.metadata as m, json; "
+            "print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
+        )
+        answer = subprocess.run(
+            [sys.executable, "-c", ask], capture_output=True, text=True, check=True
+        )
+        installed = {
+            normalised(name): version
+            for name, version in json.loads(answer.stdout).items()
+            if name != "null"
+        }
+        lines = [line for line in pins.read_text().splitlines() if "==" in line]
+        file = self.work / "constraints.txt"
+        file.write_text("\n".join(constraints_beside(lines, installed)) + "\n")
+        return file
+
+    def site_packages(self) -> Path:
+        """Return the folder that pip installs into."""
+        return Path(sysconfig.get_path("purelib", vars={"base": str(self.venv)}))
+
+    def point_wheels_here(self) -> None:
+        """Point the ROS wheels' CMake files at this Python, not the one they were built by."""
+        include = sysconfig.get_path("include")
+        numpy = self.site_packages() / "numpy" / "_core" / "include"
+        for file in (self.venv / "share").glob("*/cmake/*Export.cmake"):
+            text = file.read_text()
+            changed = re.sub(r'/opt/python/[^";]*/numpy/_core/include', str(numpy), text)
+            changed = re.sub(r'/opt/python/[^";]*/include/python3[^";/]*', include, changed)
+            if changed != text:
+                file.write_text(changed)
+
+    def build_interface(self, name: str) -> None:
+        """Build one interface package into the environment, its Python side only."""
+        source, build = self.root / "interfaces" / name, self.work / name
+        shutil.rmtree(build, ignore_errors=True)
+        tools = self.venv / "bin"
+        prefixes = [self.venv, *(self.distribution.prefixes if self.distribution else ())]
+        joined = os.pathsep.join(str(prefix) for prefix in prefixes)
+        environ = {
+            **clean_environ(os.environ),
+            "PATH": os.pathsep.join([str(tools), os.environ.get("PATH", os.defpath)]),
+            "AMENT_PREFIX_PATH": joined,
+        }
+        self.run(
+            [
+                tools / "cmake",
+                f"-S{source}",
+                f"-B{build}",
+                "-GNinja",
+                "-DBUILD_TESTING=OFF",
+                "-DPYTHON_ONLY=ON",
+                "-DCMAKE_BUILD_TYPE=Release",
+                f"-DCMAKE_INSTALL_PREFIX={self.venv}",
+                f"-DCMAKE_PREFIX_PATH={joined.replace(os.pathsep, ';')}",
+                f"-DCMAKE_INSTALL_RPATH={self.venv / 'lib'}",
+                f"-DPython3_EXECUTABLE={self.python}",
+            ],
+            environ,
+        )
+        self.run([tools / "ninja", "-C", build, "install"], environ)
+
+    def install_package(self) -> None:
+        """Install td3_driver itself, editable, with its commands."""
+        command: list[str | Path] = [self.python, "-m", "pip", "install", "--no-deps"]
+        self.run([*command, "--no-build-isolation", "--editable", self.root])
+
+    def run(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> None:
+        """Run a command with its output in the log; show the log's tail if it fails."""
+        line = [str(part) for part in command]
+        log = self.work / "setup.log"
+        with log.open("a") as output:
+            print("+", *line, file=output, flush=True)
+            done = subprocess.run(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environ or clean_environ(os.environ)),
+                cwd=self.root,
+                check=False,
+            )
+        if done.returncode:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+            raise SetupError(f"'{line[0]}' failed, the end of {log}:\n{tail}")
+
+
+def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what the ROS wheels of another environment set for their own processes."""
+    kept = dict(environ)
+    # The wheels set a library path once and mark that they have; inherited, the mark would keep
+    # this environment's wheels from setting theirs.
+    if kept.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None):
+        kept.pop("LD_LIBRARY_PATH", None)
+    kept.pop("PYTHONHOME", None)
+    return kept
+
+
+@contextlib.contextmanager
+def only_one(work: Path) -> Iterator[None]:
+    """Hold the lock that lets one set-up of a checkout run at a time."""
+    work.mkdir(exist_ok=True)
+    with (work / "setup.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the environment; return 1, with one line of why, where that cannot be done."""
+    parser = argparse.ArgumentParser(description="make .venv, with ROS 2 and all that is needed")
+    parser.add_argument(
+        "--development", action="store_true", help="with the tools for tests and linters"
+    )
+    options = parser.parse_args(arguments)
+    if not is_supported(sys.version_info[:3]):
+        other = find_supported_interpreter()
+        if other is None:
+            print(f"error: {unsupported_message(sys.version_info[:3])}", file=sys.stderr)
+            return 1
+        os.execv(other, [other, __file__, *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        check_machine()
+        distribution = sourced_distribution(os.environ, imports_rclpy)
+        environment = Environment(ROOT, distribution)
+        with only_one(environment.work):
+            steps = environment.steps(development=options.development)
+            run_steps(steps, environment.venv / ".setup", lambda line: print(line, flush=True))
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: run it again to go on from here", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
