@@ -230,7 +230,7 @@ def _constant_spiral(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    "spoil, message",
     [
         (lambda text: "", "not XML"),
         (lambda text: text[: len(text) // 2], "not XML"),
@@ -254,7 +254,7 @@ def test_unusable_maps_are_refused_in_words(spoil, message: str) -> None:
 
 
 def test_missing_map_names_the_shipped_ones() -> None:
-    with pytest.raises(RoadMapError, match="no map 'Town99'.*grid_new_town, .*ring_vineyard"):
+    with pytest.raises(RoadMapError, match=r"no map 'Town99'.*grid_new_town, .*ring_vineyard"):
         RoadMap.load("Town99")
 
 

@@ -25,7 +25,7 @@ def populated(name: str, count: int, ego: Rectangle = FAR_AWAY) -> Traffic:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("ring_meadow", 8), ("grid_old_town", 8), ("grid_new_town", 12)]
+    "name, count", [("ring_meadow", 8), ("grid_old_town", 8), ("grid_new_town", 12)]
 )
 def test_a_minute_of_traffic_without_overlap_or_gridlock(name: str, count: int) -> None:
     traffic = populated(name, count)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import carla
+import numpy as np
 
 from td3_driver.driving.world import Pose
 
@@ -16,6 +18,14 @@ def ros_pose(transform: carla.Transform) -> Pose:
     return Pose(location.x, -location.y, wrapped(yaw), location.z)
 
 
-def wrapped(angle: float) -> float:
-    """Return the same angle in [-pi, pi), radians."""
+@overload
+def wrapped(angle: float) -> float: ...
+
+
+@overload
+def wrapped(angle: np.ndarray) -> np.ndarray: ...
+
+
+def wrapped(angle: float | np.ndarray) -> float | np.ndarray:
+    """Return the same angles in [-pi, pi), radians."""
     return (angle + math.pi) % (2.0 * math.pi) - math.pi

@@ -98,7 +98,7 @@ class LaneFinder:
         most = (last - first).max(axis=0)
         for dx in range(most[0] + 1):
             for dy in range(most[1] + 1):
-                cell = first + (dx, dy)
+                cell = first + np.array([dx, dy])
                 reached = np.flatnonzero((cell <= last).all(axis=1))
                 cells.append(cell[reached, 1] * self._columns + cell[reached, 0])
                 samples.append(reached)

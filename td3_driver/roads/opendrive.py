@@ -37,7 +37,7 @@ class Section:
     """Id of the junction whose connecting road this is; `NO_JUNCTION` elsewhere."""
 
 
-class _Wrong(ValueError):
+class _RoadError(ValueError):
     """What is wrong with a road, in words that follow `road 7 has `."""
 
 
@@ -60,7 +60,7 @@ def read_sections(name: str, text: str) -> list[Section]:
         with _naming(name, road):
             sections = _sections(road)
             if sections[0].road in by_road:
-                raise _Wrong("the same id as another road")
+                raise _RoadError("the same id as another road")
             by_road[sections[0].road] = sections
     for road in root.iterfind("road"):
         with _naming(name, road):
@@ -76,7 +76,8 @@ def has_constant_spiral(text: str, road: int) -> bool:
     root = ElementTree.fromstring(text.encode())
     spirals = root.iterfind(f"./road[@id='{road}']/planView/geometry/spiral")
     return any(
-        float(spiral.get("curvStart")) == float(spiral.get("curvEnd")) for spiral in spirals
+        float(spiral.get("curvStart", "nan")) == float(spiral.get("curvEnd", "nan"))
+        for spiral in spirals
     )
 
 
@@ -85,8 +86,8 @@ def _naming(name: str, road: ElementTree.Element) -> Iterator[None]:
     """Turn what is wrong inside into an error that names the map and the road."""
     try:
         yield
-    except _Wrong as wrong:
-        raise RoadMapError(f"map {name!r}: road {road.get('id', '?')} has {wrong}") from None
+    except _RoadError as error:
+        raise RoadMapError(f"map {name!r}: road {road.get('id', '?')} has {error}") from None
 
 
 def _sections(road: ElementTree.Element) -> list[Section]:
@@ -95,11 +96,13 @@ def _sections(road: ElementTree.Element) -> list[Section]:
     _check_shape(road)
     elements = road.findall("lanes/laneSection")
     if not elements:
-        raise _Wrong("no <laneSection>")
+        raise _RoadError("no <laneSection>")
     starts = [_finite(element, "s") for element in elements]
     edges = [*starts, length]
     if starts[0] != 0.0 or any(end <= start for start, end in itertools.pairwise(edges)):
-        raise _Wrong(f"lane sections that do not go from 0 to its length of {length} m in order")
+        raise _RoadError(
+            f"lane sections that do not go from 0 to its length of {length} m in order"
+        )
     return [
         Section(number, index, start, end, _lanes(element), junction)
         for index, ((start, end), element) in enumerate(
@@ -112,20 +115,20 @@ def _check_shape(road: ElementTree.Element) -> None:
     """Check the numbers of a road's reference line."""
     geometries = road.findall("planView/geometry")
     if not geometries:
-        raise _Wrong("no <geometry>")
+        raise _RoadError("no <geometry>")
     for geometry in geometries:
         for attribute in ("s", "x", "y", "hdg"):
             _finite(geometry, attribute)
         if _finite(geometry, "length") <= 0.0:
-            raise _Wrong("a <geometry> whose length is not above 0")
+            raise _RoadError("a <geometry> whose length is not above 0")
         if not any(shape.tag in _SHAPES for shape in geometry):
-            raise _Wrong(f"a <geometry> without any of {', '.join(sorted(_SHAPES))}")
+            raise _RoadError(f"a <geometry> without any of {', '.join(sorted(_SHAPES))}")
 
 
 def _lanes(section: ElementTree.Element) -> dict[int, str]:
     """Return the lane types of a section by lane id."""
     if section.find("center/lane") is None:
-        raise _Wrong("a <laneSection> without a centre lane")
+        raise _RoadError("a <laneSection> without a centre lane")
     return {
         _whole(lane, "id"): lane.get("type", "none")
         for side in ("left", "right")
@@ -144,7 +147,7 @@ def _check_links(road: ElementTree.Element, by_road: dict[int, list[Section]]) -
             for link in element.iterfind(f"*/lane/link/{direction}"):
                 lane = _whole(link, "id")
                 if neighbour is not None and lane != 0 and lane not in neighbour.lanes:
-                    raise _Wrong(
+                    raise _RoadError(
                         f"a lane whose {direction} is lane {lane} of road {neighbour.road}, "
                         "which has no such lane there"
                     )
@@ -166,7 +169,7 @@ def _whole(element: ElementTree.Element, attribute: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise _Wrong(f"{attribute}={text!r} in <{element.tag}>, no whole number") from None
+        raise _RoadError(f"{attribute}={text!r} in <{element.tag}>, no whole number") from None
 
 
 def _finite(element: ElementTree.Element, attribute: str) -> float:
@@ -176,5 +179,5 @@ def _finite(element: ElementTree.Element, attribute: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise _Wrong(f"{attribute}={text!r} in <{element.tag}>, no number")
+        raise _RoadError(f"{attribute}={text!r} in <{element.tag}>, no number")
     return value

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from td3_driver.driving.world import Pose
-from td3_driver.simulator.looks import Colour
+from td3_driver.simulator.looks import Colour, brightened
 
 if TYPE_CHECKING:
     from td3_driver.simulator.camera import Intrinsics, Mounting
@@ -130,8 +130,8 @@ def _draw(image: np.ndarray, box: Box, view: _View) -> None:
         for side, (x, y), brightness in _SIDES:
             # A side is seen if the eye is on its outer side.
             if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
-                colour = tuple(brightness * channel for channel in block.paint)
-                _fill(image, points[list(side)], colour, view.intrinsics)
+                paint = brightened(block.paint, brightness)
+                _fill(image, points[list(side)], paint, view.intrinsics)
         if view.mounting.z > block.high:
             # The roof has the body's paint: only the cabin's sides are glass.
             _fill(image, points[list(_TOP)], box.colour, view.intrinsics)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from td3_driver.roads.road_map import MarkedLine, RoadMap
-from td3_driver.simulator.looks import Colour, Looks
+from td3_driver.simulator.looks import Colour, Looks, brightened
 
 _FINEST_PX_PER_M = 8.0
 _MARGIN_M = 15.0
@@ -79,7 +79,7 @@ def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
     verge = cv2.dilate(sealed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     _blend(image, verge, _textured(rng, shape, looks.verge, px_per_m, (0.4, 3.0), (8.0, 7.0)))
     # Pavements come before the roads that they cross.
-    pavement = tuple(min(255.0, 1.35 * channel) for channel in looks.asphalt)
+    pavement = brightened(looks.asphalt, 1.35)
     _blend(image, paved, _textured(rng, shape, pavement, px_per_m, (0.5, 4.0), (4.0, 4.0)))
     _blend(image, sealed, _textured(rng, shape, looks.asphalt, px_per_m, (0.3, 5.0), (4.0, 5.0)))
     for line in road_map.marked_lines:
@@ -119,8 +119,8 @@ def _textured(
         coarse = rng.standard_normal(cells, np.float32) * np.float32(strength)
         noise += cv2.resize(coarse, half, interpolation=cv2.INTER_LINEAR)
     noise *= _fade(half[1], px_per_m)[:, None] * _fade(half[0], px_per_m)
-    grey = np.clip(noise + _MID_GREY, 0.0, 255.0).astype(np.uint8)
-    grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
+    coarse_grey = np.clip(noise + _MID_GREY, 0.0, 255.0).astype(np.uint8)
+    grey = cv2.resize(coarse_grey, (width, height), interpolation=cv2.INTER_LINEAR)
     steps = np.arange(256.0)[:, None] - _MID_GREY
     # Brightness steps keep the hue: darker channels change less.
     shades = np.array(colour) * (1.0 + steps / max(colour))

@@ -11,6 +11,12 @@ Colour = tuple[float, float, float]
 """Blue, green, red in [0, 255]."""
 
 
+def brightened(colour: Colour, factor: float) -> Colour:
+    """Return a colour with all channels times `factor`, 255 at most."""
+    blue, green, red = (min(255.0, factor * channel) for channel in colour)
+    return blue, green, red
+
+
 @dataclass(frozen=True)
 class Looks:
     """Colours of everything that is drawn, light included."""

@@ -138,22 +138,24 @@ class SimulatedWorld:
     def load_map(self, name_or_path: str | Path) -> None:
         """Put the car on a map; simulation time restarts, the frame counter goes on.
 
-        The car stands at a spawn place, and the goal is the bridge's default, the first one.
+        The goal is the bridge's default, the first spawn place; the car stands at another one.
+        Raises RoadMapError where the map is unusable.
         """
         name = str(name_or_path)
         if name not in self._places:
             road_map = RoadMap.load(name)
             self._places[name] = _Place(road_map, Camera(road_map, self.config), Traffic(road_map))
+        spawns = self._places[name].road_map.spawn_poses(SPAWN_SPACING_M)
+        if not spawns:
+            raise RoadMapError(f"map {name!r} has no lane long enough to start on")
         self._place, self._map_name = self._places[name], name
         self._ticks = 0
         self._lanes = LaneWatch(self.road_map)
-        spawns = self.road_map.spawn_poses(SPAWN_SPACING_M)
         self._goal = spawns[0]
         self.vehicle.set_motion(0.0, 0.0)
         self.vehicle.straighten()
         self.apply(FULL_BRAKE)
-        # Half the list away from the goal: on the far side of the map.
-        self._put(spawns[len(spawns) // 2])
+        self._put(self._spawn_leading_to_goal(spawns))
         self._plan()
         self._populate(0)
 
@@ -195,6 +197,20 @@ class SimulatedWorld:
         after = self.vehicle.velocity
         self._acceleration = (after[0] - before[0]) / dt, (after[1] - before[1]) / dt, 0.0
         return self._look(collisions)
+
+    def _spawn_leading_to_goal(self, spawns: list[Pose]) -> Pose:
+        """Return the spawn place half the list away from the goal, or the next that leads there.
+
+        On a ring half of them do not: their lane runs the other way round.
+        """
+        half = len(spawns) // 2
+        for pose in spawns[half:] + spawns[1:half]:
+            try:
+                self.road_map.route(pose, self._goal)
+            except RoadMapError:
+                continue
+            return pose
+        return self._goal
 
     def _put(self, pose: Pose) -> None:
         """Set the car on the ground at `pose`; nothing of what it did before counts as event."""
