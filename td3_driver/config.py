@@ -350,7 +350,7 @@ def load(name_or_path: str | Path) -> Config:
     path = find_file(name_or_path)
     try:
         document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     try:
         values = document["/**"]["ros__parameters"]
