@@ -335,7 +335,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(
     full = ReplayBuffer(spec_of(3), 20)
     fill(full, 5, 6)
     other = ReplayBuffer(spec, capacity)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="the saved replay"):
         other.restore(full.state())
     assert len(other) == 0 and not other.images.any() and not other.rewards.any()
 

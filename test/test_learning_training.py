@@ -1,0 +1,351 @@
+"""Whole training runs on a task that takes seconds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.learning import checkpoint
+from td3_driver.learning.metrics import COLUMNS, MetricsWriter
+from td3_driver.learning.policy import Policy
+from td3_driver.learning.replay import ReplayMemoryError
+from td3_driver.learning.training import Progress, Training, choose_device, network_spec
+
+pytestmark = pytest.mark.timeout(60)
+torch.set_num_threads(1)  # the networks are too small for more
+
+LENGTH = 4
+GOAL = 0.6
+
+
+class Bandit(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+    """Earns most for an action of +GOAL under a bright picture and -GOAL under a dark one."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Dict(  # type: ignore[assignment]
+            {
+                "image": gymnasium.spaces.Box(0, 255, (2, 36, 36), np.uint8),
+                "vector": gymnasium.spaces.Box(-1, 1, (2,), np.float32),
+            }
+        )
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.steps = 0
+        self.actions: list[float] = []
+        self.unclean_at = -1
+        self.fails_at = -1
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._count, self._return = 0, 0.0
+        self._bright = bool(self.np_random.integers(2))
+        return self._observation(), {}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise ConnectionError("the simulator went away")
+        self.actions.append(float(action[0]))
+        self._count += 1
+        reward = 1.0 - abs(float(action[0]) - (GOAL if self._bright else -GOAL))
+        self._return += reward
+        clean = self.steps != self.unclean_at
+        info: dict[str, Any] = {"clean": clean}
+        terminated, truncated = self._count == LENGTH, not clean
+        if terminated or truncated:
+            info["episode"] = SimpleNamespace(
+                episode_return=self._return, route_completion=0.25, ended_by="limit"
+            )
+        return self._observation(), reward, terminated and clean, truncated, info
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        level = 220 if self._bright else 40
+        return {
+            "image": np.full((2, 36, 36), level, np.uint8),
+            "vector": self.np_random.uniform(-1, 1, 2).astype(np.float32),
+        }
+
+
+LEARNING: dict[str, Any] = {
+    "batch_size": 16,
+    "discount": 0.5,
+    "tau": 0.05,
+    "learning_rate": 3e-3,
+    "encoder_learning_rate": 1e-3,
+    "actor_warmup_updates": 20,
+    "image_shift_px": 2,
+    "channels": (4, 4, 4),
+    "image_features": 8,
+    "hidden": (16, 16),
+    "replay_capacity": 500,
+    "device": "cpu",
+}
+TRAINING: dict[str, Any] = {
+    "total_steps": 80,
+    "random_steps": 20,
+    "log_interval_updates": 10,
+    "checkpoint_interval_steps": 25,
+    "synchronous_updates": True,
+}
+
+
+class Heard:
+    """What a run said and showed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.progress: list[Progress] = []
+
+
+def make(
+    folder: Path,
+    env: Bandit | None = None,
+    resume: bool = False,
+    heard: Heard | None = None,
+    **changes: Any,
+) -> Training:
+    heard = heard or Heard()
+    learning = {key: value for key, value in changes.items() if key in LEARNING}
+    training = {key: value for key, value in changes.items() if key not in LEARNING}
+    return Training(
+        env or Bandit(),
+        np.ones(2, np.float32),
+        LearningConfig(**{**LEARNING, **learning}),
+        TrainingConfig(**{**TRAINING, **training}),
+        folder,
+        resume=resume,
+        say=heard.lines.append,
+        show=heard.progress.append,
+    )
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def state_of(training: Training) -> dict[str, torch.Tensor]:
+    generators = training._generators
+    tensors = checkpoint.learner_tensors(training.learner, generators)
+    return tensors | {f"replay.{key}": value for key, value in training.replay.state().items()}
+
+
+def assert_same_state(one: Training, other: Training) -> None:
+    mine, theirs = state_of(one), state_of(other)
+    assert set(mine) == set(theirs)
+    for name, value in mine.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
+    tmp_path: Path, synchronous: bool
+) -> None:
+    env, heard = Bandit(), Heard()
+    training = make(tmp_path, env, heard=heard, synchronous_updates=synchronous)
+    saved = training.run()
+    assert env.steps == training.step == 80
+    assert training.learner.updates == 60
+    assert training.episodes == 20
+    assert len(training.replay) == 80
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "checkpoints")] == [
+        "000000075",
+        "000000080",
+    ]
+    assert saved.name == "000000080"
+
+    rows = rows_of(tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        assert file.readline().strip() == ",".join(COLUMNS)
+    assert [int(row["updates"]) for row in rows] == [10, 20, 30, 40, 50, 60]
+    if synchronous:
+        assert [int(row["step"]) for row in rows] == [30, 40, 50, 60, 70, 80]
+    for row in rows[2:]:  # from when the actor learns
+        assert all(row[name] != "" for name in COLUMNS)
+        assert float(row["route_completion_mean"]) == 0.25
+    assert rows[0]["actor_loss"] == "" and float(rows[0]["critic_loss"]) > 0
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+    assert [progress.step for progress in heard.progress] == list(range(1, 81))
+    last = heard.progress[-1]
+    assert (last.total_steps, last.ended_by) == (80, "limit")
+    assert last.remaining_s == 0.0
+    assert any("replay buffer: 500 slots" in line for line in heard.lines)
+
+
+def test_first_steps_are_random_and_later_ones_the_policys_with_noise(tmp_path: Path) -> None:
+    env = Bandit()
+    training = make(
+        tmp_path, env, random_steps=200, total_steps=300, updates_per_step=0.02, batch_size=2
+    )
+    training.learner.actor.head[-1].bias.data.fill_(-0.5)  # type: ignore[operator, union-attr]
+    training._policy.follow(training.learner.actor)
+    training.run()
+    random, acted = np.array(env.actions[:200]), np.array(env.actions[200:])
+    # Uniform over the whole range, then about one action with a deviation of 0.1.
+    assert random.min() < -0.9 and random.max() > 0.9
+    assert np.std(random) == pytest.approx(2 / np.sqrt(12), rel=0.15)
+    assert 0.07 < np.std(acted) < 0.2
+    assert np.all(np.abs(env.actions) <= 1.0)
+
+
+def test_it_learns_the_rewarded_actions_from_the_picture(tmp_path: Path) -> None:
+    training = make(
+        tmp_path,
+        total_steps=500,
+        random_steps=100,
+        batch_size=32,
+        discount=0.0,  # an action has no say in what follows
+        encoder_learning_rate=3e-3,
+        channels=(8, 8, 8),
+        image_features=16,
+        hidden=(32, 32),
+        checkpoint_interval_steps=10_000,
+    )
+    saved = training.run()
+    policy = Policy.load(saved)
+    random = np.random.default_rng(0)
+    errors = []
+    for level, wanted in ((220, GOAL), (40, -GOAL)) * 10:
+        image = np.full((2, 36, 36), level, np.uint8)
+        vector = random.uniform(-1, 1, 2).astype(np.float32)
+        errors.append(abs(float(policy.act({"image": image, "vector": vector})[0]) - wanted))
+    # Acting at random errs by 0.68 on average; one action for both pictures by 0.6 at best.
+    assert np.mean(errors) < 0.25
+    rows = rows_of(tmp_path)
+    assert float(rows[-1]["return_mean"]) > float(rows[1]["return_mean"]) + 1.0
+
+
+def test_the_same_seed_in_turn_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
+    runs = []
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        (tmp_path / name).mkdir()
+        runs.append(make(tmp_path / name, total_steps=50, seed=seed))
+        runs[-1].run()
+    assert_same_state(runs[0], runs[1])
+    one, other = runs[0].learner.actor, runs[2].learner.actor
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path) -> None:
+    first = make(tmp_path, total_steps=60)
+    first.run()
+    heard = Heard()
+    env = Bandit()
+    second = make(tmp_path, env, resume=True, heard=heard, total_steps=90)
+    assert (second.step, second.learner.updates, second.episodes) == (60, 40, 15)
+    assert_same_state(first, second)
+    second.run()
+    assert env.steps == 30
+    assert (second.step, second.learner.updates) == (90, 70)
+    rows = rows_of(tmp_path)
+    assert [int(row["updates"]) for row in rows] == [10, 20, 30, 40, 50, 60, 70]
+    assert [int(row["step"]) for row in rows] == [30, 40, 50, 60, 70, 80, 90]
+    assert any("resumed" in line and "step 60" in line for line in heard.lines)
+    assert heard.progress[0].step == 61
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
+    env = Bandit()
+    env.fails_at = 64
+    with pytest.raises(ConnectionError):
+        make(tmp_path, env).run()
+    # Where it fails it saves; a kill would leave the checkpoint of step 50.
+    assert checkpoint.latest(tmp_path / "checkpoints").name == "000000063"
+    (tmp_path / "checkpoints" / "000000063").rename(tmp_path / "lost")
+    second = make(tmp_path, resume=True)
+    assert (second.step, second.learner.updates) == (50, 30)
+    assert [int(row["updates"]) for row in rows_of(tmp_path)] == [10, 20, 30]
+    second.run()
+    assert [int(row["updates"]) for row in rows_of(tmp_path)] == [10, 20, 30, 40, 50, 60]
+
+
+def test_rows_of_updates_after_the_checkpoint_are_dropped_whatever_their_step(
+    tmp_path: Path,
+) -> None:
+    # Beside the steps, updates can go on while the step stays the same.
+    writer = MetricsWriter(tmp_path)
+    for updates in (10, 20, 30):
+        writer.write({"step": 50, "updates": updates})
+    writer.close()
+    writer = MetricsWriter(tmp_path, 50, 20)
+    writer.write({"step": 51, "updates": 30})
+    writer.close()
+    assert [(row["step"], row["updates"]) for row in rows_of(tmp_path)] == [
+        ("50", "10"),
+        ("50", "20"),
+        ("51", "30"),
+    ]
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_stopping_ends_early_and_saves(tmp_path: Path, synchronous: bool) -> None:
+    env = Bandit()
+    training = make(tmp_path, env, synchronous_updates=synchronous, total_steps=10_000)
+    training._show = lambda progress: training.stop() if progress.step == 33 else None
+    saved = training.run()
+    assert env.steps == training.step == 33
+    assert saved.name == "000000033"
+    assert not training.complete
+    resumed = make(tmp_path, resume=True, total_steps=40)
+    assert resumed.step == 33
+    resumed.run()
+    assert resumed.step == 40 and resumed.complete
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_an_error_in_an_update_ends_the_run_and_keeps_what_was_learnt(
+    tmp_path: Path, synchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make(tmp_path, synchronous_updates=synchronous)
+    plain = training.learner.update
+
+    def update(*arguments: Any) -> Any:
+        if training.learner.updates == 20:
+            raise ArithmeticError("not a number")
+        return plain(*arguments)
+
+    monkeypatch.setattr(training.learner, "update", update)
+    with pytest.raises(ArithmeticError):
+        training.run()
+    resumed = make(tmp_path, resume=True)
+    assert resumed.learner.updates == 20
+
+
+def test_an_unclean_step_is_never_sampled(tmp_path: Path) -> None:
+    env = Bandit()
+    env.unclean_at = 30
+    training = make(tmp_path, env)
+    training.run()
+    assert training.step == 80 and len(training.replay) == 79
+
+
+def test_too_little_memory_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(ReplayMemoryError, match="replay_capacity"):
+        make(tmp_path, replay_capacity=10**12)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_is_not_there_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match=r"learning\.device is cuda"):
+        choose_device("cuda")
+
+
+def test_the_networks_follow_the_environments_spaces() -> None:
+    scale = np.array([2.0, 0.5], np.float32)
+    spec = network_spec(LearningConfig(**LEARNING), Bandit(), scale)
+    assert spec.image == (2, 36, 36) and spec.actions == 1
+    assert spec.vector_scale == (2.0, 0.5) and spec.channels == (4, 4, 4)

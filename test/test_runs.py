@@ -1,0 +1,95 @@
+"""A run's folder: made once, found by path or name, and its configuration kept exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from td3_driver import runs
+from td3_driver.config import (
+    Config,
+    DrivingConfig,
+    EvaluationConfig,
+    LearningConfig,
+    TrainingConfig,
+)
+from td3_driver.learning.policy import CheckpointError
+from td3_driver.runs import RunError, RunFolder, git_revision
+
+OTHER = Config(
+    driving=DrivingConfig(observe_previous_action=True, heading_limit_rad=1 / 3),
+    learning=LearningConfig(learning_rate=1e-7, hidden=(64,), channels=(8, 16, 24), tau=1),
+    training=TrainingConfig(maps=("a map: with signs",), updates_per_step=0.1),
+    evaluation=EvaluationConfig(seed=7),
+)
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("config", [Config(), OTHER], ids=["defaults", "others"])
+def test_the_configuration_comes_back_equal(config: Config) -> None:
+    assert config == RunFolder.create("one", config).config
+    assert RunFolder("one").config == config
+
+
+def test_a_run_is_found_by_name_and_by_path(working_folder: Path) -> None:
+    run = RunFolder.create("one", Config())
+    assert run.path == working_folder / "runs" / "one"
+    assert run.checkpoints == run.path / "checkpoints"
+    for name in ("one", "runs/one", str(run.path), run.path):
+        assert RunFolder(name).path == run.path
+
+
+def test_a_run_may_be_made_elsewhere(working_folder: Path) -> None:
+    run = RunFolder.create("elsewhere/two", Config())
+    assert run.path == working_folder / "elsewhere" / "two"
+    assert not (working_folder / "runs").exists()
+
+
+def test_without_a_name_it_is_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "20260102-030405")
+    assert RunFolder.create("", Config()).path.name == "20260102-030405"
+
+
+def test_an_existing_run_is_refused_and_left_as_it_is() -> None:
+    run = RunFolder.create("one", OTHER)
+    before = (run.path / "config.yaml").read_bytes()
+    with pytest.raises(RunError, match=r"runs/one exists: resume it \(--resume runs/one\)"):
+        RunFolder.create("one", Config())
+    assert (run.path / "config.yaml").read_bytes() == before
+
+
+def test_an_unknown_run_is_refused_with_those_there_are(working_folder: Path) -> None:
+    with pytest.raises(RunError, match=r"'three'.*runs there: none"):
+        RunFolder("three")
+    RunFolder.create("two", Config())
+    RunFolder.create("one", Config())
+    (working_folder / "runs" / "no_run").mkdir()
+    with pytest.raises(RunError, match=r"'three'.*runs there: one, two"):
+        RunFolder("three")
+    with pytest.raises(RunError, match="'no_run'"):
+        RunFolder("no_run")
+
+
+def test_the_kept_configuration_names_what_it_was_made_with() -> None:
+    text = (RunFolder.create("one", Config()).path / "config.yaml").read_text()
+    heading = [line for line in text.splitlines() if line.startswith("# ")]
+    said = {line.split()[1]: line.split()[2] for line in heading}
+    assert set(said) >= {"python", "torch", "numpy", "gymnasium", "git"}
+    assert said["git"] == git_revision()
+    assert set(yaml.safe_load(text)) == {"/**"}
+
+
+def test_the_latest_checkpoint_is_the_last_complete_one() -> None:
+    run = RunFolder.create("one", Config())
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        run.latest_checkpoint()
+    for name in ("000000100", "000000200", ".unfinished-300"):
+        (run.checkpoints / name).mkdir(parents=True)
+    assert run.latest_checkpoint() == run.checkpoints / "000000200"
