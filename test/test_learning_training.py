@@ -89,6 +89,7 @@ LEARNING: dict[str, Any] = {
     "image_features": 8,
     "hidden": (16, 16),
     "replay_capacity": 500,
+    "policy_freq": 2,
     "device": "cpu",
 }
 TRAINING: dict[str, Any] = {
@@ -184,6 +185,15 @@ def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
     assert any("replay buffer: 500 slots" in line for line in heard.lines)
 
 
+def test_rows_hold_the_actors_figures_whatever_the_interval(tmp_path: Path) -> None:
+    make(tmp_path, log_interval_updates=7, policy_freq=2, actor_warmup_updates=0).run()
+    rows = rows_of(tmp_path)
+    assert [int(row["updates"]) for row in rows] == [7, 14, 21, 28, 35, 42, 49, 56]
+    assert all(row["actor_loss"] != "" for row in rows)
+    # Each row has figures of its own interval.
+    assert len({row["actor_loss"] for row in rows}) == len({row["q1_mean"] for row in rows}) == 8
+
+
 def test_first_steps_are_random_and_later_ones_the_policys_with_noise(tmp_path: Path) -> None:
     env = Bandit()
     training = make(
@@ -228,11 +238,13 @@ def test_it_learns_the_rewarded_actions_from_the_picture(tmp_path: Path) -> None
 
 
 def test_the_same_seed_in_turn_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
-    runs = []
-    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+    runs, envs = [], [Bandit(), Bandit(), Bandit()]
+    for env, name, seed in zip(envs, ("one", "again", "other"), (3, 3, 4), strict=True):
         (tmp_path / name).mkdir()
-        runs.append(make(tmp_path / name, total_steps=50, seed=seed))
+        runs.append(make(tmp_path / name, env, total_steps=50, seed=seed))
         runs[-1].run()
+    assert envs[0].actions == envs[1].actions
+    assert not set(envs[0].actions) & set(envs[2].actions)
     assert_same_state(runs[0], runs[1])
     one, other = runs[0].learner.actor, runs[2].learner.actor
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
