@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 
+from td3_driver.config import Config
 from td3_driver.processes import COMMANDS, Process
+from td3_driver.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILES = {
@@ -111,6 +113,11 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("td3_driver.launching", None)
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    return str(RunFolder.create(str(tmp_path / "run"), Config()).path)
+
+
 def describe(command: str) -> Description:
     return runpy.run_path(str(LAUNCH_FILES[command]))["generate_launch_description"]()
 
@@ -128,8 +135,9 @@ def test_every_option_is_a_launch_argument(command: str) -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
-@pytest.mark.parametrize("command, given", [("train", {}), ("drive", {"run": "a"}), ("simulate", {})])
-def test_the_nodes_are_the_described_processes(command: str, given: dict[str, str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_nodes_are_the_described_processes(command: str, run: str) -> None:
+    given = {} if command == "simulate" else {"run": run}
     values = {option.name: option.default for option in COMMANDS[command].options} | given
     processes = COMMANDS[command].processes(values)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
@@ -157,11 +165,11 @@ def test_the_trainer_has_the_time_to_write_its_checkpoint() -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_launch_arguments_reach_the_nodes() -> None:
+def test_launch_arguments_reach_the_nodes(run: str) -> None:
     (driver,) = describe("drive").nodes(
-        run="runs/a", world="carla", random_goal="false", set="driving.max_speed_mps=7"
+        run=run, world="carla", random_goal="false", set="driving.max_speed_mps=7"
     )
-    for assignment in ('run:="runs/a"', "random_goal:=false", "driving.max_speed_mps:=7.0"):
+    for assignment in (f'run:="{run}"', "random_goal:=false", "driving.max_speed_mps:=7.0"):
         assert assignment in driver.ros_arguments
 
 
@@ -263,8 +271,8 @@ def assert_command_line(arguments: list[str], process: Process) -> None:
 
 
 @pytest.mark.usefixtures("real_launch")
-def test_a_dead_process_ends_the_launch(tmp_path: Path) -> None:
-    launched = Launched(tmp_path, "drive", {"run": "runs/a"}, LIFE_OF_simulator="1.0")
+def test_a_dead_process_ends_the_launch(tmp_path: Path, run: str) -> None:
+    launched = Launched(tmp_path, "drive", {"run": run}, LIFE_OF_simulator="1.0")
     output, _ = launched.process.communicate(timeout=15.0)
     assert "driver" in launched.events("stopped"), output
 

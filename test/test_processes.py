@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from td3_driver.config import ConfigError
+from td3_driver.config import Config, ConfigError
 from td3_driver.processes import COMMANDS, Process, setting_overrides
+from td3_driver.runs import RunFolder
 
 
 def values_of(command: str, **given: object) -> dict[str, object]:
@@ -29,16 +30,20 @@ def processes_of(command: str, **given: object) -> dict[str, Process]:
     return {process.name: process for process in processes}
 
 
-def test_the_simulator_is_started_first_so_that_it_is_stopped_last() -> None:
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    return str(RunFolder.create(str(tmp_path / "run"), Config()).path)
+
+
+def test_the_simulator_is_started_first_so_that_it_is_stopped_last(run: str) -> None:
     assert list(processes_of("train")) == ["simulator", "trainer"]
-    assert list(processes_of("drive", run="runs/a")) == ["simulator", "driver"]
+    assert list(processes_of("drive", run=run)) == ["simulator", "driver"]
     assert list(processes_of("simulate")) == ["simulator"]
 
 
 @pytest.mark.parametrize("command, served", [("train", "trainer"), ("drive", "driver")])
-def test_carla_replaces_the_embedded_simulator(command: str, served: str) -> None:
-    given = {"run": "runs/a", "world": "carla"}
-    assert list(processes_of(command, **given)) == [served]
+def test_carla_replaces_the_embedded_simulator(command: str, served: str, run: str) -> None:
+    assert list(processes_of(command, run=run, world="carla")) == [served]
 
 
 def test_every_process_gets_the_role_name_the_map_and_the_settings() -> None:
@@ -59,9 +64,16 @@ def test_a_setting_overrides_what_an_option_says() -> None:
     assert processes["simulator"].parameters["simulator.map"] == "ring_meadow"
 
 
-def test_the_simulator_of_a_drive_has_the_run_s_camera() -> None:
-    simulator = processes_of("drive", run="runs/a")["simulator"]
-    assert simulator.parameters["config"] == "runs/a/config.yaml"
+def test_driver_and_simulator_have_the_run_s_configuration(run: str) -> None:
+    for process in processes_of("drive", run=run).values():
+        assert process.parameters["config"] == f"{run}/config.yaml"
+
+
+def test_a_resumed_training_has_the_run_s_configuration_unless_another_is_given(run: str) -> None:
+    for process in processes_of("train", resume=run).values():
+        assert process.parameters["config"] == f"{run}/config.yaml"
+    for process in processes_of("train", resume=run, config="first_drive").values():
+        assert process.parameters["config"] == "first_drive"
 
 
 def test_overrides_have_the_types_of_their_settings() -> None:
@@ -91,9 +103,26 @@ def test_a_wrong_override_is_named(assignment: str, part_of_the_reason: str) -> 
         setting_overrides([assignment])
 
 
-def test_an_unknown_configuration_is_refused_before_anything_starts() -> None:
-    with pytest.raises(ConfigError, match="no configuration 'nonesuch'"):
-        processes_of("simulate", config="nonesuch")
+@pytest.mark.parametrize(
+    "command, given, reason",
+    [
+        ("simulate", {"config": "nonesuch"}, "no configuration 'nonesuch'"),
+        ("simulate", {"map": "nonesuch"}, "no map 'nonesuch'"),
+        ("drive", {"run": "nonesuch"}, "no run 'nonesuch'"),
+        ("train", {"resume": "nonesuch"}, "no run 'nonesuch'"),
+        ("train", {"world": "carla", "map": "ring_quarry"}, "map is for the embedded simulator"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_starts(
+    command: str, given: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        processes_of(command, **given)
+
+
+def test_a_seed_is_a_whole_number(run: str) -> None:
+    with pytest.raises(ConfigError, match="seed is a whole number, not 'many'"):
+        processes_of("drive", run=run, seed="many")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +321,9 @@ def test_a_stop_signal_stops_the_last_started_first(
 
 def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
     supervised = Supervised(
-        tmp_path, {"name": "simulator"}, {"name": "trainer", "stubborn": True, "stop_timeout_s": 0.5}
+        tmp_path,
+        {"name": "simulator"},
+        {"name": "trainer", "stubborn": True, "stop_timeout_s": 0.5},
     )
     supervised.wait_until_started()
     supervised.process.send_signal(signal.SIGINT)

@@ -47,7 +47,7 @@ GOAL_RETRY_S = 5.0
 # The last command must arrive: nothing replaces it, and the simulator keeps to the one it has.
 STOP_REPEATS = 3
 STOP_INTERVAL_S = 0.05
-STOP_DELIVERY_S = 0.5
+STOP_DELIVERY_S = 0.2
 
 
 class DriverNode(ConfiguredNode):

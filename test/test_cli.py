@@ -1,0 +1,159 @@
+"""The commands that people type."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from driver_runs import make_run, small_config
+
+from td3_driver import cli, supervision
+from td3_driver.processes import COMMANDS, Process
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """Collect what would be started; the exit code of running it is 7."""
+    collected: list[Process] = []
+
+    def run(processes: Sequence[Process]) -> int:
+        collected.extend(processes)
+        return 7
+
+    monkeypatch.setattr(supervision, "run", run)
+    return collected
+
+
+def help_of(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--help"])
+    assert end.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_on_the_command_line_with_its_description(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(command, capsys=capsys)
+    for option in COMMANDS[command].options:
+        dashed = "--" + option.name.replace("_", "-")
+        assert (option.name.upper() if option.default is None else dashed) in text
+        assert option.description in text
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys=capsys)
+    for command in (*COMMANDS, "evaluate"):
+        assert command in text
+
+
+def test_the_help_waits_for_no_large_library() -> None:
+    code = (
+        "import sys, td3_driver.cli; "
+        "sys.exit(' '.join({'torch', 'rclpy', 'cv2', 'carla', 'gymnasium'} & set(sys.modules)))"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert outcome.stderr.strip() == ""
+
+
+def test_train_starts_the_described_processes(started: list[Process]) -> None:
+    given = "--config first_drive --run a --evaluate --map ring_quarry"
+    settings = "--set training.seed=3 --set simulator.seed=4"
+    code = cli.main(["train", *given.split(), *settings.split()])
+    assert code == 7
+    values = {option.name: option.default for option in COMMANDS["train"].options} | {
+        "config": "first_drive",
+        "run": "a",
+        "evaluate": True,
+        "map": "ring_quarry",
+        "set": ("training.seed=3", "simulator.seed=4"),
+    }
+    assert started == COMMANDS["train"].processes(values)
+
+
+def test_drive_takes_a_run_by_its_name(
+    started: list[Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "runs" / "a", small_config())
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["drive", "a", "--no-random-goal", "--seed", "5"]) == 7
+    simulator, driver = started
+    assert simulator.parameters["config"] == str(tmp_path / "runs" / "a" / "config.yaml")
+    assert driver.parameters["run"] == "a"
+    assert (driver.parameters["random_goal"], driver.parameters["seed"]) == (False, 5)
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["drive", "nonesuch"], "no run 'nonesuch'"),
+        (["train", "--resume", "nonesuch"], "no run 'nonesuch'"),
+        (["evaluate", "nonesuch"], "no run 'nonesuch'"),
+        (["train", "--config", "nonesuch"], "no configuration 'nonesuch'"),
+        (["simulate", "--map", "nonesuch"], "no map 'nonesuch'"),
+        (["train", "--set", "training.sed=1"], "training.sed: there is no such setting"),
+        (["train", "--set", "training.seed"], "section.setting=value"),
+        (["train", "--world", "carla", "--map", "ring_quarry"], "map"),
+    ],
+)
+def test_wrong_input_is_told_in_plain_words(
+    arguments: list[str],
+    reason: str,
+    started: list[Process],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("td3-driver: ") and reason in told
+    assert not started
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["drive"], ["train", "--world", "mars"], ["evaluate", "a", "--episodes", "0"]],
+)
+def test_wrong_usage_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "a", small_config())
+    (run.checkpoints / "latest").unlink()
+    (run.checkpoints / "000000001").rename(tmp_path / "elsewhere")
+    assert cli.main(["evaluate", str(run.path)]) == 2
+    assert capsys.readouterr().err.startswith("td3-driver: ")
+
+
+def test_an_unknown_map_is_told_by_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "a", small_config())
+    assert cli.main(["evaluate", str(run.path), "--map", "nonesuch"]) == 2
+    assert "no map 'nonesuch'" in capsys.readouterr().err
+
+
+def test_evaluate_prints_a_table_and_writes_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "a", small_config(time_limit_s=1.0))
+    out = tmp_path / "report.json"
+    arguments = ["evaluate", str(run.path), "--map", "ring_quarry", "--episodes", "2"]
+    assert cli.main([*arguments, "--seed", "3", "--out", str(out)]) == 0
+    table = capsys.readouterr().out
+    assert "ring_quarry" in table and "completion" in table
+    assert out.is_file()

@@ -1,0 +1,213 @@
+"""The driver's process over real topics, in front of the embedded simulator."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from carla_graph import Observer, ros_node, simulator_node
+from driver_runs import make_run, small_config
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import ns_from_stamp, pose_to_message
+from td3_driver.carla.run_state import RunCommand
+from td3_driver.config import ConfigError, DrivingConfig
+from td3_driver.nodes.driver import DriverNode
+from td3_driver.nodes.simulator import SimulatorNode
+from td3_driver.roads.goals import goal_ahead
+from td3_driver.roads.road_map import RoadMap
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMITS = DrivingConfig()
+TICK_S = 0.05
+
+
+@contextmanager
+def driver_process(*parameters: str) -> Iterator[subprocess.Popen[str]]:
+    arguments = [part for parameter in parameters for part in ("-p", parameter)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "td3_driver.nodes.driver", "--ros-args", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", small_config()).path
+
+
+class Drive:
+    """The simulator, a driver, and somebody who watches both."""
+
+    def __init__(
+        self, simulator: SimulatorNode, driver: subprocess.Popen[str], watcher: Observer
+    ) -> None:
+        self.simulator = simulator
+        self.driver = driver
+        self.watcher = watcher
+        watcher.listen(
+            topics.IMAGE,
+            topics.ACKERMANN,
+            topics.VEHICLE_CONTROL,
+            topics.SPEEDOMETER,
+            topics.GOAL,
+            topics.WAYPOINTS,
+        )
+
+    def received(self, topic: topics.Topic) -> list[object]:
+        return self.watcher.received[topic]
+
+    def speed_commanded(self) -> float:
+        commands = self.received(topics.ACKERMANN)
+        return commands[-1].speed if commands else 0.0  # type: ignore[attr-defined]
+
+    def wait_until_driving(self) -> None:
+        self.watcher.wait(
+            lambda: self.speed_commanded() > 1.0 and bool(self.received(topics.VEHICLE_CONTROL)),
+            20.0,
+        )
+
+
+@contextmanager
+def a_drive(run: Path, *parameters: str) -> Iterator[Drive]:
+    with (
+        simulator_node() as simulator,
+        ros_node("watcher") as node,
+        driver_process(f'run:="{run}"', *parameters) as driver,
+    ):
+        yield Drive(simulator, driver, Observer(node))
+
+
+def test_one_command_within_limits_for_every_image(run: Path) -> None:
+    with a_drive(run, "random_goal:=false") as drive:
+        drive.wait_until_driving()
+        for messages in drive.watcher.received.values():
+            messages.clear()
+        drive.watcher.spin(2.0)
+        images = [ns_from_stamp(image.header.stamp) for image in drive.received(topics.IMAGE)]
+        pedals = drive.received(topics.VEHICLE_CONTROL)
+        commands = drive.received(topics.ACKERMANN)
+    answered = [ns_from_stamp(message.header.stamp) for message in pedals]
+    assert len(images) > 30
+    assert answered == sorted(set(answered))
+    # What came at the beginning and at the end may be answered outside the two seconds.
+    assert set(images[3:-3]) <= set(answered)
+    assert abs(len(commands) - len(pedals)) <= 3
+    angles = np.array([command.steering_angle for command in commands])
+    speeds = np.array([command.speed for command in commands])
+    margin = 1e-6
+    assert np.all(np.abs(angles) <= LIMITS.max_steering_angle_rad + margin)
+    assert np.all(np.abs(np.diff(angles)) <= LIMITS.max_steering_rate_rps * TICK_S + margin)
+    assert np.all((speeds >= 0.0) & (speeds <= LIMITS.max_speed_mps))
+    assert np.all(np.diff(speeds) <= LIMITS.max_acceleration_mps2 * TICK_S + margin)
+    assert all(0.0 <= message.throttle <= 1.0 for message in pedals)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_last_command_is_a_stop(run: Path, number: signal.Signals) -> None:
+    with a_drive(run, "random_goal:=false") as drive:
+        drive.wait_until_driving()
+        drive.driver.send_signal(number)
+        drive.watcher.wait(lambda: drive.driver.poll() is not None, 5.0)
+        assert drive.driver.returncode == 0
+        drive.watcher.spin(0.2)
+        assert drive.speed_commanded() == 0.0
+        last = drive.received(topics.VEHICLE_CONTROL)[-1]
+        assert (last.brake, last.throttle) == (1.0, 0.0)
+        # The simulator keeps to it, with nobody there to repeat it.
+        drive.watcher.wait(lambda: abs(drive.received(topics.SPEEDOMETER)[-1].data) < 0.05, 5.0)
+
+
+def test_a_blind_car_is_stopped_and_drives_on_when_it_sees_again(run: Path) -> None:
+    with a_drive(run, "random_goal:=false") as drive:
+        drive.wait_until_driving()
+        drive.watcher.publish(topics.CONTROL, command=int(RunCommand.PAUSE))
+        images = drive.received(topics.IMAGE)
+
+        def silence_s() -> float:
+            nonlocal seen, last_s
+            if len(images) != seen:
+                seen, last_s = len(images), time.monotonic()
+            return time.monotonic() - last_s
+
+        seen, last_s = len(images), time.monotonic()
+        drive.watcher.wait(lambda: silence_s() >= 0.0 and drive.speed_commanded() == 0.0, 5.0)
+        assert silence_s() < 0.5 + 0.25
+        drive.watcher.publish(topics.CONTROL, command=int(RunCommand.PLAY))
+        drive.watcher.wait(lambda: drive.speed_commanded() > 1.0, 5.0)
+
+
+def test_a_new_goal_follows_at_the_end_of_the_route(run: Path) -> None:
+    with a_drive(run, "random_goal:=true", "seed:=3") as drive:
+        drive.wait_until_driving()
+        near_end = drive.received(topics.WAYPOINTS)[-1].poses[-6].pose
+        routes = len(drive.received(topics.WAYPOINTS))
+        drive.watcher.publish(
+            topics.SET_TRANSFORM, position=near_end.position, orientation=near_end.orientation
+        )
+        drive.watcher.wait(lambda: bool(drive.received(topics.GOAL)), 5.0)
+        drive.watcher.wait(lambda: len(drive.received(topics.WAYPOINTS)) > routes + 1, 5.0)
+        # A route of its own, which begins where the car is.
+        begin = drive.received(topics.WAYPOINTS)[-1].poses[0].pose.position
+        assert np.hypot(begin.x - near_end.position.x, begin.y - near_end.position.y) < 10.0
+        drive.wait_until_driving()
+
+
+def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
+    with driver_process("run:=nonesuch") as driver:
+        _, told = driver.communicate(timeout=20.0)
+    assert driver.returncode == 2
+    assert "error: no run 'nonesuch'" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "parameters, reason",
+    [
+        ({"run": ""}, "name the run"),
+        ({"driving.image_stack": 2}, "is made for images"),
+        ({"driving.max_sped_mps": 2.0}, "there is no such setting"),
+        ({"seed": "three"}, "seed"),
+    ],
+)
+def test_a_driver_that_cannot_drive_says_why(
+    parameters: dict[str, object], reason: str, run: Path
+) -> None:
+    overrides = [
+        Parameter(name, value=value) for name, value in {"run": str(run), **parameters}.items()
+    ]
+    context = Context()
+    context.init(args=[])
+    try:
+        with pytest.raises(ConfigError, match=reason):
+            DriverNode(context, overrides)
+    finally:
+        context.try_shutdown()
+
+
+@pytest.mark.parametrize("name", ["ring_meadow", "grid_old_town"])
+def test_a_goal_lies_ahead_of_the_car(name: str) -> None:
+    road_map = RoadMap.load(name)
+    rng = np.random.default_rng(0)
+    pose, _ = road_map.random_start(rng, 50.0)
+    for _ in range(5):
+        goal = goal_ahead(road_map, rng, pose, 120.0)
+        assert 100.0 < len(road_map.route(pose, goal)) < 125.0
+        assert pose_to_message(goal)
+        pose = goal
