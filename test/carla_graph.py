@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import route_from_path
 from td3_driver.carla.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import Pose, Start
@@ -29,16 +33,16 @@ CONFIG = CarlaConfig(startup_timeout_s=10.0, step_timeout_s=3.0)
 _domains = itertools.count(os.getpid() % 40)
 
 
-def set_domain(monkeypatch: Any) -> None:
-    """Give the test a ROS domain of its own."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(20 + next(_domains) % 80))
+def new_domain() -> int:
+    """Return a ROS domain that no other test of this run uses."""
+    return 20 + next(_domains) % 80
 
 
 @contextmanager
-def ros_node(name: str) -> Iterator[Node]:
-    """A node in a context of its own, in the domain of the environment."""
+def ros_node(name: str, domain: int) -> Iterator[Node]:
+    """A node in a context of its own."""
     context = Context()
-    context.init(args=[])
+    context.init(args=[], domain_id=domain)
     node = Node(name, context=context)
     try:
         yield node
@@ -48,20 +52,31 @@ def ros_node(name: str) -> Iterator[Node]:
 
 
 @contextmanager
-def simulator_node(**settings: Any) -> Iterator[SimulatorNode]:
-    """The simulator's node, running in a thread; settings are of its section `simulator`."""
+def simulator_node(domain: int) -> Iterator[SimulatorNode]:
+    """The simulator's node, running in a thread and a context of its own."""
     context = Context()
-    context.init(args=[])
-    overrides = [Parameter(f"simulator.{name}", value=value) for name, value in settings.items()]
-    node = SimulatorNode(context=context, parameter_overrides=overrides)
+    context.init(args=[], domain_id=domain)
+    node = SimulatorNode(context=context)
     thread = threading.Thread(target=node.run)
     thread.start()
     try:
         yield node
     finally:
-        context.try_shutdown()
+        node.stop()
         thread.join()
         node.destroy_node()
+        context.try_shutdown()
+
+
+def simulator_process(domain: int, *parameters: str) -> subprocess.Popen[str]:
+    """Start the simulator as users do, with `name:=value` parameters."""
+    arguments = [part for parameter in parameters for part in ("-p", parameter)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "td3_driver.nodes.simulator", "--ros-args", *arguments],
+        env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class Observer:
@@ -71,20 +86,45 @@ class Observer:
         self.node = node
         self.config = config
         self.received: dict[Topic, list[Any]] = {}
+        self.latest: dict[Topic, Any] = {}
+        """Last message of each topic, whatever was forgotten."""
         self._publishers: dict[Topic, Any] = {}
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
 
-    def listen(self, *topics: Topic) -> None:
+    def listen(self, *wanted: Topic) -> None:
         """Collect the messages of some topics, from now on and in order."""
-        for topic in topics:
-            messages = self.received.setdefault(topic, [])
+        for topic in wanted:
+            if topic in self.received:
+                continue
+            self.received[topic] = []
             self.node.create_subscription(
                 topic.message_type,
                 topic.name(self.config),
-                messages.append,
+                partial(self._keep, topic),
                 topic.client_qos.profile(),
             )
+
+    def _keep(self, topic: Topic, message: Any) -> None:
+        self.received[topic].append(message)
+        self.latest[topic] = message
+
+    def route(self) -> np.ndarray:
+        """Return the route that is in force."""
+        self.listen(topics.WAYPOINTS)
+        self.wait(lambda: topics.WAYPOINTS in self.latest)
+        return route_from_path(self.latest[topics.WAYPOINTS])
+
+    def forget(self) -> None:
+        """Drop what has been collected."""
+        for messages in self.received.values():
+            messages.clear()
+
+    def listen_and_hear(self, *wanted: Topic) -> None:
+        """Collect the messages of some topics that are published all the time."""
+        self.listen(*wanted)
+        self.forget()
+        self.wait(lambda: all(self.received[topic] for topic in wanted))
 
     def publish(self, topic: Topic, **fields: Any) -> None:
         """Publish a message once somebody listens."""
@@ -96,7 +136,7 @@ class Observer:
         self.wait(lambda: publisher.get_subscription_count() > 0)
         publisher.publish(topic.message_type(**fields))
 
-    def wait(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    def wait(self, condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
         """Spin until something holds; fail if it does not."""
         deadline = time.monotonic() + timeout_s
         while not condition():

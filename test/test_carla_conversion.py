@@ -82,7 +82,8 @@ def test_control_that_is_not_finite_is_refused(field):
 
 def test_same_control_forgives_float32_but_no_more():
     control = VehicleControl(throttle=0.3)
-    assert conversion.same_control(control, VehicleControl(throttle=float(np.float32(0.3)), gear=1))
+    as_sent = VehicleControl(throttle=float(np.float32(0.3)), gear=1)
+    assert conversion.same_control(control, as_sent)
     assert not conversion.same_control(control, VehicleControl(throttle=0.31))
     assert not conversion.same_control(control, VehicleControl(throttle=0.3, hand_brake=True))
 
@@ -101,7 +102,7 @@ def test_image_that_is_not_contiguous_is_sent_right(bgra):
 
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize(
-    ("encoding", "order"),
+    "encoding, order",
     [
         ("bgra8", (0, 1, 2, 3)),
         ("rgba8", (2, 1, 0, 3)),
@@ -194,7 +195,8 @@ def test_path_round_trip():
     path = conversion.route_to_path(route, conversion.make_header(3))
     assert path.header.frame_id == "map" and path.poses[0].header == Header()
     np.testing.assert_allclose(conversion.route_from_path(path), route, atol=1e-12)
-    assert conversion.route_from_path(conversion.route_to_path(route[:0], Header())).shape == (0, 3)
+    empty = conversion.route_to_path(route[:0], Header())
+    assert conversion.route_from_path(empty).shape == (0, 3)
 
 
 def test_events_round_trip():

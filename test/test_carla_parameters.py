@@ -1,7 +1,7 @@
 """Settings as ROS parameters."""
 
 import pytest
-from carla_graph import set_domain
+from carla_graph import new_domain
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
@@ -17,11 +17,10 @@ FILE = """
 
 
 @pytest.fixture
-def make_node(monkeypatch):
+def make_node():
     """Make a node as if the process had been started with some parameters."""
-    set_domain(monkeypatch)
     context = Context()
-    context.init(args=[])
+    context.init(args=[], domain_id=new_domain())
     nodes = []
 
     def make(given=None, node_class=ConfiguredNode, **options):
@@ -59,7 +58,8 @@ def test_file_goes_over_defaults_and_overrides_over_the_file(make_node, file):
 
 
 def test_a_whole_number_will_do_for_a_real_one(make_node):
-    assert make_node({"carla.step_timeout_s": 7}).get_parameter("carla.step_timeout_s").value == 7.0
+    node = make_node({"carla.step_timeout_s": 7})
+    assert node.get_parameter("carla.step_timeout_s").value == 7.0
 
 
 def test_description_unit_and_range(make_node):
@@ -75,7 +75,7 @@ def test_description_unit_and_range(make_node):
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    "given, words",
     [
         ({"learning.batch_sze": 64}, "learning.batch_sze: there is no such setting"),
         ({"learning.batch_size": 0}, "learning.batch_size: .* greater than or equal to 1"),
@@ -94,7 +94,7 @@ def test_sections_of_other_nodes_are_checked_but_not_declared(make_node):
     node = make_node({"learning.batch_size": 64}, sections=("carla",))
     assert node.config.learning.batch_size == 64
     assert not node.has_parameter("learning.batch_size")
-    with pytest.raises(ConfigError, match="learning.tau"):
+    with pytest.raises(ConfigError, match=r"learning\.tau"):
         make_node({"learning.tau": 5.0}, sections=("carla",))
 
 

@@ -119,7 +119,7 @@ def control_to_message(
 
 
 def control_from_message(message: CarlaEgoVehicleControl) -> VehicleControl:
-    """Return a command as it is: what is out of range, or not finite, is the simulator's to take."""
+    """Return a command as it is; one that is not finite is the simulator's to judge."""
     return VehicleControl(
         throttle=message.throttle,
         steer=message.steer,
@@ -146,7 +146,7 @@ def image_to_message(image: np.ndarray, header: Header) -> Image:
     """Return a uint8 (height, width, 4) image as a `bgra8` message."""
     height, width, channels = image.shape
     data = array("B")  # The one type that rclpy takes over without looking at every byte.
-    data.frombytes(np.ascontiguousarray(image))
+    data.frombytes(np.ascontiguousarray(image).data)
     return Image(
         header=header,
         height=height,

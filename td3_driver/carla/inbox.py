@@ -102,9 +102,7 @@ class Inbox:
             if not self._is_of_tick(topic, tolerance_ns)
         ]
 
-    def take_events(
-        self, until_ns: int
-    ) -> tuple[tuple[Collision, ...], tuple[LaneInvasion, ...]]:
+    def take_events(self, until_ns: int) -> tuple[tuple[Collision, ...], tuple[LaneInvasion, ...]]:
         """Return and forget the events stamped up to `until_ns`."""
         if not self._events:
             return (), ()

@@ -5,7 +5,6 @@ Every wait is on the steady clock: simulation time stands still while the simula
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from td3_driver.carla.run_state import RunCommand
 from td3_driver.carla.runtime import SIGNAL_CHECK_S, check_signals, create_executor
 from td3_driver.carla.topics import Topic
 from td3_driver.config import CarlaConfig
-from td3_driver.driving.world import VehicleControl, WorldError
+from td3_driver.driving.world import FULL_BRAKE, VehicleControl, WorldError
 
 # A bridge that is paused already answers PAUSE with silence.
 PAUSE_ANSWER_S = 2.0
@@ -104,10 +103,11 @@ class LockStep:
             timeout_s,
             lambda: ", ".join(self._unmatched()),
             "Is the simulator (or carla-ros-bridge in active synchronous mode) running, in "
-            f"ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID', '0')}, with a car whose role name is "
+            f"ROS_DOMAIN_ID {self._node.context.get_domain_id()}, with a car whose role name is "
             f"{self._config.role_name!r} and a camera {self._config.camera!r}?",
         )
         self.pause(timeout_s)
+        self._first_ticks(timeout_s)
 
     def pause(self, timeout_s: float) -> None:
         """Pause the simulator and take its frame number as the current one."""
@@ -275,6 +275,17 @@ class LockStep:
             f"Its last status is frame {last.frame}, running {last.synchronous_mode_running}: the "
             "simulator hangs in its tick or has died. Restart it, or raise carla.step_timeout_s."
         )
+
+    def _first_ticks(self, timeout_s: float) -> None:
+        """Tick under full brake until a tick is complete; new sensors may need a while."""
+        deadline = time.monotonic() + timeout_s
+        while reason := self.tick(FULL_BRAKE).reason:
+            if time.monotonic() >= deadline:
+                raise WorldError(
+                    f"{reason}, for {timeout_s:g} s: does the car have these sensors?"
+                )
+            self._logger.info(reason)
+        self.counters = Counters()
 
     def _has_moved(self) -> bool:
         last = self.inbox.last_status

@@ -13,7 +13,6 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
 
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
@@ -34,14 +33,14 @@ def create_executor(context: Context | None = None) -> Executor:
     The events executor, new in Kilted, spares rebuilding a wait set for every message.
     """
     try:
-        from rclpy.experimental import EventsExecutor
+        from rclpy.experimental.events_executor import EventsExecutor
     except ImportError:
         return SingleThreadedExecutor(context=context)
     return EventsExecutor(context=context)
 
 
-def take_waiting(subscription: Subscription) -> None:
-    """Call the subscription's callback with every message that has arrived already."""
+def take_waiting(subscription: Any) -> None:
+    """Call the rclpy subscription's callback with every message that has arrived already."""
     while True:
         with subscription.handle:
             taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)

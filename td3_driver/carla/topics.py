@@ -171,9 +171,7 @@ WAYPOINTS = _published(
     bridge_qos=LATCHED,
     client_qos=LATCHED,
 )
-CONTROL = _subscribed(
-    "/carla/control", "carla_msgs/msg/CarlaControl", "PLAY, PAUSE or STEP_ONCE."
-)
+CONTROL = _subscribed("/carla/control", "carla_msgs/msg/CarlaControl", "PLAY, PAUSE or STEP_ONCE.")
 VEHICLE_CONTROL = _subscribed(
     "/carla/{role}/vehicle_control_cmd",
     "carla_msgs/msg/CarlaEgoVehicleControl",

@@ -6,9 +6,10 @@ import math
 import time
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from carla_msgs.msg import CarlaWorldInfo
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
@@ -169,7 +170,7 @@ class CarlaWorld:
         speedometer = inbox.messages.get(topics.SPEEDOMETER)
         status = inbox.messages.get(topics.VEHICLE_STATUS)
         self._incomplete_ticks = self._incomplete_ticks + 1 if tick.reason else 0
-        if None in (image, odometry, speedometer, status):
+        if image is None or odometry is None or speedometer is None or status is None:
             if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
                 raise WorldError(f"{tick.reason}: does the car have these sensors?")
             return replace(before, frame=tick.number, clean=False, reason=tick.reason)
@@ -278,9 +279,12 @@ class CarlaWorld:
             return f"the Path ends {to_goal_m:.1f} m from the goal"
         return ""
 
-    def _await_world_info(self) -> None:
+    def _await_world_info(self, before: CarlaWorldInfo | None = None) -> None:
+        """Wait for a map that is not the one `before`."""
+        if self._inbox.world_info is not before:
+            return
         self._lock_step.wait_until(
-            lambda: self._inbox.world_info is not None,
+            lambda: self._inbox.world_info is not before,
             self._config.startup_timeout_s,
             lambda: topics.WORLD_INFO.name(self._config),
             "The simulator publishes it once, latched; is it a whole bridge?",
@@ -289,15 +293,15 @@ class CarlaWorld:
     def _load_map(self, name: str) -> None:
         """Have the embedded simulator load another map; CARLA's town is its bridge's choice."""
         self._node.get_logger().debug(f"loading map {name}")
-        client = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
+        client: Any = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
         try:
             if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):
                 raise WorldError(
-                    f"the simulator's map is {self.map_name!r} and the episode's is {name!r}; only "
-                    f"the embedded simulator (node {SIMULATOR_NODE}) can change its map. Start "
-                    "CARLA's bridge with that town, or train on the one it has."
+                    f"the simulator's map is {self.map_name!r} and the episode's is {name!r}; "
+                    f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
+                    "Start CARLA's bridge with that town, or train on the one it has."
                 )
-            self._inbox.world_info = None
+            before = self._inbox.world_info
             parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
             future = client.call_async(SetParameters.Request(parameters=[parameter]))
             self._lock_step.wait_until(
@@ -306,12 +310,14 @@ class CarlaWorld:
                 lambda: f"{SIMULATOR_NODE}/set_parameters",
                 "The simulator hangs while it loads the map, or has died.",
             )
-            result: SetParametersResult = future.result().results[0]
+            response = future.result()
+            assert response is not None
+            result: SetParametersResult = response.results[0]
         finally:
             self._node.destroy_client(client)
         if not result.successful:
             raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
-        self._await_world_info()
+        self._await_world_info(before)
         self._road_map = None
         self._frame = None
         # Time starts anew: what was to be forgotten by its stamp is over.

@@ -30,7 +30,7 @@ from td3_driver.simulator.world import EGO_ACTOR_ID, SPAWN_SPACING_M, SimulatedW
 NODE_NAME = "simulator"
 VEHICLE_TYPE = "vehicle.tesla.model3"
 # A simulator that has fallen further behind real time lets the lost time go.
-MAX_LAG_S = 0.5
+MAX_LAG_S = 0.2
 
 
 class SimulatorNode(ConfiguredNode):
@@ -51,6 +51,7 @@ class SimulatorNode(ConfiguredNode):
         )
         self._world = SimulatedWorld(self.config.simulator)
         self._run_state = RunState(self._publish_status)
+        self._stopped = False
         self._override = False
         self._next_tick_s = time.monotonic()
         self._published_route: Any = None
@@ -76,12 +77,16 @@ class SimulatorNode(ConfiguredNode):
         )
         self._announce_map()
 
+    def stop(self) -> None:
+        """End `run`, from any thread."""
+        self._stopped = True
+
     def run(self) -> None:
-        """Tick and answer until the context ends."""
+        """Tick and answer until stopped, or until the context ends."""
         executor = runtime.create_executor(self.context)
         executor.add_node(self)
         try:
-            while self.context.ok():
+            while self.context.ok() and not self._stopped:
                 executor.spin_once(timeout_sec=min(self._idle_s(), runtime.SIGNAL_CHECK_S))
                 if self._idle_s() <= 0.0:
                     self._iterate()
@@ -147,10 +152,11 @@ class SimulatorNode(ConfiguredNode):
     def _schedule(self) -> None:
         """Set the wall-clock time of the next tick while running freely."""
         config = self.config.simulator
+        period_s = config.fixed_delta_s / config.realtime_factor
         now = time.monotonic()
-        self._next_tick_s += config.fixed_delta_s / config.realtime_factor
-        if abs(self._next_tick_s - now) > MAX_LAG_S + config.fixed_delta_s / config.realtime_factor:
-            self._next_tick_s = now
+        self._next_tick_s += period_s
+        if abs(self._next_tick_s - now) > MAX_LAG_S + period_s:
+            self._next_tick_s = now + period_s
 
     def _publish_status(self, running: bool) -> None:
         self._publications.status(self._world.frame, running)
