@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "config"
 
@@ -28,41 +28,27 @@ class Section(BaseModel):
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
     """Declare a setting; `limits` are pydantic's (ge, gt, le, lt, min_length, ...)."""
-    return Field(
-        default, description=description, json_schema_extra={"unit": unit}, **limits
-    )
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
 
 
 class SimulatorConfig(Section):
     """The embedded simulator: map, car, camera and traffic."""
 
-    map: str = _setting(
-        "ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file."
-    )
-    seed: int = _setting(
-        0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31
-    )
-    fixed_delta_s: float = _setting(
-        0.05, "Simulated time of one tick.", "s", gt=0.0, lt=0.1
-    )
+    map: str = _setting("ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file.")
+    seed: int = _setting(0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31)
+    fixed_delta_s: float = _setting(0.05, "Simulated time of one tick.", "s", gt=0.0, lt=0.1)
     realtime_factor: float = _setting(
         1.0,
         "Simulated seconds per wall-clock second while running freely.",
         gt=0.0,
         le=100.0,
     )
-    image_width_px: int = _setting(
-        160, "Width of the camera image.", "px", ge=16, le=1920
-    )
-    image_height_px: int = _setting(
-        120, "Height of the camera image.", "px", ge=16, le=1080
-    )
+    image_width_px: int = _setting(160, "Width of the camera image.", "px", ge=16, le=1920)
+    image_height_px: int = _setting(120, "Height of the camera image.", "px", ge=16, le=1080)
     camera_fov_deg: float = _setting(
         90.0, "Horizontal field of view of the camera.", "deg", ge=20.0, le=150.0
     )
-    camera_x_m: float = _setting(
-        1.5, "Camera ahead of the car's origin.", "m", ge=-5.0, le=5.0
-    )
+    camera_x_m: float = _setting(1.5, "Camera ahead of the car's origin.", "m", ge=-5.0, le=5.0)
     camera_z_m: float = _setting(1.7, "Camera above the road.", "m", ge=0.3, le=10.0)
     camera_pitch_deg: float = _setting(
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
@@ -91,9 +77,7 @@ class CarlaConfig(Section):
     startup_timeout_s: float = _setting(
         120.0, "Wall-clock wait for the first status of the simulator.", "s", gt=0.0
     )
-    step_timeout_s: float = _setting(
-        5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0
-    )
+    step_timeout_s: float = _setting(5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0)
     teleport_height_m: float = _setting(
         0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
     )
@@ -105,12 +89,8 @@ class CarlaConfig(Section):
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
-    image_size_px: int = _setting(
-        84, "Side of the square grey image observed.", "px", ge=36
-    )
-    image_stack: int = _setting(
-        4, "Latest grey images stacked in one observation.", ge=1, le=16
-    )
+    image_size_px: int = _setting(84, "Side of the square grey image observed.", "px", ge=36)
+    image_stack: int = _setting(4, "Latest grey images stacked in one observation.", ge=1, le=16)
     waypoints: int = _setting(10, "Route points in the observation.", ge=1, le=50)
     waypoint_spacing_m: float = _setting(
         2.0, "Distance along the route between observed points.", "m", gt=0.0
@@ -126,9 +106,7 @@ class DrivingConfig(Section):
     max_steering_rate_rps: float = _setting(
         1.5, "Fastest change of the commanded steering angle.", "rad/s", gt=0.0
     )
-    max_speed_mps: float = _setting(
-        8.0, "Largest speed commanded.", "m/s", gt=0.0, le=50.0
-    )
+    max_speed_mps: float = _setting(8.0, "Largest speed commanded.", "m/s", gt=0.0, le=50.0)
     max_acceleration_mps2: float = _setting(
         3.0, "Fastest rise of the commanded speed.", "m/s^2", gt=0.0
     )
@@ -144,18 +122,14 @@ class DrivingConfig(Section):
         le=1.5,
     )
 
-    target_speed_mps: float = _setting(
-        6.0, "Speed that earns the full reward.", "m/s", gt=0.0
-    )
+    target_speed_mps: float = _setting(6.0, "Speed that earns the full reward.", "m/s", gt=0.0)
     reward_speed_limit_mps: float = _setting(
         9.0, "Speed from which nothing is earned.", "m/s", gt=0.0
     )
     lateral_limit_m: float = _setting(
         2.0, "Distance from the route that counts as off the lane.", "m", gt=0.0
     )
-    off_lane_ticks: int = _setting(
-        2, "Decisions in a row off the lane that end it.", ge=1
-    )
+    off_lane_ticks: int = _setting(2, "Decisions in a row off the lane that end it.", ge=1)
     heading_limit_rad: float = _setting(
         0.7854, "Heading error at which the reward is 0.", "rad", gt=0.0, le=3.15
     )
@@ -170,21 +144,19 @@ class DrivingConfig(Section):
     collision_impulse_ns: float = _setting(
         1.0, "Impulse from which a contact is a collision.", "N s", ge=0.0
     )
-    stuck_speed_mps: float = _setting(
-        0.3, "Below this speed the car stands.", "m/s", ge=0.0
-    )
-    stuck_time_s: float = _setting(
-        10.0, "Standing this long is being stuck.", "s", gt=0.0
-    )
-    stuck_grace_s: float = _setting(
-        2.0, "Standing is allowed at the start for.", "s", ge=0.0
-    )
-    time_limit_s: float = _setting(
-        60.0, "Simulated time that truncates an episode.", "s", gt=0.0
-    )
+    stuck_speed_mps: float = _setting(0.3, "Below this speed the car stands.", "m/s", ge=0.0)
+    stuck_time_s: float = _setting(10.0, "Standing this long is being stuck.", "s", gt=0.0)
+    stuck_grace_s: float = _setting(2.0, "Standing is allowed at the start for.", "s", ge=0.0)
+    time_limit_s: float = _setting(60.0, "Simulated time that truncates an episode.", "s", gt=0.0)
     goal_tolerance_m: float = _setting(
         2.0, "Rest of the route at which it counts as driven to its end.", "m", ge=0.0
     )
+
+    @model_validator(mode="after")
+    def _speeds_rise(self) -> DrivingConfig:
+        if self.reward_speed_limit_mps <= self.target_speed_mps:
+            raise ValueError("reward_speed_limit_mps must be above target_speed_mps")
+        return self
 
 
 class LearningConfig(Section):
@@ -192,21 +164,13 @@ class LearningConfig(Section):
 
     batch_size: int = _setting(256, "Transitions in one update.", ge=1)
     discount: float = _setting(0.99, "Discount of one decision.", ge=0.0, lt=1.0)
-    tau: float = _setting(
-        0.005, "Share of the online networks in each target step.", gt=0.0, le=1
-    )
-    policy_noise: float = _setting(
-        0.2, "Deviation of the target policy's noise.", ge=0.0
-    )
+    tau: float = _setting(0.005, "Share of the online networks in each target step.", gt=0.0, le=1)
+    policy_noise: float = _setting(0.2, "Deviation of the target policy's noise.", ge=0.0)
     noise_clip: float = _setting(0.5, "Bound of the target policy's noise.", ge=0.0)
     policy_freq: int = _setting(2, "Critic updates per actor update.", ge=1)
-    exploration_noise: float = _setting(
-        0.1, "Deviation of the acting policy's noise.", ge=0.0
-    )
+    exploration_noise: float = _setting(0.1, "Deviation of the acting policy's noise.", ge=0.0)
     learning_rate: float = _setting(3e-4, "Adam's rate for the heads.", gt=0.0)
-    encoder_learning_rate: float = _setting(
-        1e-4, "Adam's rate for the encoders.", gt=0.0
-    )
+    encoder_learning_rate: float = _setting(1e-4, "Adam's rate for the encoders.", gt=0.0)
     actor_warmup_updates: int = _setting(
         400, "Updates of the critic alone before the actor learns.", ge=0
     )
@@ -220,13 +184,11 @@ class LearningConfig(Section):
         ge=0,
         le=16,
     )
-    channels: tuple[int, int, int] = _setting(
+    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
     )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1)
-    hidden: tuple[int, ...] = _setting(
-        (256, 256), "Widths of the heads' hidden layers."
-    )
+    hidden: tuple[PositiveInt, ...] = _setting((256, 256), "Widths of the heads' hidden layers.")
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
         0.5,
@@ -234,9 +196,7 @@ class LearningConfig(Section):
         gt=0.0,
         le=0.95,
     )
-    device: Literal["auto", "cpu", "cuda"] = _setting(
-        "auto", "Where the networks live."
-    )
+    device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the networks live.")
     replay_device: Literal["auto", "cpu", "cuda"] = _setting(
         "auto", "Where the replay buffer lives; auto = with the networks."
     )
@@ -245,16 +205,10 @@ class LearningConfig(Section):
 class TrainingConfig(Section):
     """One training run."""
 
-    seed: int = _setting(
-        0, "Seed of networks, exploration, batches and episodes.", ge=0, lt=2**31
-    )
+    seed: int = _setting(0, "Seed of networks, exploration, batches and episodes.", ge=0, lt=2**31)
     total_steps: int = _setting(300_000, "Decisions to train for.", ge=1)
-    random_steps: int = _setting(
-        4000, "Decisions taken at random before the first update.", ge=1
-    )
-    updates_per_step: float = _setting(
-        1.0, "Ratio of updates to decisions, held.", gt=0.0, le=16
-    )
+    random_steps: int = _setting(4000, "Decisions taken at random before the first update.", ge=1)
+    updates_per_step: float = _setting(1.0, "Ratio of updates to decisions, held.", gt=0.0, le=16)
     synchronous_updates: bool = _setting(
         False,
         "Update in turn with the steps (repeatable) instead of beside them (faster).",
@@ -265,16 +219,16 @@ class TrainingConfig(Section):
         min_length=1,
     )
     route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
-    log_interval_updates: int = _setting(
-        200, "Updates between two rows of metrics.", ge=1
-    )
-    checkpoint_interval_steps: int = _setting(
-        10_000, "Decisions between checkpoints.", ge=1
-    )
+    log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)
+    checkpoint_interval_steps: int = _setting(10_000, "Decisions between checkpoints.", ge=1)
     checkpoints_kept: int = _setting(2, "Checkpoints kept.", ge=1)
-    torch_threads: int = _setting(
-        0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0
-    )
+    torch_threads: int = _setting(0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0)
+
+    @model_validator(mode="after")
+    def _learns_at_all(self) -> TrainingConfig:
+        if self.random_steps >= self.total_steps:
+            raise ValueError("random_steps must be below total_steps, or nothing is learnt")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -287,9 +241,7 @@ class EvaluationConfig(Section):
     )
     episodes: int = _setting(20, "Episodes, spread over the maps in turn.", ge=1)
     seed: int = _setting(1000, "Seed of the first episode.", ge=0, lt=2**31)
-    route_length_m: float = _setting(
-        300.0, "Length of an evaluation route.", "m", ge=20.0
-    )
+    route_length_m: float = _setting(300.0, "Length of an evaluation route.", "m", ge=20.0)
 
 
 class DriverConfig(Section):
@@ -329,9 +281,7 @@ def build(values: dict[str, Any], source: str) -> Config:
                 lines.append(f"  {name}: there is no such setting")
             else:
                 lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
-        raise ConfigError(
-            f"{source} has wrong settings:\n" + "\n".join(lines)
-        ) from None
+        raise ConfigError(f"{source} has wrong settings:\n" + "\n".join(lines)) from None
 
 
 def find_file(name_or_path: str | Path) -> Path:
@@ -340,9 +290,7 @@ def find_file(name_or_path: str | Path) -> Path:
         if path.is_file():
             return path
     shipped = ", ".join(sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml")))
-    raise ConfigError(
-        f"no configuration {str(name_or_path)!r}: not a file, nor one of {shipped}"
-    )
+    raise ConfigError(f"no configuration {str(name_or_path)!r}: not a file, nor one of {shipped}")
 
 
 def load(name_or_path: str | Path) -> Config:
@@ -355,7 +303,5 @@ def load(name_or_path: str | Path) -> Config:
     try:
         values = document["/**"]["ros__parameters"]
     except (KeyError, TypeError):
-        raise ConfigError(
-            f"{path} does not start with '/**: ros__parameters:'"
-        ) from None
+        raise ConfigError(f"{path} does not start with '/**: ros__parameters:'") from None
     return build(values or {}, str(path))

@@ -76,9 +76,8 @@ def drive_picture(drive: Drive, picture: Path) -> None:
     draw_map(axis, RoadMap.load(start.map_name))
     axis.plot(drive.route[:, 0], drive.route[:, 1], "--", color="0.25", lw=0.8, label="route")
     points = np.array(drive.positions)
-    path = LineCollection(
-        np.stack([points[:-1], points[1:]], axis=1), array=np.array(drive.speeds[1:]), lw=2.5
-    )
+    pieces = list(np.stack([points[:-1], points[1:]], axis=1))
+    path = LineCollection(pieces, array=np.array(drive.speeds[1:]), lw=2.5)
     axis.add_collection(path)
     figure.colorbar(path, ax=axis, label="speed [m/s]", shrink=0.7)
     axis.plot(*points[0], "o", color="tab:green", label="start")

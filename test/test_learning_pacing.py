@@ -58,11 +58,14 @@ def test_the_ratio_is_held_and_the_first_steps_are_without(
 @pytest.mark.parametrize("threaded", [False, True])
 def test_a_resumed_run_counts_on_from_the_updates_done(threaded: bool) -> None:
     update = Updates()
-    pacer = UpdatePacer(update, ratio=1.0, first_step=10, updates_done=90, threaded=threaded)
+    # Whatever ratio led here, only what the present one asks for from now on is due.
+    pacer = UpdatePacer(
+        update, ratio=2.0, first_step=10, steps_taken=100, updates_done=90, threaded=threaded
+    )
     pacer.step_taken(100)
     pacer.step_taken(103)
     pacer.finish()
-    assert update.done == 3 and pacer.updates == 93
+    assert update.done == 6 and pacer.updates == 96
 
 
 def test_updates_run_beside_the_steps_in_a_thread_of_their_own() -> None:

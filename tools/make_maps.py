@@ -145,10 +145,12 @@ def two_way_lanes(centre: Mark, flip_before: bool = False, flip_after: bool = Fa
     edge = Mark("solid")
     lanes = [Lane(0, "none", mark=centre)]
     for side in (1, -1):
-        links = {"link_before": side * before, "link_after": side * after}
-        lanes.append(Lane(side, "driving", LANE_WIDTH_M, edge, **links))
-        outer = {name: 2 * lane for name, lane in links.items()}
-        lanes.append(Lane(2 * side, "shoulder", SHOULDER_WIDTH_M, **outer))
+        for lane, kind, width, mark in (
+            (side, "driving", LANE_WIDTH_M, edge),
+            (2 * side, "shoulder", SHOULDER_WIDTH_M, Mark()),
+        ):
+            links = {"link_before": lane * before, "link_after": lane * after}
+            lanes.append(Lane(lane, kind, width, mark, **links))
     return lanes
 
 
@@ -369,7 +371,8 @@ def grid_roads(plan: GridPlan) -> tuple[list[Road], dict[int, list[Road]]]:
     junctions: dict[int, list[Road]] = {}
     for node in sorted(arms):
         if len(arms[node]) == 2:
-            _join_two(roads, *arms[node], plan.centre)
+            one, other = arms[node]
+            _join_two(roads, one, other, plan.centre)
         else:
             junction = 1000 + len(junctions)
             junctions[junction] = _connect(roads, arms[node], junction)
@@ -391,15 +394,14 @@ def _draw_streets(rng: np.random.Generator, plan: GridPlan) -> list[tuple[Node, 
         if i + di < plan.columns and j + dj < plan.rows
     ]
     degree = {node: sum(node in street for street in streets) for node in nodes}
-    removed = 0
+    gone: set[int] = set()
     for index in rng.permutation(len(streets)).tolist():
         one, other = streets[index]
-        if removed < plan.removed and degree[one] == 4 and degree[other] >= 3:
-            streets[index] = None
+        if len(gone) < plan.removed and degree[one] == 4 and degree[other] >= 3:
+            gone.add(index)
             degree[one] -= 1
             degree[other] -= 1
-            removed += 1
-    return [street for street in streets if street]
+    return [street for index, street in enumerate(streets) if index not in gone]
 
 
 def _bump(length: float, rng: np.random.Generator) -> list[Piece]:
@@ -616,6 +618,7 @@ def _write_lane(group: ElementTree.Element, lane: Lane) -> None:
 def _write_junction(root: ElementTree.Element, junction: int, connecting: list[Road]) -> None:
     element = ElementTree.SubElement(root, "junction", id=str(junction), name="")
     for index, road in enumerate(connecting):
+        assert road.before is not None
         connection = ElementTree.SubElement(
             element, "connection", id=str(index), incomingRoad=str(road.before.road),
             connectingRoad=str(road.id), contactPoint="start",
@@ -649,10 +652,10 @@ GRIDS = (
 
 def documents() -> Iterator[tuple[str, str]]:
     """Yield the name and the OpenDRIVE text of every shipped map."""
-    for plan in RINGS:
-        yield plan.name, opendrive(plan.name, ring_roads(plan), {})
-    for plan in GRIDS:
-        yield plan.name, opendrive(plan.name, *grid_roads(plan))
+    for ring in RINGS:
+        yield ring.name, opendrive(ring.name, ring_roads(ring), {})
+    for grid in GRIDS:
+        yield grid.name, opendrive(grid.name, *grid_roads(grid))
 
 
 def main() -> None:

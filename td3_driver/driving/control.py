@@ -47,9 +47,7 @@ class CommandLimiter:
         target_speed = 0.5 * (speed + 1.0) * limits.max_speed_mps
         turn = limits.max_steering_rate_rps * dt_s
         self._last = AckermannCommand(
-            steering_angle=_approach(
-                self._last.steering_angle, steering_angle, turn, turn
-            ),
+            steering_angle=_approach(self._last.steering_angle, steering_angle, turn, turn),
             speed=_approach(
                 self._last.speed,
                 target_speed,
@@ -91,17 +89,12 @@ class PedalController:
         """Forget the accumulated error."""
         self._integral = 0.0
 
-    def control(
-        self, command: AckermannCommand, speed: float, dt_s: float
-    ) -> VehicleControl:
+    def control(self, command: AckermannCommand, speed: float, dt_s: float) -> VehicleControl:
         """Return the pedals for a command at a signed speed (m/s), `dt_s` after the last."""
         # The bridge's steer is positive to the right, the Ackermann angle to the left.
         steer = float(np.clip(-command.steering_angle / self._max_steer_rad, -1.0, 1.0))
         backwards = command.speed < 0.0
-        if (
-            abs(command.speed) < self.STANDSTILL_MPS
-            and abs(speed) < self.STANDSTILL_MPS
-        ):
+        if abs(command.speed) < self.STANDSTILL_MPS and abs(speed) < self.STANDSTILL_MPS:
             self.reset()
             return VehicleControl(steer=steer, brake=1.0)
         # Forward along the wanted direction, so that one law serves both gears.

@@ -72,16 +72,16 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         self._running = True
         return observation, {"start": start}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold `action` for `action_repeat` ticks; a collision ends the holding."""
         if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         frame = self.frame
         collisions: list[Collision] = []
         lane_invasions: list[LaneInvasion] = []
-        for _ in range(self.task.config.action_repeat):
+        ticks = 0
+        while ticks < self.task.config.action_repeat:
+            ticks += 1
             _, control = self.task.command(action, frame.speed)
             frame = self.world.step(control)
             collisions += frame.collisions
@@ -89,9 +89,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             if frame.collisions or not frame.clean:
                 break
         self.frame = frame
-        outcome = self.task.judge(
-            action, frame, tuple(collisions), tuple(lane_invasions)
-        )
+        outcome = self.task.judge(action, frame, tuple(collisions), tuple(lane_invasions), ticks)
         end = outcome.end
         info: dict[str, Any] = {
             "reward_terms": outcome.reward.as_dict(),

@@ -97,7 +97,7 @@ class Pilot:
         elif self._ticks_held < self._config.action_repeat:
             return None
         else:
-            outcome = self._task.judge(self._action, frame, (), ())
+            outcome = self._task.judge(self._action, frame, (), (), self._config.action_repeat)
             observation, self.off_course = outcome.observation, outcome.end
         if observation is not None and self._remaining_m() <= self._config.goal_tolerance_m:
             self._arrived = True

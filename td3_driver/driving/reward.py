@@ -46,15 +46,8 @@ class RewardTerms:
     @property
     def total(self) -> float:
         """Progress, times the factors where it is forward, less the costs."""
-        factors = (
-            self.centring * self.heading * self.speed if self.progress > 0.0 else 1.0
-        )
-        return (
-            self.progress * factors
-            + self.steering_change
-            + self.lane_invasion
-            + self.failure
-        )
+        factors = self.centring * self.heading * self.speed if self.progress > 0.0 else 1.0
+        return self.progress * factors + self.steering_change + self.lane_invasion + self.failure
 
     def as_dict(self) -> dict[str, float]:
         """Return the terms by name."""
@@ -98,9 +91,7 @@ def reward_terms(
     return RewardTerms(
         progress=min(max(progress_m / full_progress_m, -limit), limit),
         centring=_falling(abs(projection.lateral_m), 0.0, config.lateral_limit_m),
-        heading=_falling(
-            abs(projection.heading_error_rad), 0.0, config.heading_limit_rad
-        ),
+        heading=_falling(abs(projection.heading_error_rad), 0.0, config.heading_limit_rad),
         speed=_falling(speed, config.target_speed_mps, config.reward_speed_limit_mps),
         steering_change=-config.steering_change_cost * steering_change,
         lane_invasion=-config.lane_invasion_cost if solid else 0.0,
@@ -117,6 +108,10 @@ class EndDetector:
         self._off_lane = 0
         self._standing_s = 0.0
 
+    def is_collision(self, contact: Collision) -> bool:
+        """Tell a collision from a mere touch."""
+        return contact.impulse_ns >= self._config.collision_impulse_ns
+
     def check(
         self,
         *,
@@ -127,13 +122,14 @@ class EndDetector:
         duration_s: float,
         clean: bool = True,
     ) -> End | None:
-        """Return why the episode ends now, or None; failures come before truncations."""
+        """Return why the episode ends now, or None; failures come before truncations.
+
+        What an unclean step shows is not known to be the action's doing, so that comes first.
+        """
         config = self._config
         if not clean:
             return End.UNCLEAN_STEP
-        if any(
-            contact.impulse_ns >= config.collision_impulse_ns for contact in collisions
-        ):
+        if any(map(self.is_collision, collisions)):
             return End.COLLISION
         off_lane = abs(projection.lateral_m) > config.lateral_limit_m
         self._off_lane = self._off_lane + 1 if off_lane else 0
@@ -141,9 +137,7 @@ class EndDetector:
             return End.OFF_LANE
         if abs(projection.heading_error_rad) > config.wrong_way_rad:
             return End.WRONG_WAY
-        standing = (
-            abs(speed) < config.stuck_speed_mps and elapsed_s > config.stuck_grace_s
-        )
+        standing = abs(speed) < config.stuck_speed_mps and elapsed_s > config.stuck_grace_s
         self._standing_s = self._standing_s + duration_s if standing else 0.0
         if self._standing_s >= config.stuck_time_s - 1e-9:
             return End.STUCK

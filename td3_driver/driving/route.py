@@ -39,9 +39,7 @@ class RouteTracker:
 
     def __init__(self, route: np.ndarray) -> None:
         if route.ndim != 2 or route.shape[1] != 3 or len(route) < 2:
-            raise ValueError(
-                f"a route needs at least two points (x, y, yaw), got {route.shape}"
-            )
+            raise ValueError(f"a route needs at least two points (x, y, yaw), got {route.shape}")
         points = np.asarray(route[:, :2], dtype=np.float64)
         lengths = np.hypot(*np.diff(points, axis=0).T)
         keep = np.concatenate([[True], lengths > 1e-6])
@@ -65,18 +63,13 @@ class RouteTracker:
         first, last = 0, len(self._lengths)
         if self._segment is not None:
             here = self._along[self._segment]
-            first = (
-                int(np.searchsorted(self._along, here - SEARCH_BACK_M, side="right"))
-                - 1
-            )
+            first = int(np.searchsorted(self._along, here - SEARCH_BACK_M, side="right")) - 1
             first = max(first, 0)
             last = int(np.searchsorted(self._along, here + SEARCH_AHEAD_M)) + 1
             last = min(max(last, first + 1), len(self._lengths))
         offsets = np.array([pose.x, pose.y]) - self._points[first:last]
         directions = self._directions[first:last]
-        along = np.clip(
-            np.sum(offsets * directions, axis=1), 0.0, self._lengths[first:last]
-        )
+        along = np.clip(np.sum(offsets * directions, axis=1), 0.0, self._lengths[first:last])
         errors = offsets - along[:, None] * directions
         nearest = int(np.argmin(np.sum(errors**2, axis=1)))
         self._segment = first + nearest
@@ -86,9 +79,7 @@ class RouteTracker:
         return Projection(
             progress_m=float(self._along[self._segment] + along[nearest]),
             lateral_m=lateral,
-            heading_error_rad=wrap_angle(
-                self._yaw_at(self._segment, along[nearest]) - pose.yaw
-            ),
+            heading_error_rad=wrap_angle(self._yaw_at(self._segment, along[nearest]) - pose.yaw),
         )
 
     def _yaw_at(self, segment: int, along_m: float) -> float:
@@ -96,13 +87,10 @@ class RouteTracker:
         share = along_m / self._lengths[segment] - 0.5
         other = min(max(segment + (1 if share > 0 else -1), 0), len(self._yaws) - 1)
         return float(
-            self._yaws[segment]
-            + abs(share) * wrap_angle(self._yaws[other] - self._yaws[segment])
+            self._yaws[segment] + abs(share) * wrap_angle(self._yaws[other] - self._yaws[segment])
         )
 
-    def ahead(
-        self, pose: Pose, progress_m: float, count: int, spacing_m: float
-    ) -> np.ndarray:
+    def ahead(self, pose: Pose, progress_m: float, count: int, spacing_m: float) -> np.ndarray:
         """Return the next points of the route in the car's frame, float64 (count, 2).
 
         The first lies `spacing_m` beyond `progress_m`. Past its end the route goes straight on.

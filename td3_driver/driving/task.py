@@ -54,7 +54,6 @@ class DrivingTask:
     def __init__(self, config: DrivingConfig, fixed_delta_s: float) -> None:
         self.config = config
         self.fixed_delta_s = fixed_delta_s
-        self.decision_s = fixed_delta_s * config.action_repeat
         self.limiter = CommandLimiter(config)
         self.pedals = PedalController(config.vehicle_max_steer_rad)
         self._observer = Observer(config)
@@ -81,9 +80,7 @@ class DrivingTask:
         )
         return self._observe(frame)
 
-    def command(
-        self, action: np.ndarray, speed: float
-    ) -> tuple[AckermannCommand, VehicleControl]:
+    def command(self, action: np.ndarray, speed: float) -> tuple[AckermannCommand, VehicleControl]:
         """Return the Ackermann command and the pedals for one tick of an action."""
         ackermann = self.limiter.command(action, self.fixed_delta_s)
         return ackermann, self.pedals.control(ackermann, speed, self.fixed_delta_s)
@@ -94,15 +91,17 @@ class DrivingTask:
         frame: Frame,
         collisions: tuple[Collision, ...],
         lane_invasions: tuple[LaneInvasion, ...],
+        ticks: int,
     ) -> Outcome:
-        """Return what the decision `action` led to: `frame`, after all its ticks."""
+        """Return what the decision `action`, held for `ticks`, led to: `frame`."""
+        duration_s = ticks * self.fixed_delta_s
         before = self.projection
         self.projection = self._tracker.project(frame.pose)
         summary = self.summary
         progress_m = self.projection.progress_m - before.progress_m
-        summary.duration_s += self.decision_s
-        summary.distance_m += abs(frame.speed) * self.decision_s
-        summary.collisions += bool(collisions)
+        summary.duration_s += duration_s
+        summary.distance_m += abs(frame.speed) * duration_s
+        summary.collisions += any(map(self._ends.is_collision, collisions))
         summary.lane_invasions += len(lane_invasions)
         steering_change = abs(float(action[0] - self._previous_action[0]))
         self._decisions += 1
@@ -114,13 +113,13 @@ class DrivingTask:
             speed=frame.speed,
             collisions=collisions,
             elapsed_s=summary.duration_s,
-            duration_s=self.decision_s,
+            duration_s=duration_s,
             clean=frame.clean,
         )
         terms = reward_terms(
             self.config,
             progress_m=progress_m,
-            duration_s=self.decision_s,
+            duration_s=duration_s,
             projection=self.projection,
             speed=frame.speed,
             steering_change=steering_change,

@@ -1,1 +1,1 @@
-"""The algorithm: networks, TD3, replay, augmentation, checkpoints. Knows nothing of ROS or driving."""
+"""The algorithm: networks, TD3, replay, checkpoints; nothing of ROS, nothing of driving."""

@@ -17,12 +17,8 @@ def random_shift(images: Tensor, most_px: int, generator: torch.Generator) -> Te
     shifts = torch.randint(
         -most_px, most_px + 1, (2, batch, 1), generator=generator, device=images.device
     )
-    rows = (torch.arange(height, device=images.device) + shifts[0]).clamp_(
-        0, height - 1
-    )
-    columns = (torch.arange(width, device=images.device) + shifts[1]).clamp_(
-        0, width - 1
-    )
+    rows = (torch.arange(height, device=images.device) + shifts[0]).clamp_(0, height - 1)
+    columns = (torch.arange(width, device=images.device) + shifts[1]).clamp_(0, width - 1)
     pixels = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, -1)
     flat = images.reshape(batch, stack, -1)
     return torch.gather(flat, 2, pixels.expand_as(flat)).view(images.shape)

@@ -106,12 +106,8 @@ def load(
         counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text())
         updates = int(counters["updates"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{checkpoint / COUNTERS} cannot be used: {error!r}"
-        ) from None
-    restore_learner(
-        learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER
-    )
+        raise CheckpointError(f"{checkpoint / COUNTERS} cannot be used: {error!r}") from None
+    restore_learner(learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER)
     try:
         replay.restore(load_tensors(checkpoint / REPLAY))
     except (ValueError, KeyError) as error:
@@ -136,9 +132,7 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
     }
 
 
-def learner_tensors(
-    learner: TD3, generators: dict[str, torch.Generator]
-) -> dict[str, Tensor]:
+def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
     """Return weights, optimiser state and random states as named tensors in host memory."""
     tensors = {
         f"{name}.{key}": value
@@ -147,14 +141,10 @@ def learner_tensors(
     }
     for name, optimizer in _optimizers(learner).items():
         for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"{name}.{index}.{key}": value for key, value in moments.items()
-            }
+            tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
     for name, generator in (generators | {"learner": learner.generator}).items():
         tensors[f"generator.{name}"] = generator.get_state()
-    return {
-        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
-    }
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def restore_learner(
@@ -173,9 +163,7 @@ def restore_learner(
             network.load_state_dict(groups[name])
         for name, optimizer in _optimizers(learner).items():
             parameters = [
-                parameter
-                for group in optimizer.param_groups
-                for parameter in group["params"]
+                parameter for group in optimizer.param_groups for parameter in group["params"]
             ]
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in groups.get(name, {}).items():
@@ -189,9 +177,7 @@ def restore_learner(
         for name, generator in (generators | {"learner": learner.generator}).items():
             generator.set_state(groups["generator"][name])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{source} does not fit the configuration: {error}"
-        ) from None
+        raise CheckpointError(f"{source} does not fit the configuration: {error}") from None
 
 
 def _flush(path: Path) -> None:

@@ -35,12 +35,7 @@ def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Map a uint8 image to [-0.5, 0.5], channels last; an image of floats is taken as it is."""
     if image.is_floating_point():
         return image
-    return (
-        image.contiguous(memory_format=torch.channels_last)
-        .to(dtype)
-        .mul_(1 / 255)
-        .sub_(0.5)
-    )
+    return image.contiguous(memory_format=torch.channels_last).to(dtype).mul_(1 / 255).sub_(0.5)
 
 
 def _mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -120,9 +115,7 @@ class Critic(nn.Module):
         self.q1 = _mlp(spec.state_size + spec.actions, spec.hidden, 1)
         self.q2 = _mlp(spec.state_size + spec.actions, spec.hidden, 1)
 
-    def forward(
-        self, observations: Observations, actions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return both Q-values, each (B,)."""
         inputs = torch.cat([self.encoder(observations), actions], dim=1)
         return self.q1(inputs).squeeze(1), self.q2(inputs).squeeze(1)
@@ -136,9 +129,7 @@ class Critic(nn.Module):
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the 2-norm of the parameters' gradients as one tensor."""
-    gradients = [
-        parameter.grad for parameter in parameters if parameter.grad is not None
-    ]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.tensor(math.nan)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -24,12 +24,15 @@ class UpdatePacer:
         *,
         ratio: float,
         first_step: int,
+        steps_taken: int = 0,
         updates_done: int = 0,
         threaded: bool = True,
     ) -> None:
         self._update = update
         self._ratio = ratio
         self._first_step = first_step
+        # A resumed run goes on from here: what an earlier ratio left undone is not made up for.
+        self._due_offset = updates_done - self._due_by(steps_taken)
         self._done = updates_done
         self._due = updates_done
         self._changed = threading.Condition()
@@ -38,9 +41,7 @@ class UpdatePacer:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         if threaded:
-            self._thread = threading.Thread(
-                target=self._run, name="updates", daemon=True
-            )
+            self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
             self._thread.start()
 
     @property
@@ -50,7 +51,7 @@ class UpdatePacer:
 
     def step_taken(self, step: int) -> None:
         """Tell that `step` steps have been taken in all."""
-        due = int((step - self._first_step) * self._ratio)
+        due = self._due_offset + self._due_by(step)
         if self._thread is None:
             while self._done < due:
                 self._one()
@@ -64,6 +65,9 @@ class UpdatePacer:
             )
         self._raise_error()
 
+    def _due_by(self, step: int) -> int:
+        return int(max(step - self._first_step, 0) * self._ratio)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Keep updates from running, once the one under way is done."""
@@ -74,9 +78,7 @@ class UpdatePacer:
         """Make the updates that are due, then end the thread."""
         if self._thread is not None:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._error is not None or self._due <= self._done
-                )
+                self._changed.wait_for(lambda: self._error is not None or self._due <= self._done)
         self.stop()
         self._raise_error()
 
@@ -105,7 +107,7 @@ class UpdatePacer:
                     return
             try:
                 self._one()
-            except Exception as error:  # noqa: BLE001 - handed to the collecting thread, which raises it
+            except Exception as error:
                 self._error = error
             with self._changed:
                 self._changed.notify_all()

@@ -46,40 +46,30 @@ class Policy:
         try:
             policy = cls.like(spec)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint / SPEC} describes no networks: {error}"
-            ) from None
+            raise CheckpointError(f"{checkpoint / SPEC} describes no networks: {error}") from None
         tensors = load_tensors(checkpoint / WEIGHTS)
         try:
             policy._actor.load_state_dict(tensors)
         except RuntimeError as error:
-            raise CheckpointError(
-                f"{checkpoint / WEIGHTS} does not fit {SPEC}: {error}"
-            ) from None
+            raise CheckpointError(f"{checkpoint / WEIGHTS} does not fit {SPEC}: {error}") from None
         return policy
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """Return the action, float32 (actions,) in [-1, 1], for one unbatched observation."""
-        batch = {
-            key: torch.from_numpy(value)[None] for key, value in observation.items()
-        }
+        batch = {key: torch.from_numpy(value)[None] for key, value in observation.items()}
         with torch.inference_mode(), self._lock:
             return self._actor(batch)[0].numpy()
 
     def follow(self, actor: Actor) -> None:
         """Copy the weights of a learning actor, from any device."""
         with torch.no_grad(), self._lock:
-            for mine, theirs in zip(
-                self._actor.parameters(), actor.parameters(), strict=True
-            ):
+            for mine, theirs in zip(self._actor.parameters(), actor.parameters(), strict=True):
                 mine.copy_(theirs)
 
 
 def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:
     """Write an actor's weights and the shape of its networks."""
-    tensors = {
-        name: tensor.contiguous().cpu() for name, tensor in actor.state_dict().items()
-    }
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in actor.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
     (folder / SPEC).write_text(json.dumps(dataclasses.asdict(spec), indent=1))
 

@@ -49,9 +49,7 @@ class ReplaySpec:
         """Memory of one slot in bytes."""
         _, height, width = self.image
         floats = 4 * (self.vector + self.actions + 1)
-        return (
-            height * width + floats + 1 + 8 + 8
-        )  # terminated, age, place in the queue
+        return height * width + floats + 1 + 8 + 8  # terminated, age, place in the queue
 
 
 class ReplayBuffer:
@@ -71,13 +69,9 @@ class ReplayBuffer:
         "transitions",
     )
 
-    def __init__(
-        self, spec: ReplaySpec, capacity: int, device: torch.device | str = "cpu"
-    ):
+    def __init__(self, spec: ReplaySpec, capacity: int, device: torch.device | str = "cpu"):
         if capacity < spec.image[0] + 2:
-            raise ValueError(
-                f"capacity {capacity} is less than a stack of {spec.image[0]} needs"
-            )
+            raise ValueError(f"capacity {capacity} is less than a stack of {spec.image[0]} needs")
         _, height, width = spec.image
         self.spec = spec
         self.capacity = capacity
@@ -93,9 +87,7 @@ class ReplayBuffer:
         self.terminated = rows(dtype=torch.bool)
         # The bookkeeping stays in host memory: every addition reads it.
         self.age = np.zeros(capacity, dtype=np.int64)  # slots since the episode's first
-        self.transitions = np.zeros(
-            capacity, dtype=np.int64
-        )  # a queue of slots, oldest first
+        self.transitions = np.zeros(capacity, dtype=np.int64)  # a queue of slots, oldest first
         self._added = 0
         self._first_transition = 0
         self._end_transition = 0
@@ -171,19 +163,13 @@ class ReplayBuffer:
         with self._lock:
             if not len(self):
                 raise ValueError("the replay buffer holds no transition yet")
-            picks = torch.randint(
-                0, len(self), (batch_size,), generator=generator
-            ).numpy()
-            return self.gather(
-                self.transitions[(self._first_transition + picks) % self.capacity]
-            )
+            picks = torch.randint(0, len(self), (batch_size,), generator=generator).numpy()
+            return self.gather(self.transitions[(self._first_transition + picks) % self.capacity])
 
     def gather(self, slots: np.ndarray) -> Batch:
         """Return the transitions that start at these slots, int64 (B,)."""
         stack = self.spec.image[0]
-        back = np.minimum(
-            np.arange(stack - 1, -1, -1), self.age[slots % self.capacity][:, None]
-        )
+        back = np.minimum(np.arange(stack - 1, -1, -1), self.age[slots % self.capacity][:, None])
         # One gather serves both stacks: the next one is this one's, moved by an image.
         seen = np.concatenate([slots[:, None] - back, slots[:, None] + 1], axis=1)
         image_rows = torch.from_numpy((seen % self.capacity).ravel()).to(self.device)
@@ -250,9 +236,7 @@ class ReplayBuffer:
             self._in_episode = False
 
 
-def check_memory(
-    spec: ReplaySpec, capacity: int, available_bytes: int, fraction: float
-) -> str:
+def check_memory(spec: ReplaySpec, capacity: int, available_bytes: int, fraction: float) -> str:
     """Return a line that says what a buffer takes; raise ReplayMemoryError if that is too much.
 
     `fraction` is the share of `available_bytes` that it may take.

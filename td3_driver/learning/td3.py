@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -119,13 +120,11 @@ class TD3:
             noise = (noise * settings.policy_noise).clamp(
                 -settings.noise_clip, settings.noise_clip
             )
-            q1, q2 = self.critic_target(
-                next_observations, (actions + noise).clamp(-1.0, 1.0)
-            )
+            q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
             bootstrap = 1.0 - batch.terminated.to(self.device)
-            return batch.rewards.to(
-                self.device
-            ) + settings.discount * bootstrap * torch.minimum(q1, q2)
+            return batch.rewards.to(self.device) + settings.discount * bootstrap * torch.minimum(
+                q1, q2
+            )
 
     def _update_critic(
         self,
@@ -165,9 +164,7 @@ class TD3:
         penalty = self.settings.pre_tanh_penalty * pre_tanh.square().mean()
         return penalty - value, actions, pre_tanh
 
-    def _update_actor(
-        self, observations: Observations, measure: bool
-    ) -> dict[str, Tensor]:
+    def _update_actor(self, observations: Observations, measure: bool) -> dict[str, Tensor]:
         loss, actions, pre_tanh = self.actor_loss(observations)
         self.actor_optimizer.zero_grad(set_to_none=True)
         # Asked for by name, so that nothing of the critic's can receive a gradient.
@@ -205,5 +202,8 @@ def split_parameters(
     return encoder, head
 
 
-def _frozen_copy(network: nn.Module) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _frozen_copy(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False)

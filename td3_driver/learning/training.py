@@ -47,9 +47,7 @@ class Progress:
 def choose_device(wanted: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda"; raise ValueError where it is missing."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "learning.device is cuda, but PyTorch sees no GPU: set it to auto or cpu"
-        )
+        raise ValueError("learning.device is cuda, but PyTorch sees no GPU: set it to auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -100,7 +98,7 @@ class Training:
         folder: Path,
         *,
         resume: bool = False,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], object] = print,
         show: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._env = env
@@ -138,17 +136,11 @@ class Training:
         self.episodes = 0
         if resume:
             latest = checkpoint.latest(folder / "checkpoints")
-            counters = checkpoint.load(
-                latest, self.learner, self.replay, self._generators
-            )
+            counters = checkpoint.load(latest, self.learner, self.replay, self._generators)
             self.step, self.episodes = counters["step"], counters["episodes"]
             self._policy.follow(self.learner.actor)
-            say(
-                f"resumed {latest} at step {self.step:,} with {len(self.replay):,} transitions"
-            )
-        self._metrics = MetricsWriter(
-            folder, self.step if resume else None, self.learner.updates
-        )
+            say(f"resumed {latest} at step {self.step:,} with {len(self.replay):,} transitions")
+        self._metrics = MetricsWriter(folder, self.step if resume else None, self.learner.updates)
         self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._completions: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._ended_by = ""
@@ -174,6 +166,7 @@ class Training:
             self._update,
             ratio=training.updates_per_step,
             first_step=training.random_steps,
+            steps_taken=self.step,
             updates_done=self.learner.updates,
             threaded=not training.synchronous_updates,
         )
@@ -235,22 +228,15 @@ class Training:
         size = (self.learner.spec.actions,)
         if self.step < self._training.random_steps:
             return (2.0 * torch.rand(size, generator=generator) - 1.0).numpy()
-        noise = (
-            torch.randn(size, generator=generator).numpy()
-            * self._learning.exploration_noise
-        )
-        return np.clip(self._policy.act(observation) + noise, -1.0, 1.0).astype(
-            np.float32
-        )
+        noise = torch.randn(size, generator=generator).numpy() * self._learning.exploration_noise
+        return np.clip(self._policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
 
     def _update(self) -> None:
         """Take one update, and note its figures at the end of each interval."""
         learner = self.learner
         interval = self._training.log_interval_updates
         number = learner.updates + 1
-        batch = self.replay.sample(
-            self._learning.batch_size, self._generators["sampling"]
-        )
+        batch = self.replay.sample(self._learning.batch_size, self._generators["sampling"])
         # Whatever policy_freq is, the interval's last updates include one of the actor.
         measure = -number % interval < self._learning.policy_freq
         figures = learner.update(batch, measure)
