@@ -42,7 +42,7 @@ OWN_PARAMETERS = {
 CAMERA_TIMEOUT_S = 0.4
 WATCHDOG_PERIOD_S = 0.05
 LOG_PERIOD_S = 3.0
-# Time for a new route to come, before another goal is tried.
+# Time for a route to come, one there is already or a new one, before another goal is tried.
 GOAL_RETRY_S = 5.0
 # The last command must arrive: nothing replaces it, and the simulator keeps to the one it has.
 STOP_REPEATS = 3
@@ -208,7 +208,7 @@ class RandomGoals:
         self._length_m = node.config.evaluation.route_length_m
         self._rng = np.random.default_rng(node.get_parameter("seed").value)
         self._road_map: RoadMap | None = None
-        self._requested_s = -GOAL_RETRY_S
+        self._requested_s = time.monotonic()
         names = node.config.carla
         node.create_subscription(
             topics.WORLD_INFO.message_type,
