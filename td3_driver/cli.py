@@ -47,9 +47,7 @@ def _add_processes_command(parser: argparse.ArgumentParser, command: Command) ->
     parser.description = command.summary
     for option in command.options:
         _add_option(parser, option)
-    parser.set_defaults(
-        execute=lambda given: supervision.run(command.processes(vars(given)))
-    )
+    parser.set_defaults(execute=lambda given: supervision.run(command.processes(vars(given))))
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:

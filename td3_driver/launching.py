@@ -48,7 +48,5 @@ def _node(process: Process) -> Node:
         emulate_tty=True,
         sigterm_timeout=str(process.stop_timeout_s),
         sigkill_timeout=str(supervision.KILL_TIMEOUT_S),
-        on_exit=Shutdown(reason=f"{process.name} has ended")
-        if process.essential
-        else None,
+        on_exit=Shutdown(reason=f"{process.name} has ended") if process.essential else None,
     )

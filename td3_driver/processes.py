@@ -67,9 +67,7 @@ class Process:
     def ros_arguments(self) -> list[str]:
         """Return what follows `--ros-args` on the node's command line."""
         # ROS reads a value as YAML, of which JSON is a part; its quotes keep "1" a string.
-        assignments = [
-            f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()
-        ]
+        assignments = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
         return [part for assignment in assignments for part in ("-p", assignment)]
 
     def command_line(self) -> list[str]:
@@ -110,9 +108,7 @@ ROLE_NAME = Option(
 MAP = Option(
     "map", "Map of the embedded simulator: a shipped name, or the path of an OpenDRIVE file."
 )
-SET = Option(
-    "set", "A setting over the configuration's, as section.setting=value.", default=()
-)
+SET = Option("set", "A setting over the configuration's, as section.setting=value.", default=())
 
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
@@ -128,9 +124,7 @@ def setting_overrides(assignments: Sequence[str]) -> Parameters:
         name, equals, text = assignment.partition("=")
         section, dot, setting = name.partition(".")
         if not (equals and dot):
-            raise config.ConfigError(
-                f"{assignment!r} is not of the form section.setting=value"
-            )
+            raise config.ConfigError(f"{assignment!r} is not of the form section.setting=value")
         try:
             values.setdefault(section, {})[setting] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -234,9 +228,7 @@ COMMANDS: dict[str, Command] = {
             CONFIG,
             Option("run", "Name of the run's new folder under runs/, or its path."),
             Option("resume", "Run to go on with, with its configuration unless one is given."),
-            Option(
-                "evaluate", "Evaluate on the held-out maps at the end.", default=False
-            ),
+            Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
             WORLD,
             ROLE_NAME,
             MAP,

@@ -66,9 +66,7 @@ def _first_end(running: Sequence[_Running], requests: _StopRequests) -> _Running
 
 def _report_end(child: _Running) -> None:
     if child.exit_code != 0:
-        _say(
-            f"{child.process.name} has died (exit code {child.exit_code}); the rest is stopped"
-        )
+        _say(f"{child.process.name} has died (exit code {child.exit_code}); the rest is stopped")
 
 
 def _say(message: str) -> None:
@@ -80,17 +78,12 @@ class _StopRequests:
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self._previous: dict[
-            int, Callable[[int, FrameType | None], object] | int | None
-        ] = {}
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> _StopRequests:
         for number in STOP_SIGNALS:
             # nohup ignores the hang-up, and that is then meant.
-            if (
-                signal.getsignal(number) is not signal.SIG_IGN
-                or number != signal.SIGHUP
-            ):
+            if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
