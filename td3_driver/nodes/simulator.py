@@ -75,7 +75,7 @@ class SimulatorNode(ConfiguredNode):
                 self.config.carla.role_name,
             )
         )
-        self._announce_map()
+        self.get_logger().info(self._announce_map())
 
     def stop(self) -> None:
         """End `run`, from any thread."""
@@ -106,7 +106,8 @@ class SimulatorNode(ConfiguredNode):
             self._world.load_map(name)
         except RoadMapError as error:
             raise ConfigError(str(error)) from error
-        self._announce_map()
+        # A trainer changes maps with every episode.
+        self.get_logger().debug(self._announce_map())
 
     def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
         return self.create_subscription(
@@ -116,15 +117,16 @@ class SimulatorNode(ConfiguredNode):
             topic.bridge_qos.profile(),
         )
 
-    def _announce_map(self) -> None:
+    def _announce_map(self) -> str:
+        """Publish the map and its route; return a line about it."""
         road_map, config = self._world.road_map, self.config.simulator
+        self._publications.world_info(road_map.name, road_map.opendrive)
+        self._publish_route()
         spawn_poses = len(road_map.spawn_poses(SPAWN_SPACING_M))
-        self.get_logger().info(
+        return (
             f"map {road_map.name}: {spawn_poses} spawn poses; {1.0 / config.fixed_delta_s:.0f} "
             f"ticks per simulated second, {config.realtime_factor:g} x real time"
         )
-        self._publications.world_info(road_map.name, road_map.opendrive)
-        self._publish_route()
 
     def _idle_s(self) -> float:
         """Return the wall-clock time until there is something to do."""
