@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
+
+# Read when PyTorch is loaded: its threads must not spin while the simulator wants the processor.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rclpy.signals import uninstall_signal_handlers
 from tqdm import tqdm
