@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -30,12 +29,10 @@ MAP = "ring_meadow"
 OTHER_MAP = "ring_harbour"
 CONFIG = CarlaConfig(startup_timeout_s=10.0, step_timeout_s=3.0)
 
-_domains = itertools.count(os.getpid() % 40)
 
-
-def new_domain() -> int:
-    """Return a ROS domain that no other test of this run uses."""
-    return 20 + next(_domains) % 80
+def own_domain() -> int:
+    """Return the ROS domain that conftest has given the test."""
+    return int(os.environ["ROS_DOMAIN_ID"])
 
 
 @contextmanager

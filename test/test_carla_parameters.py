@@ -1,7 +1,7 @@
 """Settings as ROS parameters."""
 
 import pytest
-from carla_graph import new_domain
+from carla_graph import own_domain
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
@@ -20,7 +20,7 @@ FILE = """
 def make_node():
     """Make a node as if the process had been started with some parameters."""
     context = Context()
-    context.init(args=[], domain_id=new_domain())
+    context.init(args=[], domain_id=own_domain())
     nodes = []
 
     def make(given=None, node_class=ConfiguredNode, **options):

@@ -15,11 +15,12 @@ from carla_graph import (
     Observer,
     close_to,
     make_start,
-    new_domain,
+    own_domain,
     ros_node,
     simulator_node,
     simulator_process,
 )
+from conftest import free_domain
 
 from td3_driver.carla import conversion, topics
 from td3_driver.carla.lock_step import Counters
@@ -34,7 +35,8 @@ FORWARD = VehicleControl(throttle=0.5)
 
 @pytest.fixture(scope="module")
 def domain():
-    return new_domain()
+    with free_domain() as number:
+        yield number
 
 
 @pytest.fixture(scope="module")
@@ -261,36 +263,35 @@ def test_a_missing_image_is_flagged_and_then_an_error(world, simulator, monkeypa
 
 
 @pytest.fixture
-def own_domain():
-    """A domain with a simulator that only this test uses."""
-    domain = new_domain()
-    with simulator_node(domain):
-        yield domain
+def own_simulator():
+    """The test's domain, with a simulator in it that only this test uses."""
+    with simulator_node(own_domain()):
+        yield own_domain()
 
 
 @pytest.fixture
-def own_observer(own_domain):
-    with ros_node("observer", own_domain) as node:
+def own_observer(own_simulator):
+    with ros_node("observer", own_domain()) as node:
         yield Observer(node)
 
 
-def test_a_paused_simulator_is_taken_over(own_domain, own_observer, monkeypatch):
+def test_a_paused_simulator_is_taken_over(own_simulator, own_observer, monkeypatch):
     observer = own_observer
     monkeypatch.setattr("td3_driver.carla.lock_step.PAUSE_ANSWER_S", 0.3)
     observer.listen_and_hear(topics.STATUS)
     observer.publish(topics.CONTROL, command=int(RunCommand.PAUSE))
     observer.wait(lambda: not observer.received[topics.STATUS][-1].synchronous_mode_running)
-    with ros_node("agent", own_domain) as node:
+    with ros_node("agent", own_domain()) as node:
         world = CarlaWorld(node, CONFIG)
         assert world.fixed_delta_s == 0.05
         assert world.reset(make_start()).clean
         world.close()
 
 
-def test_close_brakes_and_plays(own_domain, own_observer):
+def test_close_brakes_and_plays(own_simulator, own_observer):
     observer = own_observer
     observer.listen_and_hear(topics.STATUS, topics.VEHICLE_STATUS)
-    with ros_node("agent", own_domain) as node:
+    with ros_node("agent", own_domain()) as node:
         world = CarlaWorld(node, CONFIG)
         world.reset(make_start())
         last = [world.step(FORWARD) for _ in range(10)][-1]
@@ -307,7 +308,7 @@ def test_close_brakes_and_plays(own_domain, own_observer):
 
 def test_no_simulator_is_said_with_its_topics():
     missing = r"/carla/control.*/carla/status.*ROS_DOMAIN_ID"
-    with ros_node("agent", new_domain()) as node, pytest.raises(WorldError, match=missing):
+    with ros_node("agent", own_domain()) as node, pytest.raises(WorldError, match=missing):
         CarlaWorld(node, CarlaConfig(startup_timeout_s=0.3))
 
 
@@ -319,7 +320,7 @@ def test_another_role_name_is_said_with_its_topics(simulator, domain):
 
 
 def test_a_simulator_killed_in_mid_step_is_an_error_in_time():
-    domain = new_domain()
+    domain = own_domain()
     simulator = simulator_process(domain)
     try:
         with ros_node("agent", domain) as node:

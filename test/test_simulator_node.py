@@ -11,11 +11,12 @@ from carla_graph import (
     MAP,
     OTHER_MAP,
     Observer,
-    new_domain,
+    own_domain,
     ros_node,
     simulator_node,
     simulator_process,
 )
+from conftest import free_domain
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 
@@ -30,7 +31,8 @@ STATUSES_OF_A_STEP = 3
 
 @pytest.fixture(scope="module")
 def domain():
-    return new_domain()
+    with free_domain() as number:
+        yield number
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +300,7 @@ def test_a_map_that_is_none_is_refused_with_its_reason(client):
     "number, paused", [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
 )
 def test_signals_end_it_in_good_order(number, paused):
-    domain = new_domain()
+    domain = own_domain()
     simulator = simulator_process(domain)
     try:
         with ros_node("client", domain) as node:
@@ -317,7 +319,7 @@ def test_signals_end_it_in_good_order(number, paused):
 
 
 def test_a_wrong_setting_ends_it_in_plain_words():
-    simulator = simulator_process(new_domain(), "simulator.map:=no_such_place")
+    simulator = simulator_process(own_domain(), "simulator.map:=no_such_place")
     _, errors = simulator.communicate(timeout=20.0)
     assert simulator.returncode == 2
     assert "error: no map 'no_such_place'" in errors and "Traceback" not in errors
