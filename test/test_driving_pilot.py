@@ -115,6 +115,16 @@ def test_leaving_the_lane_is_told() -> None:
     assert pilot.off_course is not None and pilot.off_course.value == "off_lane"
 
 
+def test_neither_time_nor_the_end_of_the_route_is_a_failure() -> None:
+    route = straight_route(20)
+    pilot = make_pilot(Policy(), time_limit_s=0.1)
+    for tick in range(1, 6):
+        assert pilot.drive(make_frame(tick, route, x=float(tick))).ackermann.speed > 0.0
+        assert pilot.off_course is None
+    pilot.drive(make_frame(6, route, x=19.0))
+    assert pilot.off_course is None
+
+
 def test_a_stop_is_at_once_and_keeps_the_wheels_as_they_are() -> None:
     route = straight_route()
     pilot = make_pilot(Policy(LEFT))

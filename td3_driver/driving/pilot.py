@@ -40,7 +40,7 @@ class Pilot:
         self.standing_because = "it has not begun"
         """Why the car is stopped; empty while it drives."""
         self.off_course: End | None = None
-        """How the latest decision would have failed an episode."""
+        """How the latest decision would have failed an episode; None where it would not."""
         self.inference_s = 0.0
         """Wall-clock time of the latest decision."""
         self._config = config
@@ -98,7 +98,8 @@ class Pilot:
             return None
         else:
             outcome = self._task.judge(self._action, frame, (), (), self._config.action_repeat)
-            observation, self.off_course = outcome.observation, outcome.end
+            observation, end = outcome.observation, outcome.end
+            self.off_course = end if end is not None and end.terminated else None
         if observation is not None and self._remaining_m() <= self._config.goal_tolerance_m:
             self._arrived = True
             self.standing_because = "the route is driven to its end"
