@@ -322,16 +322,16 @@ class Environment:
         """Write the pins that hold beside a distribution's own Python packages."""
         ask = (
             "import importlib.metadata as m, json; "
-            "print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
+            "found = [(d.metadata['Name'], d.version) for d in m.distributions()]; "
+            "print(json.dumps(found))"
         )
         answer = subprocess.run(
             [sys.executable, "-c", ask], capture_output=True, text=True, check=True
         )
-        installed = {
-            normalised(name): version
-            for name, version in json.loads(answer.stdout).items()
-            if name != "null"
-        }
+        installed: dict[str, str] = {}
+        for name, version in json.loads(answer.stdout):
+            if name:  # None: the remains of a package. The first on the path is the one imported.
+                installed.setdefault(normalised(name), version)
         lines = [line for line in pins.read_text().splitlines() if "==" in line]
         file = self.work / "constraints.txt"
         file.write_text("\n".join(constraints_beside(lines, installed)) + "\n")
@@ -356,17 +356,16 @@ class Environment:
         """Build one interface package into the environment, its Python side only."""
         source, build = self.root / "interfaces" / name, self.work / name
         shutil.rmtree(build, ignore_errors=True)
-        tools = self.venv / "bin"
         prefixes = [self.venv, *(self.distribution.prefixes if self.distribution else ())]
         joined = os.pathsep.join(str(prefix) for prefix in prefixes)
         environ = {
             **clean_environ(os.environ),
-            "PATH": os.pathsep.join([str(tools), os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(self.venv / "bin"), os.environ.get("PATH", os.defpath)]),
             "AMENT_PREFIX_PATH": joined,
         }
         self.run(
             [
-                tools / "cmake",
+                "cmake",
                 f"-S{source}",
                 f"-B{build}",
                 "-GNinja",
@@ -380,7 +379,7 @@ class Environment:
             ],
             environ,
         )
-        self.run([tools / "ninja", "-C", build, "install"], environ)
+        self.run(["ninja", "-C", build, "install"], environ)
 
     def install_package(self) -> None:
         """Install td3_driver itself, editable, with its commands."""
