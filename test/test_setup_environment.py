@@ -192,6 +192,13 @@ def test_a_failing_command_shows_the_end_of_its_log(tmp_path):
         environment.run(command)
 
 
+def test_a_command_that_is_not_there_is_named(tmp_path):
+    environment = Environment(tmp_path, None)
+    environment.work.mkdir()
+    with pytest.raises(SetupError, match="'no-such-command' cannot be run"):
+        environment.run(["no-such-command"])
+
+
 # ------------------------------------------------------------------ beside a ROS distribution
 
 
@@ -209,13 +216,13 @@ def sourced(*prefixes: Path) -> dict[str, str]:
 
 def test_the_distributions_interfaces_are_preferred(tmp_path):
     overlay = prefix_with(tmp_path / "overlay", "carla_msgs")
-    base = prefix_with(tmp_path / "base", "ackermann_msgs")
+    base = prefix_with(tmp_path / "base", "ackermann_msgs", "tf2_msgs")
     distribution = sourced_distribution(sourced(overlay, base), lambda: True)
     assert interfaces_to_build(distribution) == []
 
 
 def test_only_the_missing_interface_is_built(tmp_path):
-    base = prefix_with(tmp_path / "base", "ackermann_msgs")
+    base = prefix_with(tmp_path / "base", "ackermann_msgs", "tf2_msgs")
     distribution = sourced_distribution(sourced(base), lambda: True)
     assert interfaces_to_build(distribution) == ["carla_msgs"]
     root = Path(setup_environment.__file__).parent.parent
@@ -229,7 +236,7 @@ def test_without_a_sourced_distribution_everything_is_built(gone, tmp_path):
     environ = sourced(prefix_with(tmp_path, "carla_msgs"))
     del environ[gone]
     assert sourced_distribution(environ, lambda: True) is None
-    assert interfaces_to_build(None) == ["ackermann_msgs", "carla_msgs"]
+    assert interfaces_to_build(None) == ["ackermann_msgs", "carla_msgs", "tf2_msgs"]
 
 
 def test_a_distribution_for_another_python_is_left_alone(tmp_path):

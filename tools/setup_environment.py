@@ -30,7 +30,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 # Raise it when what a step does changes: environments made before are then made again.
 VERSION = 1
 SUPPORTED = ((3, 12), (3, 11), (3, 10))
-INTERFACES = ("ackermann_msgs", "carla_msgs")
+INTERFACES = ("ackermann_msgs", "carla_msgs", "tf2_msgs")
 ROOT = Path(__file__).resolve().parent.parent
 LOG_TAIL_LINES = 25
 
@@ -392,15 +392,18 @@ class Environment:
         log = self.work / "setup.log"
         with log.open("a") as output:
             print("+", *line, file=output, flush=True)
-            done = subprocess.run(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environ or clean_environ(os.environ)),
-                cwd=self.root,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    line,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environ or clean_environ(os.environ)),
+                    cwd=self.root,
+                    check=False,
+                )
+            except OSError as error:
+                raise SetupError(f"'{line[0]}' cannot be run: {error.strerror}") from error
         if done.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
             raise SetupError(f"'{line[0]}' failed, the end of {log}:\n{tail}")
