@@ -38,5 +38,4 @@ def test_profile_says_what_the_table_says():
 def test_message_types_are_found():
     assert topics.STATUS.message_type.__name__ == "CarlaStatus"
     for topic in topics.TOPICS:
-        if topic is not topics.TF:  # tf2_msgs is not everywhere
-            assert topic.message_type.__name__ == topic.type_name.split("/")[-1]
+        assert topic.message_type.__name__ == topic.type_name.split("/")[-1]

@@ -1,4 +1,4 @@
-"""The interfaces are those of ackermann_msgs 2.0.2 and carla_msgs 1.3.0, field for field."""
+"""The interfaces are those of ackermann_msgs, carla_msgs and tf2_msgs, field for field."""
 
 import random
 import re
@@ -134,6 +134,10 @@ FIELDS = {
     "carla_msgs/srv/DestroyObject_Response": {"success": "boolean"},
     "carla_msgs/srv/GetBlueprints_Request": {"filter": "string"},
     "carla_msgs/srv/GetBlueprints_Response": {"blueprints": "sequence<string>"},
+    "tf2_msgs/msg/TF2Error": {"error": "uint8", "error_string": "string"},
+    "tf2_msgs/msg/TFMessage": {"transforms": "sequence<geometry_msgs/TransformStamped>"},
+    "tf2_msgs/srv/FrameGraph_Request": {},
+    "tf2_msgs/srv/FrameGraph_Response": {"frame_yaml": "string"},
 }
 
 CONSTANTS = {
@@ -149,6 +153,15 @@ CONSTANTS = {
         "GREEN": 2,
         "OFF": 3,
         "UNKNOWN": 4,
+    },
+    "tf2_msgs/msg/TF2Error": {
+        "NO_ERROR": 0,
+        "LOOKUP_ERROR": 1,
+        "CONNECTIVITY_ERROR": 2,
+        "EXTRAPOLATION_ERROR": 3,
+        "INVALID_ARGUMENT_ERROR": 4,
+        "TIMEOUT_ERROR": 5,
+        "TRANSFORM_ERROR": 6,
     },
 }
 

@@ -120,7 +120,7 @@ def set_map(client, name):
 
 def test_topics_have_the_bridges_types_and_qos(client):
     for topic in topics.TOPICS:
-        if topic in (topics.TF, topics.ENABLE_AUTOPILOT, topics.ACKERMANN):
+        if topic in (topics.ENABLE_AUTOPILOT, topics.ACKERMANN):
             continue
         name = topic.name(CONFIG)
         if topic.direction is topics.Direction.FROM_SIMULATOR:
@@ -205,6 +205,28 @@ def test_messages_of_a_tick_share_its_stamp(client):
     assert client.received[topics.ODOMETRY][0].child_frame_id == "ego_vehicle"
     image = client.received[topics.IMAGE][0]
     assert (image.encoding, image.width, image.height, image.step) == ("bgra8", 160, 120, 640)
+
+
+def test_tf_places_the_car_in_the_map_and_the_camera_on_the_car(client):
+    client.listen_and_hear(topics.TF)
+    pause(client)
+    odometry = step(client)[0]
+    client.wait(lambda: bool(client.received[topics.TF]))
+    car, camera = client.received[topics.TF][-1].transforms
+    assert (car.header.frame_id, car.child_frame_id) == ("map", "ego_vehicle")
+    assert car.header.stamp == odometry.header.stamp
+    position = odometry.pose.pose.position
+    assert (car.transform.translation.x, car.transform.translation.y) == (position.x, position.y)
+    assert car.transform.rotation == odometry.pose.pose.orientation
+    assert (camera.header.frame_id, camera.child_frame_id) == (
+        "ego_vehicle",
+        "ego_vehicle/rgb_front",
+    )
+    # The bridge's camera transform is optical: its z axis is the car's x axis.
+    rotation = camera.transform.rotation
+    z_axis_x = 2.0 * (rotation.x * rotation.z + rotation.w * rotation.y)
+    assert z_axis_x == pytest.approx(1.0)
+    assert camera.transform.translation.z == pytest.approx(1.7)
 
 
 def test_a_command_stays_in_force(client):

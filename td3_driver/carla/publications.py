@@ -50,9 +50,8 @@ class Publications:
                 topic.message_type, topic.name(carla), topic.bridge_qos.profile()
             )
             for topic in topics.TOPICS
-            if topic.direction is topics.Direction.FROM_SIMULATOR and topic is not topics.TF
+            if topic.direction is topics.Direction.FROM_SIMULATOR
         }
-        self._add_tf()
         self._role = carla.role_name
         self._camera_frame = f"{carla.role_name}/{carla.camera}"
         self._camera_transform = _camera_transform(simulator)
@@ -117,22 +116,11 @@ class Publications:
         if self._heard(topics.TF):
             self._transforms(frame)
 
-    def _add_tf(self) -> None:
-        try:
-            message_type = topics.TF.message_type
-        except ImportError:
-            self._node.get_logger().info("no /tf: tf2_msgs is not installed")
-            return
-        self._publishers[topics.TF] = self._node.create_publisher(
-            message_type, topics.TF.name(self._config), topics.TF.bridge_qos.profile()
-        )
-
     def _publish(self, topic: Topic, message: Any) -> None:
         self._publishers[topic].publish(message)
 
     def _heard(self, topic: Topic) -> bool:
-        publisher = self._publishers.get(topic)
-        return publisher is not None and publisher.get_subscription_count() > 0
+        return self._publishers[topic].get_subscription_count() > 0
 
     def _camera(self, frame: Frame) -> None:
         header = make_header(frame.stamp_ns, self._camera_frame)
