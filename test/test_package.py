@@ -3,6 +3,7 @@
 import ast
 import configparser
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -37,6 +38,11 @@ def imported_packages() -> dict[str, set[str]]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
+            elif isinstance(node, ast.Constant) and re.fullmatch(
+                r"\w+/(msg|srv)/\w+", str(node.value)
+            ):
+                # A message type by name, imported when the topic is made.
+                names = [node.value.split("/")[0]]
             else:
                 continue
             for name in names:
