@@ -85,9 +85,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
     parser.add_argument(
         "--map",
-        action="append",
+        action="extend",
+        nargs="+",
         metavar="MAP",
-        help=f"Shipped name or path of a map; may be repeated{of_the_run}.",
+        help=f"Shipped names or paths of maps{of_the_run}.",
     )
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")

@@ -16,6 +16,7 @@ from td3_driver.config import Config
 from td3_driver.learning import checkpoint
 
 RUNS = Path("runs")
+LATEST = "latest"
 NOTED_VERSIONS = (
     "td3_driver",
     "torch",
@@ -38,7 +39,9 @@ class RunFolder:
             if (path / "config.yaml").is_file():
                 self.path = path.resolve()
                 return
-        known = sorted(path.parent.name for path in RUNS.glob("*/config.yaml"))
+        known = sorted(
+            path.parent.name for path in RUNS.glob("*/config.yaml") if not path.parent.is_symlink()
+        )
         raise RunError(
             f"no run {str(name_or_path)!r}: no folder with a config.yaml there or under "
             f"{RUNS.resolve()} (runs there: {', '.join(known) or 'none'})"
@@ -56,6 +59,8 @@ class RunFolder:
             )
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.yaml").write_text(_heading() + _parameters(config))
+        if path.parent == RUNS:
+            _point_latest(path)
         return cls(path)
 
     @property
@@ -73,6 +78,14 @@ class RunFolder:
         return checkpoint.latest(self.checkpoints)
 
 
+def _point_latest(path: Path) -> None:
+    """Make `runs/latest` a link to the newest run, in one step."""
+    link = RUNS / f".{LATEST}-new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.name)
+    link.replace(RUNS / LATEST)
+
+
 def _parameters(config: Config) -> str:
     values = {"/**": {"ros__parameters": config.model_dump(mode="json")}}
     return yaml.safe_dump(values, sort_keys=False)
@@ -81,7 +94,8 @@ def _parameters(config: Config) -> str:
 def _heading() -> str:
     """Return the versions that a run was made with, as comments."""
     lines = [f"# python {platform.python_version()}"]
-    for package in NOTED_VERSIONS:
+    for package in LATEST = "latest"
+NOTED_VERSIONS:
         try:
             lines.append(f"# {package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:

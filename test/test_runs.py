@@ -93,3 +93,13 @@ def test_the_latest_checkpoint_is_the_last_complete_one() -> None:
     for name in ("000000100", "000000200", ".unfinished-300"):
         (run.checkpoints / name).mkdir(parents=True)
     assert run.latest_checkpoint() == run.checkpoints / "000000200"
+
+
+def test_latest_is_the_newest_run_of_the_runs_folder(working_folder: Path) -> None:
+    RunFolder.create("one", Config())
+    assert RunFolder("latest").path.name == "one"
+    newest = RunFolder.create("two", Config())
+    RunFolder.create("elsewhere/three", Config())
+    assert RunFolder("latest").path == newest.path
+    with pytest.raises(RunError, match=r"runs there: one, two\)"):
+        RunFolder("nonesuch")
