@@ -94,8 +94,7 @@ def _parameters(config: Config) -> str:
 def _heading() -> str:
     """Return the versions that a run was made with, as comments."""
     lines = [f"# python {platform.python_version()}"]
-    for package in LATEST = "latest"
-NOTED_VERSIONS:
+    for package in NOTED_VERSIONS:
         try:
             lines.append(f"# {package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
