@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import mean
 
 COMPLETION_WANTED = 0.95
 FAILURES_ALLOWED = 1
@@ -43,6 +44,9 @@ def train(seed: int, folder: Path, config: str, settings: list[str]) -> dict[str
         "route_completion_mean": result["route_completion_mean"],
         "failed": sum(episode["ended_by"] != "route_end" for episode in episodes),
         "episodes": len(episodes),
+        "steering_change_mean": round(
+            mean(episode["steering_change_mean"] for episode in episodes), 4
+        ),
         "training_s": round(wall_s, 1),
         "total_s": round(total_s, 1),
     }
