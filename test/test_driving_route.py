@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from td3_driver.driving.route import RouteTracker, wrap_angle
+from td3_driver.driving.angles import wrap_angle
+from td3_driver.driving.route import RouteTracker
 from td3_driver.driving.world import Pose
 
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import CheckpointError, Policy, load_spec
 from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
-from td3_driver.learning.td3 import TD3, TD3Settings
+from td3_driver.learning.td3 import TD3
 
 torch.set_num_threads(1)  # the networks are too small for more
 
@@ -46,7 +47,7 @@ class Run:
 
     def __init__(self, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
-        self.learner = TD3(SPEC, TD3Settings(actor_warmup_updates=0), seed=seed)
+        self.learner = TD3(SPEC, LearningConfig(actor_warmup_updates=0), seed=seed)
         self.replay = ReplayBuffer(REPLAY_SPEC, 30)
         self.generators = {"sampling": torch.Generator().manual_seed(seed)}
         self.step = 0

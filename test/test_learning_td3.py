@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from td3_driver.config import LearningConfig
 from td3_driver.learning.metrics import COLUMNS
 from td3_driver.learning.networks import (
     Actor,
@@ -22,7 +23,7 @@ from td3_driver.learning.networks import (
     scale_image,
 )
 from td3_driver.learning.replay import Batch
-from td3_driver.learning.td3 import TD3, TD3Settings, split_parameters
+from td3_driver.learning.td3 import TD3, split_parameters
 
 torch.set_num_threads(1)  # the networks are too small for more
 
@@ -35,6 +36,11 @@ SPEC = NetworkSpec(
     hidden=(9, 8),
 )
 BATCH = 6
+
+
+@pytest.fixture(autouse=True)
+def the_same_networks_every_time() -> None:
+    torch.manual_seed(0)
 
 
 def observations(generator: torch.Generator, batch: int = BATCH) -> Observations:
@@ -58,7 +64,7 @@ def make_batch(seed: int = 0, batch: int = BATCH) -> Batch:
 
 
 def make_learner(seed: int = 0, **settings: Any) -> TD3:
-    return TD3(SPEC, TD3Settings(**{"actor_warmup_updates": 0, **settings}), seed=seed)
+    return TD3(SPEC, LearningConfig(**{"actor_warmup_updates": 0, **settings}), seed=seed)
 
 
 def weights(network: nn.Module) -> list[Tensor]:
@@ -528,7 +534,7 @@ def doubled(batch: Batch) -> Batch:
 
 
 def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
-    settings = TD3Settings(
+    settings = LearningConfig(
         discount=0.97,
         tau=0.1,
         policy_noise=0.3,

@@ -6,17 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from td3_driver.driving.angles import wrap_angle
 from td3_driver.driving.world import Pose
 
 # The search for the nearest stretch stays near the last one, so that a route that crosses or
 # passes itself is followed in its own order.
 SEARCH_BACK_M = 3.0
 SEARCH_AHEAD_M = 12.0
-
-
-def wrap_angle(angle: float) -> float:
-    """Wrap an angle in radians to [-pi, pi)."""
-    return float((angle + np.pi) % (2.0 * np.pi) - np.pi)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ squares of the pre-tanh activations are penalised.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from td3_driver.config import LearningConfig
 from td3_driver.learning.augmentation import random_shift
 from td3_driver.learning.networks import (
     Actor,
@@ -31,29 +31,13 @@ SATURATED = 0.99
 """An action component beyond this is at its bound."""
 
 
-@dataclass(frozen=True)
-class TD3Settings:
-    """The algorithm's numbers, by TD3's own names."""
-
-    discount: float = 0.99
-    tau: float = 0.005
-    policy_noise: float = 0.2
-    noise_clip: float = 0.5
-    policy_freq: int = 2
-    learning_rate: float = 3e-4
-    encoder_learning_rate: float = 1e-4
-    actor_warmup_updates: int = 400
-    pre_tanh_penalty: float = 1e-3
-    image_shift_px: int = 4
-
-
 class TD3:
     """Actor, critic, their targets and optimisers, and the update."""
 
     def __init__(
         self,
         spec: NetworkSpec,
-        settings: TD3Settings,
+        settings: LearningConfig,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:

@@ -20,7 +20,7 @@ from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer, ReplaySpec, check_memory
-from td3_driver.learning.td3 import TD3, TD3Settings
+from td3_driver.learning.td3 import TD3
 
 EPISODES_AVERAGED = 20
 POLICY_REFRESH_UPDATES = 10
@@ -79,13 +79,6 @@ def network_spec(
     )
 
 
-def td3_settings(config: LearningConfig) -> TD3Settings:
-    """Pick the algorithm's numbers out of the configuration."""
-    return TD3Settings(
-        **{name: getattr(config, name) for name in TD3Settings.__dataclass_fields__}
-    )
-
-
 class Training:
     """One run: `run()` trains until done or told to stop, and always saves at its end."""
 
@@ -123,7 +116,7 @@ class Training:
                 learning.replay_memory_fraction,
             )
         )
-        self.learner = TD3(spec, td3_settings(learning), device, training.seed)
+        self.learner = TD3(spec, learning, device, training.seed)
         self.replay = ReplayBuffer(replay_spec, learning.replay_capacity, replay_device)
         self._policy = Policy.like(spec)
         self._policy.follow(self.learner.actor)

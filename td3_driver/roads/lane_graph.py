@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
+from td3_driver.driving.angles import wrap_angle
 from td3_driver.driving.world import Pose
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.frames import wrapped
 from td3_driver.roads.opendrive import NO_JUNCTION, LaneKey
 
 # Lanes whose centres are this much further than the nearest one still compete by heading.
@@ -47,7 +47,7 @@ class Lane:
     def pose(self, offset: float) -> Pose:
         """Return the pose of a car on the centre line, `offset` metres along the lane."""
         x, y, yaw = self.at(offset).tolist()
-        return Pose(x, y, wrapped(yaw))
+        return Pose(x, y, wrap_angle(yaw))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class LaneGraph:
         """Return the nearest place on a lane; the heading decides between lanes about as near."""
         distance = np.hypot(self._points[:, 0] - pose.x, self._points[:, 1] - pose.y)
         near = np.flatnonzero(distance <= distance.min() + _AMBIGUOUS_M)
-        turned = np.abs(wrapped(self._points[near, 2] - pose.yaw))
+        turned = np.abs(wrap_angle(self._points[near, 2] - pose.yaw))
         best = near[np.argmin(distance[near] + turned)]
         # All points of that lane compete again, now by distance alone.
         lane = self.lanes[self._keys[self._owners[best]]]
@@ -149,7 +149,7 @@ class LaneGraph:
         for index in np.unique(lane_of):
             chosen = lane_of == index
             points[chosen] = self.lanes[keys[index]].at(wanted[chosen] - begins[index])
-        points[:, 2] = wrapped(points[:, 2])
+        points[:, 2] = wrap_angle(points[:, 2])
         return points
 
     def walk(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from td3_driver.config import SimulatorConfig
+from td3_driver.driving.angles import wrap_angle
 from td3_driver.driving.world import (
     FULL_BRAKE,
     Collision,
@@ -20,7 +21,6 @@ from td3_driver.driving.world import (
     WorldError,
 )
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.frames import wrapped
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.camera import Camera, Intrinsics
 from td3_driver.simulator.contacts import outline, resolve_contacts
@@ -216,7 +216,7 @@ class SimulatedWorld:
         """Set the car on the ground at `pose`; nothing of what it did before counts as event."""
         if not all(map(math.isfinite, (pose.x, pose.y, pose.yaw))):
             raise WorldError(f"the car cannot be put at {pose}: not a finite number")
-        self.vehicle.pose = replace(pose, yaw=wrapped(pose.yaw), z=0.0)
+        self.vehicle.pose = replace(pose, yaw=wrap_angle(pose.yaw), z=0.0)
         self._lanes.reset()
         self._acceleration = 0.0, 0.0, 0.0
 
