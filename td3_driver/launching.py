@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
@@ -45,8 +48,23 @@ def _node(process: Process) -> Node:
         executable=process.name,
         ros_arguments=process.ros_arguments(),
         output="screen",
-        emulate_tty=True,
+        # Not a terminal: launch shows whole lines only, so none may renew itself in place.
+        emulate_tty=False,
         sigterm_timeout=str(process.stop_timeout_s),
         sigkill_timeout=str(supervision.KILL_TIMEOUT_S),
-        on_exit=Shutdown(reason=f"{process.name} has ended") if process.essential else None,
+        on_exit=_ending(process) if process.essential else None,
     )
+
+
+def _ending(process: Process) -> Callable[[Any, LaunchContext], list[Shutdown]]:
+    """Return what launch does at the end of a process: end the rest, and tell a death by 1.
+
+    Launch itself ends with 0 however its processes do; an error in a handler is what it counts.
+    """
+
+    def ended(event: Any, context: LaunchContext) -> list[Shutdown]:
+        if event.returncode != 0 and not context.is_shutdown:
+            raise RuntimeError(f"{process.name} has died (exit code {event.returncode})")
+        return [Shutdown(reason=f"{process.name} has ended")]
+
+    return ended

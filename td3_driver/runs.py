@@ -12,8 +12,7 @@ from pathlib import Path
 import yaml
 
 from td3_driver import config as configuration
-from td3_driver.config import Config
-from td3_driver.learning import checkpoint
+from td3_driver.config import Config, ConfigError
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -27,7 +26,7 @@ NOTED_VERSIONS = (
 )
 
 
-class RunError(ValueError):
+class RunError(ConfigError):
     """A run's folder is missing, taken or incomplete; the message says which."""
 
 
@@ -75,6 +74,9 @@ class RunFolder:
 
     def latest_checkpoint(self) -> Path:
         """Return the newest complete checkpoint; raise CheckpointError where there is none."""
+        # PyTorch comes with it, which who only looks a run up does not need.
+        from td3_driver.learning import checkpoint
+
         return checkpoint.latest(self.checkpoints)
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,7 +68,7 @@ class Node:
     emulate_tty: bool
     sigterm_timeout: str
     sigkill_timeout: str
-    on_exit: ShutdownAll | None
+    on_exit: Any
 
 
 @dataclass
@@ -153,8 +153,17 @@ def as_process(node: Node) -> tuple[str, list[str]]:
 @pytest.mark.usefixtures("stand_ins")
 def test_the_end_of_one_node_is_the_end_of_all() -> None:
     for node in describe("train").nodes():
-        assert node.on_exit is not None
-        assert node.output == "screen" and node.emulate_tty
+        alive, shutting_down = (
+            SimpleNamespace(is_shutdown=False),
+            SimpleNamespace(is_shutdown=True),
+        )
+        well, badly = SimpleNamespace(returncode=0), SimpleNamespace(returncode=-9)
+        for event, context in ((well, alive), (well, shutting_down), (badly, shutting_down)):
+            (action,) = node.on_exit(event, context)
+            assert isinstance(action, ShutdownAll) and "has ended" in action.reason
+        with pytest.raises(RuntimeError, match=r"has died \(exit code -9\)"):
+            node.on_exit(badly, alive)
+        assert node.output == "screen" and not node.emulate_tty
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -275,6 +284,7 @@ def test_a_dead_process_ends_the_launch(tmp_path: Path, run: str) -> None:
     launched = Launched(tmp_path, "drive", {"run": run}, LIFE_OF_simulator="1.0")
     output, _ = launched.process.communicate(timeout=15.0)
     assert "driver" in launched.events("stopped"), output
+    assert launched.process.returncode == 1
 
 
 @pytest.mark.usefixtures("real_launch")

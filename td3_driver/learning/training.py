@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.config import ConfigError, LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.metrics import MetricsWriter
 from td3_driver.learning.networks import NetworkSpec
@@ -45,9 +45,9 @@ class Progress:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; raise ValueError where it is missing."""
+    """Return the device for "auto", "cpu" or "cuda"; raise ConfigError where it is missing."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("learning.device is cuda, but PyTorch sees no GPU: set it to auto or cpu")
+        raise ConfigError("learning.device is cuda, but PyTorch sees no GPU: set auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)

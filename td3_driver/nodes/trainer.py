@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 
 # Read when PyTorch is loaded: its threads must not spin while the simulator wants the processor.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from rclpy.signals import uninstall_signal_handlers
 from tqdm import tqdm
 
 from td3_driver.carla import runtime
@@ -19,6 +20,8 @@ from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
+from td3_driver.learning.policy import CheckpointError
+from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
@@ -29,30 +32,35 @@ OWN_PARAMETERS = {
     "evaluate_at_end": (False, "Evaluate on the held-out maps when the training is complete."),
 }
 FILMED_DRIVES = 1
+LINE_PERIOD_S = 10.0
 
 
 class LiveLine:
-    """The progress of training as one line that renews itself."""
+    """The progress of training: a line that renews itself on a terminal, else one now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
         self._bar: tqdm | None = None
+        self._last_said_s = time.monotonic()
 
     def show(self, progress: Progress) -> None:
-        """Bring the line up to date; tqdm limits how often it is drawn."""
+        """Bring the line up to date; may be called for every step."""
+        if sys.stderr.isatty():
+            self._draw(progress)
+        elif time.monotonic() - self._last_said_s >= LINE_PERIOD_S:
+            self._last_said_s = time.monotonic()
+            self._say(
+                f"step {progress.step:,} of {progress.total_steps:,}: {_standing(progress)}, "
+                f"{progress.steps_per_s:.0f} steps/s, {progress.remaining_s / 60.0:.1f} min left"
+            )
+
+    def _draw(self, progress: Progress) -> None:
         if self._bar is None:
             self._bar = tqdm(
-                total=progress.total_steps,
-                initial=progress.step - 1,
-                desc="train",
-                unit="step",
-                mininterval=0.5 if sys.stderr.isatty() else 10.0,
+                total=progress.total_steps, initial=progress.step - 1, desc="train", unit="step"
             )
+        self._bar.set_postfix_str(_standing(progress), refresh=False)
         self._bar.update(progress.step - self._bar.n)
-        self._bar.set_postfix_str(
-            f"return {progress.return_mean:.1f}, completion {progress.route_completion_mean:.2f}, "
-            f"{progress.updates_per_s:.0f} updates/s",
-            refresh=False,
-        )
 
     def close(self) -> None:
         """Leave the line as it is."""
@@ -60,8 +68,15 @@ class LiveLine:
             self._bar.close()
 
 
+def _standing(progress: Progress) -> str:
+    return (
+        f"return {progress.return_mean:.1f}, completion {progress.route_completion_mean:.2f}, "
+        f"{progress.updates_per_s:.0f} updates/s"
+    )
+
+
 def open_run(node: ConfiguredNode) -> RunFolder:
-    """Return the run to go on with, or make a new one; raises ConfigError or RunError."""
+    """Return the run to go on with, or make a new one; raises ConfigError."""
     resume = node.get_parameter("resume").value
     if not resume:
         return RunFolder.create(node.get_parameter("run").value, node.config)
@@ -83,7 +98,7 @@ def train(node: ConfiguredNode) -> RunFolder:
     logger.info(f"run folder: {folder.path}")
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     world = CarlaWorld(node, config.carla)
-    live = LiveLine()
+    live = LiveLine(logger.info)
     env = DrivingEnv(world, starts, config.driving)
     try:
         training = Training(
@@ -115,8 +130,6 @@ def _stop_on_signals(training: Training) -> None:
             signal.signal(number, signal.default_int_handler)
         training.stop()
 
-    # rclpy's own handlers would take the topics away before the car has been stopped.
-    uninstall_signal_handlers()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
 
@@ -137,7 +150,10 @@ def main(args: list[str] | None = None) -> None:
 
     def body() -> None:
         node = ConfiguredNode("trainer", own=OWN_PARAMETERS)
-        train(node)
+        try:
+            train(node)
+        except (CheckpointError, ReplayMemoryError) as error:
+            raise ConfigError(str(error)) from error
 
     sys.exit(runtime.run(body, args))
 
