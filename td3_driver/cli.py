@@ -110,13 +110,12 @@ def _evaluate(given: argparse.Namespace) -> int:
     from td3_driver import evaluation
     from td3_driver.learning.policy import CheckpointError
     from td3_driver.roads.errors import RoadMapError
-    from td3_driver.runs import RunError
 
     try:
         report = evaluation.evaluate_run(
             given.run, given.map, given.episodes, given.seed, given.out
         )
-    except (RunError, CheckpointError, RoadMapError, OSError) as error:
+    except (CheckpointError, RoadMapError, OSError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED

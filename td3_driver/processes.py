@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from td3_driver import config
+from td3_driver.runs import RunFolder
 
 PACKAGE = "td3_driver"
 
@@ -184,12 +185,7 @@ def _configuration(values: Mapping[str, Any]) -> Parameters:
 
 def _run_configuration(run: str) -> str:
     """Return the path of a run's configuration; raises ConfigError if there is no such run."""
-    from td3_driver.runs import RunError, RunFolder  # brings PyTorch, which few commands need
-
-    try:
-        path = RunFolder(run).path / "config.yaml"
-    except RunError as error:
-        raise config.ConfigError(str(error)) from None
+    path = RunFolder(run).path / "config.yaml"
     config.load(path)
     return str(path)
 

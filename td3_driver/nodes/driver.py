@@ -29,7 +29,7 @@ from td3_driver.learning.policy import CheckpointError, Policy
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.goals import goal_ahead
 from td3_driver.roads.road_map import RoadMap
-from td3_driver.runs import RunError, RunFolder
+from td3_driver.runs import RunFolder
 
 NODE_NAME = "driver"
 OWN_PARAMETERS = {
@@ -247,10 +247,7 @@ class RandomGoals:
 def _find_run(name_or_path: str) -> RunFolder:
     if not name_or_path:
         raise ConfigError("name the run to drive with: run:=FOLDER")
-    try:
-        return RunFolder(name_or_path)
-    except RunError as error:
-        raise ConfigError(str(error)) from None
+    return RunFolder(name_or_path)
 
 
 def drive() -> None:
