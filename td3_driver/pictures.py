@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 mpl.use("Agg")
 
 _CURVES = (
-    ("route_completion_mean", "route completion (last 20)"),
-    ("return_mean", "return (last 20)"),
+    ("route_completion_mean", "route completion, latest episodes"),
+    ("return_mean", "return, latest episodes"),
     ("q1_mean", "Q1, mean of a batch"),
     ("critic_loss", "critic loss"),
     ("actor_loss", "actor loss"),

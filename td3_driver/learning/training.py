@@ -22,7 +22,7 @@ from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer, ReplaySpec, check_memory
 from td3_driver.learning.td3 import TD3
 
-EPISODES_AVERAGED = 20
+EPISODES_AVERAGED = 5
 POLICY_REFRESH_UPDATES = 10
 """Updates after which the acting copy of the policy is renewed, when updates run beside."""
 
