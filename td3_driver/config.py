@@ -169,8 +169,14 @@ class LearningConfig(Section):
     noise_clip: float = _setting(0.5, "Bound of the target policy's noise.", ge=0.0)
     policy_freq: int = _setting(2, "Critic updates per actor update.", ge=1)
     exploration_noise: float = _setting(0.1, "Deviation of the acting policy's noise.", ge=0.0)
-    learning_rate: float = _setting(3e-4, "Adam's rate for the heads.", gt=0.0)
-    encoder_learning_rate: float = _setting(1e-4, "Adam's rate for the encoders.", gt=0.0)
+    actor_learning_rate: float = _setting(3e-4, "Adam's rate for the actor's head.", gt=0.0)
+    critic_learning_rate: float = _setting(3e-4, "Adam's rate for the critic's heads.", gt=0.0)
+    actor_encoder_learning_rate: float = _setting(
+        1e-4, "Adam's rate for the actor's encoder.", gt=0.0
+    )
+    critic_encoder_learning_rate: float = _setting(
+        1e-4, "Adam's rate for the critic's encoder.", gt=0.0
+    )
     actor_warmup_updates: int = _setting(
         400, "Updates of the critic alone before the actor learns.", ge=0
     )

@@ -21,13 +21,16 @@ from carla_graph import (
     simulator_process,
 )
 from conftest import free_domain
+from gymnasium.utils.env_checker import check_env
 
 from td3_driver.carla import conversion, topics
 from td3_driver.carla.lock_step import Counters
 from td3_driver.carla.run_state import RunCommand
 from td3_driver.carla.world import CarlaWorld
-from td3_driver.config import CarlaConfig, SimulatorConfig
+from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
+from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import FULL_BRAKE, Start, VehicleControl, WorldError
+from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
 FORWARD = VehicleControl(throttle=0.5)
@@ -117,6 +120,16 @@ def test_steps_are_those_of_the_same_world_in_process(world):
     stamps = np.diff([frame.stamp_ns for frame, _ in frames])
     assert (stamps == 50_000_000).all()
     assert all(frame.route is first.route for frame, _ in frames)
+
+
+def test_gymnasiums_own_check_passes_over_topics(world, monkeypatch):
+    # The check closes its environment, which here is shared with the other tests.
+    monkeypatch.setattr(world, "close", lambda: None)
+    starts = StartSampler([MAP, OTHER_MAP], 60.0)
+    env = DrivingEnv(world, starts, DrivingConfig(), render_mode="rgb_array")
+    check_env(env)
+    assert world.counters.ticks > 20
+    assert (world.counters.action_misses, world.counters.incomplete_ticks) == (0, 0)
 
 
 def test_two_runs_are_the_same(world):

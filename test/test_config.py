@@ -82,9 +82,9 @@ def test_values_of_a_file_go_over_the_defaults(tmp_path: Path) -> None:
 
 def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
-    path.write_text("/**:\n  ros__parameters:\n    learning:\n      learning_rate: 3e-4\n")
+    path.write_text("/**:\n  ros__parameters:\n    learning:\n      actor_learning_rate: 3e-4\n")
     assert isinstance(yaml.safe_load("3e-4"), str)
-    assert load(path).learning.learning_rate == 3e-4
+    assert load(path).learning.actor_learning_rate == 3e-4
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,10 @@ def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
         ({"learning": {"batch_size": 2.5}}, "learning.batch_size: .*integer.*it is 2.5"),
         ({"learning": {"device": "tpu"}}, "learning.device: .*'auto', 'cpu' or 'cuda'.*'tpu'"),
         ({"learning": {"channels": [1, 2]}}, "learning.channels"),
-        ({"learning": {"learning_rate": float("nan")}}, "learning.learning_rate: .*nan"),
+        (
+            {"learning": {"actor_learning_rate": float("nan")}},
+            "learning.actor_learning_rate: .*nan",
+        ),
         ({"training": {"seed": -1}}, "training.seed: .*it is -1"),
         ({"training": {"maps": []}}, "training.maps: .*at least 1"),
         ({"training": None}, "training: .*it is None"),

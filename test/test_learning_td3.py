@@ -165,8 +165,20 @@ def test_an_encoder_and_its_head_are_all_there_is() -> None:
     assert len(encoder) + len(head) == len(list(actor.parameters()))
 
 
-def test_encoders_and_heads_have_their_own_learning_rates() -> None:
-    learner = make_learner(policy_freq=1, learning_rate=3e-3, encoder_learning_rate=1e-3)
+def test_every_encoder_and_head_has_its_own_learning_rate() -> None:
+    rates = {
+        ("actor", "head"): 3e-3,
+        ("actor", "encoder"): 1e-3,
+        ("critic", "head"): 4e-3,
+        ("critic", "encoder"): 2e-3,
+    }
+    learner = make_learner(
+        policy_freq=1,
+        actor_learning_rate=rates["actor", "head"],
+        actor_encoder_learning_rate=rates["actor", "encoder"],
+        critic_learning_rate=rates["critic", "head"],
+        critic_encoder_learning_rate=rates["critic", "encoder"],
+    )
     networks = {"critic": learner.critic, "actor": learner.actor}
     before = {key: copy.deepcopy(network.state_dict()) for key, network in networks.items()}
     learner.update(make_batch())
@@ -174,7 +186,7 @@ def test_encoders_and_heads_have_their_own_learning_rates() -> None:
     for key, network in networks.items():
         for name, parameter in network.named_parameters():
             step = (parameter - before[key][name]).abs().max().item()
-            rate = 1e-3 if name.startswith("encoder.") else 3e-3
+            rate = rates[key, "encoder" if name.startswith("encoder.") else "head"]
             assert step == pytest.approx(rate, rel=0.02), name
 
 
@@ -540,8 +552,10 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
         policy_noise=0.3,
         noise_clip=0.35,
         policy_freq=2,
-        learning_rate=1e-2,
-        encoder_learning_rate=3e-3,
+        actor_learning_rate=1e-2,
+        critic_learning_rate=1e-2,
+        actor_encoder_learning_rate=3e-3,
+        critic_encoder_learning_rate=3e-3,
         actor_warmup_updates=2,
         pre_tanh_penalty=0.05,
         image_shift_px=0,

@@ -50,20 +50,14 @@ class TD3:
             self.critic = Critic(spec).to(self.device)
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
-        self.actor_optimizer = self._adam(self.actor)
-        self.critic_optimizer = self._adam(self.critic)
+        self.actor_optimizer = _adam(
+            self.actor, settings.actor_encoder_learning_rate, settings.actor_learning_rate
+        )
+        self.critic_optimizer = _adam(
+            self.critic, settings.critic_encoder_learning_rate, settings.critic_learning_rate
+        )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
-
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        encoder, head = split_parameters(network)
-        return torch.optim.Adam(
-            [
-                {"params": encoder, "lr": self.settings.encoder_learning_rate},
-                {"params": head, "lr": self.settings.learning_rate},
-            ],
-            fused=True,
-        )
 
     def update(self, batch: Batch, measure: bool = False) -> dict[str, Tensor]:
         """Take one TD3 update; with `measure`, return its figures as tensors.
@@ -174,6 +168,12 @@ class TD3:
             torch._foreach_lerp_(
                 list(target.parameters()), list(network.parameters()), self.settings.tau
             )
+
+
+def _adam(network: nn.Module, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
+    encoder, head = split_parameters(network)
+    groups = [{"params": encoder, "lr": encoder_rate}, {"params": head, "lr": head_rate}]
+    return torch.optim.Adam(groups, fused=True)
 
 
 def split_parameters(

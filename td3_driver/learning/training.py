@@ -98,6 +98,7 @@ class Training:
         self._learning = learning
         self._training = training
         self._folder = folder
+        self._say = say
         self._show = show
         self._stop = False
         if training.torch_threads:
@@ -253,7 +254,9 @@ class Training:
         if self._returns:
             row["return_mean"] = progress.return_mean
             row["route_completion_mean"] = progress.route_completion_mean
-        self._metrics.write(row | self._figures)
+        row |= self._figures
+        self._metrics.write(row)
+        self._say(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
     def progress(self) -> Progress:
         """Return where the run stands."""

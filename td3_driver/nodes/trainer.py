@@ -38,8 +38,8 @@ LINE_PERIOD_S = 10.0
 class LiveLine:
     """The progress of training: a line that renews itself on a terminal, else one now and then."""
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
         self._bar: tqdm | None = None
         self._last_said_s = time.monotonic()
 
@@ -49,10 +49,15 @@ class LiveLine:
             self._draw(progress)
         elif time.monotonic() - self._last_said_s >= LINE_PERIOD_S:
             self._last_said_s = time.monotonic()
-            self._say(
+            self._log(
                 f"step {progress.step:,} of {progress.total_steps:,}: {_standing(progress)}, "
                 f"{progress.steps_per_s:.0f} steps/s, {progress.remaining_s / 60.0:.1f} min left"
             )
+
+    def say(self, message: str) -> None:
+        """Log a message, above the line where there is one."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            self._log(message)
 
     def _draw(self, progress: Progress) -> None:
         if self._bar is None:
@@ -108,7 +113,7 @@ def train(node: ConfiguredNode) -> RunFolder:
             config.training,
             folder.path,
             resume=bool(node.get_parameter("resume").value),
-            say=logger.info,
+            say=live.say,
             show=live.show,
         )
         _stop_on_signals(training)
