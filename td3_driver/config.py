@@ -13,7 +13,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "config"
+
+def shipped_folder(module: Path) -> Path:
+    """Return the folder of the shipped configurations: beside the source, or where installed."""
+    source = module.parents[1]
+    if (source / "package.xml").is_file():
+        return source / "config"
+    shares = (folder / "share" / "td3_driver" / "config" for folder in module.parents)
+    return next((share for share in shares if share.is_dir()), source / "config")
+
+
+CONFIG_FOLDER = shipped_folder(Path(__file__).resolve())
 
 
 class ConfigError(ValueError):

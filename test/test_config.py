@@ -11,7 +11,17 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from td3_driver import config as configuration
-from td3_driver.config import Config, ConfigError, Section, build, find_file, load
+from td3_driver.config import (
+    Config,
+    ConfigError,
+    Section,
+    build,
+    find_file,
+    load,
+    shipped_folder,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def written(folder: Path, values: dict[str, Any]) -> Path:
@@ -166,3 +176,12 @@ def test_a_name_that_is_nowhere_is_refused_with_what_there_is(
 def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().learning.tau = 0.1  # type: ignore[misc]
+
+
+def test_shipped_configurations_are_found_beside_the_source_and_installed(tmp_path: Path) -> None:
+    assert shipped_folder(ROOT / "td3_driver" / "config.py") == ROOT / "config"
+    share = tmp_path / "share" / "td3_driver" / "config"
+    share.mkdir(parents=True)
+    packages = tmp_path / "lib" / "python3.12" / "site-packages"
+    (packages / "config").mkdir(parents=True)  # somebody else's package
+    assert shipped_folder(packages / "td3_driver" / "config.py") == share
