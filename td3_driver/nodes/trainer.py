@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # Read when PyTorch is loaded: its threads must not spin while the simulator wants the processor.
@@ -116,8 +117,8 @@ def train(node: ConfiguredNode) -> RunFolder:
             say=live.say,
             show=live.show,
         )
-        _stop_on_signals(training)
-        saved = training.run()
+        with _ending_in_good_order(training):
+            saved = training.run()
     finally:
         live.close()
         env.close()
@@ -127,16 +128,22 @@ def train(node: ConfiguredNode) -> RunFolder:
     return folder
 
 
-def _stop_on_signals(training: Training) -> None:
-    """Let the first SIGINT or SIGTERM end the training in good order, and the second at once."""
+@contextmanager
+def _ending_in_good_order(training: Training) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the training after its step, and a second at once."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+    def stop(number: int, _frame: FrameType | None) -> None:
         training.stop()
+        signal.signal(number, at_once[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in at_once:
         signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in at_once.items():
+            signal.signal(number, handler)
 
 
 def _evaluate(folder: RunFolder) -> None:
