@@ -132,11 +132,12 @@ def train(node: ConfiguredNode) -> RunFolder:
 def _ending_in_good_order(training: Training) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the training after its step, and a second at once."""
 
+    at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
     def stop(number: int, _frame: FrameType | None) -> None:
         training.stop()
-        signal.signal(number, at_once[number])
+        signal.signal(number, at_once[signal.Signals(number)])
 
-    at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in at_once:
         signal.signal(number, stop)
     try:
