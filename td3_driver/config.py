@@ -157,7 +157,7 @@ class DrivingConfig(Section):
     stuck_speed_mps: float = _setting(0.3, "Below this speed the car stands.", "m/s", ge=0.0)
     stuck_time_s: float = _setting(10.0, "Standing this long is being stuck.", "s", gt=0.0)
     stuck_grace_s: float = _setting(2.0, "Standing is allowed at the start for.", "s", ge=0.0)
-    time_limit_s: float = _setting(60.0, "Simulated time that truncates an episode.", "s", gt=0.0)
+    time_limit_s: float = _setting(90.0, "Simulated time that truncates an episode.", "s", gt=0.0)
     goal_tolerance_m: float = _setting(
         2.0, "Rest of the route at which it counts as driven to its end.", "m", ge=0.0
     )
