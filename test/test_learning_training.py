@@ -187,6 +187,16 @@ def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
     assert any("replay buffer: 500 slots" in line for line in heard.lines)
 
 
+def test_a_row_in_words_names_every_figure_and_what_is_not_known() -> None:
+    row = {name: float(index) for index, name in enumerate(COLUMNS, start=100)}
+    line = in_words({**row, "updates": 1200})
+    assert line.startswith("updates 1,200: ")
+    told = set(COLUMNS) - {"step", "updates", "episodes", "wall_s"}
+    assert all(f"{row[name]:.3g}" in line for name in told)
+    del row["actor_loss"]
+    assert "actor -;" in in_words({**row, "updates": 1200})
+
+
 def test_rows_hold_the_actors_figures_whatever_the_interval(tmp_path: Path) -> None:
     make(tmp_path, log_interval_updates=7, policy_freq=2, actor_warmup_updates=0).run()
     rows = rows_of(tmp_path)

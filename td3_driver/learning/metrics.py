@@ -35,6 +35,30 @@ COLUMNS = (
 )
 
 
+def in_words(row: dict[str, float]) -> str:
+    """Return a row's figures as a line for the log; what is not known yet is a dash."""
+
+    def shown(name: str) -> str:
+        return f"{row[name]:.3g}" if name in row else "-"
+
+    def spread(name: str) -> str:
+        return f"{shown(f'{name}_mean')}±{shown(f'{name}_std')}"
+
+    def gradients(network: str) -> str:
+        encoder = shown(f"{network}_encoder_gradient_norm")
+        return f"{network} {shown(f'{network}_gradient_norm')} (encoder {encoder})"
+
+    return (
+        f"updates {row['updates']:,}: Q1 {spread('q1')}, Q2 {spread('q2')}, "
+        f"target {spread('target')}, TD errors {shown('td_error_1')} {shown('td_error_2')}; "
+        f"losses: critic {shown('critic_loss')}, actor {shown('actor_loss')}; "
+        f"gradients: {gradients('critic')}, {gradients('actor')}; "
+        f"saturated {shown('saturated_share')}, |pre-tanh| {shown('pre_tanh_abs')}; "
+        f"return {shown('return_mean')}, completion {shown('route_completion_mean')}, "
+        f"{shown('steps_per_s')} steps/s, {shown('updates_per_s')} updates/s"
+    )
+
+
 class MetricsWriter:
     """Appends rows to `metrics.csv` and the same figures to TensorBoard, by step."""
 

@@ -15,7 +15,7 @@ import torch
 
 from td3_driver.config import ConfigError, LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
-from td3_driver.learning.metrics import MetricsWriter
+from td3_driver.learning.metrics import MetricsWriter, in_words
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
@@ -256,7 +256,7 @@ class Training:
             row["route_completion_mean"] = progress.route_completion_mean
         row |= self._figures
         self._metrics.write(row)
-        self._say(", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        self._say(in_words(row))
 
     def progress(self) -> Progress:
         """Return where the run stands."""

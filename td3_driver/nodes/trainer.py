@@ -131,7 +131,6 @@ def train(node: ConfiguredNode) -> RunFolder:
 @contextmanager
 def _ending_in_good_order(training: Training) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the training after its step, and a second at once."""
-
     at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, _frame: FrameType | None) -> None:
