@@ -14,7 +14,7 @@ import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
-from td3_driver.learning.metrics import COLUMNS, MetricsWriter
+from td3_driver.learning.metrics import COLUMNS, MetricsWriter, in_words
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training, choose_device, network_spec
