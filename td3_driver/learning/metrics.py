@@ -16,6 +16,7 @@ COLUMNS = (
     "updates_per_s",
     "return_mean",
     "route_completion_mean",
+    "health",
     "q1_mean",
     "q1_std",
     "q2_mean",
@@ -32,6 +33,9 @@ COLUMNS = (
     "actor_encoder_gradient_norm",
     "saturated_share",
     "pre_tanh_abs",
+    "policy_q_mean",
+    "actor_dormant_share",
+    "critic_dormant_share",
 )
 
 

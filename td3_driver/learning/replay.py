@@ -103,6 +103,13 @@ class ReplayBuffer:
         """Memory of all slots."""
         return self.capacity * self.spec.bytes_per_slot
 
+    def reward_range(self) -> tuple[float, float]:
+        """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
+        with self._lock:
+            rewards = self.rewards[: min(self._added, self.capacity)]
+            least, greatest = torch.aminmax(rewards)
+        return min(float(least), 0.0), max(float(greatest), 0.0)
+
     def begin(self, observation: dict[str, np.ndarray]) -> None:
         """Start an episode with its first observation (whose stack is one image, repeated)."""
         with self._lock:
