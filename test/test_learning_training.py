@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from bandit_training import GOAL, LEARNING, Bandit, Heard, assert_same_state, ma
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.manifest import seal
 from td3_driver.learning.metrics import COLUMNS, MetricsWriter
-from td3_driver.learning.policy import Policy
+from td3_driver.learning.policy import CheckpointError, Policy
 from td3_driver.learning.replay import ReplayMemoryError
-from td3_driver.learning.training import choose_device, network_spec
+from td3_driver.learning.training import Training, choose_device, network_spec
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -29,7 +31,7 @@ def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
     saved = training.run()
     assert env.steps == training.step == 80
     assert training.learner.updates == 60
-    assert training.episodes == 20
+    assert training.episodes == 19  # of 4 steps; a checkpoint every 25 ends the one under way
     assert len(training.replay) == 80
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "checkpoints")] == [
         "000000075",
@@ -127,7 +129,7 @@ def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path)
     heard = Heard()
     env = Bandit()
     second = make(tmp_path, env, resume=True, heard=heard, total_steps=90)
-    assert (second.step, second.learner.updates, second.episodes) == (60, 40, 15)
+    assert (second.step, second.learner.updates, second.episodes) == (60, 40, 14)
     assert_same_state(first, second)
     second.run()
     assert env.steps == 30
@@ -137,6 +139,78 @@ def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path)
     assert [int(row["step"]) for row in rows] == [30, 40, 50, 60, 70, 80, 90]
     assert any("resumed" in line and "step 60" in line for line in heard.lines)
     assert heard.progress[0].step == 61
+
+
+def note_batches(training: Training, noted: list[bytes]) -> None:
+    """Note every batch that the run samples."""
+    plain = training.replay.sample
+
+    def sample(*arguments: Any) -> Any:
+        batch = plain(*arguments)
+        tensors = (*batch.observations.values(), *batch.next_observations.values())
+        tensors += (batch.actions, batch.rewards, batch.terminated)
+        noted.append(b"".join(tensor.numpy().tobytes() for tensor in tensors))
+        return batch
+
+    training.replay.sample = sample  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("stopped_by", ["its total steps", "a signal"])
+@pytest.mark.parametrize("capacity", [500, 100])  # 100: the ring is full
+def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
+    tmp_path: Path, stopped_by: str, capacity: int
+) -> None:
+    halfway, end = 110, 170  # 90 and 150 updates; an episode is under way at both
+    settings: dict[str, Any] = {
+        "checkpoint_interval_steps": halfway,
+        "replay_capacity": capacity,
+        "seed": 3,
+    }
+    batches: dict[str, list[bytes]] = {"whole": [], "halves": []}
+    envs = {name: Bandit() for name in ("whole", "first", "second")}
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    whole = make(tmp_path / "whole", envs["whole"], total_steps=end, **settings)
+    note_batches(whole, batches["whole"])
+    whole.run()
+
+    by_signal = stopped_by == "a signal"
+    steps = end if by_signal else halfway
+    first = make(tmp_path / "halves", envs["first"], total_steps=steps, **settings)
+    if by_signal:
+        first._show = lambda progress: first.stop() if progress.step == halfway else None
+    note_batches(first, batches["halves"])
+    first.run()
+    assert first.step == halfway
+    second = make(tmp_path / "halves", envs["second"], resume=True, total_steps=end, **settings)
+    note_batches(second, batches["halves"])
+    second.run()
+
+    assert whole.learner.updates == second.learner.updates == 150
+    assert envs["whole"].actions == envs["first"].actions + envs["second"].actions
+    assert len(batches["whole"]) == 150 and batches["whole"] == batches["halves"]
+    assert_same_state(whole, second)
+    counters = [
+        json.loads((checkpoint.latest(folder / "checkpoints") / "counters.json").read_text())
+        for folder in (tmp_path / "whole", tmp_path / "halves")
+    ]
+    assert counters[0] == counters[1] and len(counters[0]["returns"]) == 20
+    clock = {"wall_s", "steps_per_s", "updates_per_s"}
+    tables = [
+        [{key: value for key, value in row.items() if key not in clock} for row in rows_of(folder)]
+        for folder in (tmp_path / "whole", tmp_path / "halves")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_a_checkpoint_with_other_counters_is_refused(tmp_path: Path) -> None:
+    saved = make(tmp_path, checkpoints_kept=1).run()
+    counters = json.loads((saved / "counters.json").read_text())
+    for change in ({"environment": {"bit_generator": "MT19937"}}, {"returns": 3}, {"step": None}):
+        (saved / "counters.json").write_text(json.dumps({**counters, **change}))
+        seal(saved)
+        with pytest.raises(CheckpointError, match=r"counters\.json cannot be used"):
+            make(tmp_path, resume=True)
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:

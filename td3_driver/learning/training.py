@@ -23,6 +23,7 @@ from td3_driver.learning.health import (
     not_finite,
     write_failure,
 )
+from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.metrics import MetricsWriter
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.pacing import UpdatePacer
@@ -151,25 +152,47 @@ class Training:
         }
         self.step = 0
         self.episodes = 0
-        if resume:
-            latest = checkpoint.latest(folder / "checkpoints")
-            counters = checkpoint.load(latest, self.learner, self.replay, self._generators)
-            self.step, self.episodes = counters["step"], counters["episodes"]
-            self._policy.follow(self.learner.actor)
-            say(f"resumed {latest} at step {self.step:,} with {len(self.replay):,} transitions")
-        self._metrics = MetricsWriter(folder, self.step if resume else None, self.learner.updates)
         self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._completions: deque[float] = deque(maxlen=EPISODES_AVERAGED)
+        if resume:
+            self._take_over(folder / "checkpoints", say)
+        self._resumed = resume
+        self._writer = checkpoint.Writer(folder / "checkpoints", training.checkpoints_kept)
+        self._metrics = MetricsWriter(folder, self.step if resume else None, self.learner.updates)
         self._ended_by = ""
         self._figures: dict[str, float] = {}
         self._first_step = self.step
         self._first_updates = self.learner.updates
         self._began = time.monotonic()
 
+    def _take_over(self, folder: Path, say: Callable[[str], object]) -> None:
+        """Go on from the newest usable checkpoint."""
+        used, counters = checkpoint.resume(
+            folder,
+            self.learner,
+            self.replay,
+            self._generators,
+            lambda line: say(f"warning: {line}"),
+        )
+        try:
+            self.step, self.episodes = int(counters["step"]), int(counters["episodes"])
+            self._returns.extend(counters["returns"])
+            self._completions.extend(counters["completions"])
+            self._env.unwrapped.np_random.bit_generator.state = counters["environment"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{used / checkpoint.COUNTERS} cannot be used: {error!r}"
+            ) from None
+        self._policy.follow(self.learner.actor)
+        say(f"resumed {used} at step {self.step:,} with {len(self.replay):,} transitions")
+
     @property
     def complete(self) -> bool:
         """Whether all steps have been taken."""
         return self.step >= self._training.total_steps
+
+    def _over(self) -> bool:
+        return self.complete or self._stop
 
     def stop(self) -> None:
         """Ask `run` to end after the step under way; may be called from a signal handler."""
@@ -198,31 +221,45 @@ class Training:
         finally:
             self._pacer.stop()
             self._metrics.close()
-            if not self._failed:
-                saved = self.save()
+            try:
+                if not self._failed:
+                    self.save()
+            finally:
+                saved = self._writer.wait()
+        assert saved is not None
         return saved
 
-    def save(self) -> Path:
-        """Write a checkpoint between two updates; one that is not finite is never written."""
+    def save(self) -> None:
+        """Begin to write a checkpoint; one that is not finite is never written.
+
+        Training stands still only while it is copied.
+        """
+        self._writer.wait()
         with self._pacer.paused():
-            self._check_finite(checkpoint.learner_tensors(self.learner, self._generators))
-            return checkpoint.save(
-                self._folder / "checkpoints",
-                self.step,
-                self.learner,
-                self.replay,
-                {"episodes": self.episodes},
-                self._generators,
-                self._training.checkpoints_kept,
+            snapshot = checkpoint.take(
+                self.step, self.learner, self.replay, self._counters(), self._generators
             )
+            self._check_finite(snapshot.learner)
+        self._writer.start(snapshot)
+
+    def _counters(self) -> dict[str, Any]:
+        """Return what else a resumed run goes on with."""
+        return {
+            "episodes": self.episodes,
+            "returns": list(self._returns),
+            "completions": list(self._completions),
+            "environment": self._env.unwrapped.np_random.bit_generator.state,
+        }
 
     def _collect(self) -> None:
-        """Step the environment and store transitions until the run is over."""
+        """Step the environment and store transitions until the run is over.
+
+        A checkpoint ends the episode under way, since no environment can be saved: so a run that
+        stops there and is resumed goes on exactly as one that does not stop.
+        """
         training = self._training
-        # The first reset seeds the environment's starts; a resumed run goes on with other ones.
-        observation, _ = self._env.reset(seed=training.seed + self.step)
-        self.replay.begin(observation)
-        while not (self.complete or self._stop):
+        observation = self._begin_episode(None if self._resumed else training.seed)
+        while not self._over():
             action = self._explore(observation)
             observation, reward, terminated, truncated, info = self._env.step(action)
             if not (math.isfinite(reward) and np.isfinite(observation["vector"]).all()):
@@ -238,14 +275,22 @@ class Training:
             self.step += 1
             self._pacer.step_taken(self.step)
             self._show(self.progress())
-            if terminated or truncated:
+            ended = terminated or truncated
+            if ended:
                 self._episode_ended(info)
-                if not (self.complete or self._stop):
-                    observation, _ = self._env.reset()
-                    self.replay.begin(observation)
+            if self._over():
+                break  # `run` saves
             due = self.step % training.checkpoint_interval_steps == 0
-            if due and not (self.complete or self._stop):  # `run` saves at the end
+            if due:
                 self.save()
+            if ended or due:
+                observation = self._begin_episode()
+
+    def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Reset the environment, and seed its starts if given; return the first observation."""
+        observation, _ = self._env.reset(seed=seed)
+        self.replay.begin(observation)
+        return observation
 
     def _explore(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """Return a random action at first, then the policy's with Gaussian noise."""
