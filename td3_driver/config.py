@@ -208,7 +208,8 @@ class LearningConfig(Section):
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
         0.5,
-        "Share of the device's memory that the replay buffer may take.",
+        "Share of the device's memory that the replay buffer may take; its copy for checkpoints "
+        "takes as much again of the host's.",
         gt=0.0,
         le=0.95,
     )

@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import time
+import warnings
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -72,12 +74,15 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def latest_checkpoint(self) -> Path:
-        """Return the newest complete checkpoint; raise CheckpointError where there is none."""
+    def latest_checkpoint(self, warn: Callable[[str], object] = warnings.warn) -> Path:
+        """Return the newest usable checkpoint, and warn of those passed over.
+
+        Raises CheckpointError where there is none.
+        """
         # PyTorch comes with it, which who only looks a run up does not need.
         from td3_driver.learning import checkpoint
 
-        return checkpoint.latest(self.checkpoints)
+        return checkpoint.latest(self.checkpoints, warn)
 
 
 def _point_latest(path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from td3_driver.config import Config, build
 from td3_driver.driving.observation import ACTIONS, vector_scale
 from td3_driver.learning import checkpoint
+from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import save_actor
 from td3_driver.runs import RunFolder
@@ -36,5 +37,6 @@ def make_run(folder: Path, config: Config) -> RunFolder:
     step.mkdir(parents=True)
     torch.manual_seed(0)
     save_actor(step, Actor(spec), spec)
+    seal(step)
     checkpoint.point_latest(run.checkpoints, step)
     return run

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import CheckpointError, Policy, load_spec
 from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
@@ -32,6 +33,7 @@ FILES = {
     "learner.safetensors",
     "replay.safetensors",
     "counters.json",
+    "manifest.json",
 }
 
 
@@ -63,9 +65,10 @@ class Run:
         return self
 
     def save(self, folder: Path, keep: int = 2) -> Path:
-        return checkpoint.save(
-            folder, self.step, self.learner, self.replay, {"episodes": 3}, self.generators, keep
+        snapshot = checkpoint.take(
+            self.step, self.learner, self.replay, {"episodes": 3}, self.generators
         )
+        return checkpoint.write(folder, snapshot, keep)
 
     def load(self, path: Path) -> dict[str, Any]:
         counters = checkpoint.load(path, self.learner, self.replay, self.generators)
@@ -180,6 +183,7 @@ class Killer:
             (Path, "unlink"),
             (os, "fsync"),
             (checkpoint, "save_actor"),
+            (checkpoint, "seal"),
             (checkpoint, "save_file"),
         ):
             monkeypatch.setattr(owner, name, self._watched(getattr(owner, name)))
@@ -239,13 +243,21 @@ def test_a_kill_at_any_instant_leaves_a_complete_checkpoint(
         Policy.load(folder / "latest")
         saved = other.go_on(1).save(folder, keep=1)
         assert sorted(path.name for path in folder.iterdir()) == [saved.name, "latest"]
-    assert kills >= 12  # made folder, 5 files, 6 flushed, renamed, linked, old one removed
+    assert kills >= 15  # made folder, 6 files, 7 flushed, renamed, linked, old one removed
 
 
 @pytest.mark.parametrize(
-    "name", ["actor.safetensors", "networks.json", "learner.safetensors", "replay.safetensors"]
+    "name",
+    [
+        "actor.safetensors",
+        "networks.json",
+        "learner.safetensors",
+        "replay.safetensors",
+        "counters.json",
+        "manifest.json",
+    ],
 )
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "foreign", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "foreign", "flipped", "missing"])
 def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, damage: str) -> None:
     saved = Run().go_on().save(tmp_path)
     path = saved / name
@@ -253,16 +265,107 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, damage
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(
-            {"truncated": content[: len(content) // 2], "emptied": b"", "foreign": b"PK\3\4" * 99}[
-                damage
-            ]
-        )
-    with pytest.raises(CheckpointError, match=name):
-        if name == "actor.safetensors":
+        flipped = bytearray(content)
+        flipped[-len(content) // 3] ^= 1
+        damaged = {
+            "truncated": content[: len(content) // 2],
+            "emptied": b"",
+            "foreign": b"PK\3\4" * 99,
+            "flipped": bytes(flipped),
+        }
+        path.write_bytes(damaged[damage])
+    # An altered digest accuses the file that it is of.
+    accused = name if damage != "flipped" or name != "manifest.json" else "."
+    with pytest.raises(CheckpointError, match=accused):
+        Run(seed=1).load(saved)
+    if name in ("actor.safetensors", "networks.json"):
+        with pytest.raises(CheckpointError, match=name):
             Policy.load(saved)
-        else:
-            Run(seed=1).load(saved)
+
+
+def damage_weights(saved: Path) -> None:
+    content = bytearray((saved / "actor.safetensors").read_bytes())
+    content[-1] ^= 1
+    (saved / "actor.safetensors").write_bytes(content)
+
+
+def damage_replay(saved: Path) -> None:
+    os.truncate(saved / "replay.safetensors", 1000)
+
+
+def make_foreign(saved: Path) -> None:
+    spec = NetworkSpec((2, 36, 36), (1.0, 0.7854), 2, (2, 3, 2), 4, (5, 7))
+    other = TD3(spec, LearningConfig())
+    replay = ReplayBuffer(REPLAY_SPEC, 30)
+    shutil.rmtree(saved)
+    written = checkpoint.write(saved.parent, checkpoint.take(0, other, replay, {}, {}), 9)
+    written.rename(saved)
+
+
+@pytest.mark.parametrize("damage", [damage_weights, damage_replay, make_foreign])
+def test_resuming_goes_back_to_the_checkpoint_before_and_says_why(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    run = Run()
+    good = run.go_on(3).save(tmp_path)
+    at_good = run.everything()
+    bad = run.go_on(3).save(tmp_path)
+    damage(bad)
+    other = Run(seed=5)
+    warnings: list[str] = []
+    used, counters = checkpoint.resume(
+        tmp_path, other.learner, other.replay, other.generators, warnings.append
+    )
+    assert used == good and counters["step"] == 3
+    assert all(torch.equal(value, at_good[name]) for name, value in other.everything().items())
+    (warning,) = warnings
+    assert bad.name in warning and warning.endswith("going back to checkpoint 000000003")
+    # The refused one is out of the way: it is neither the newest nor does it count as kept.
+    assert (tmp_path / "latest").resolve() == good.resolve()
+    assert (tmp_path / f"refused-{bad.name}").is_dir()
+    other.step = 5
+    saved = other.save(tmp_path, keep=1)
+    assert checkpoint.list_checkpoints(tmp_path) == [saved]
+
+
+def test_the_newest_usable_policy_is_the_latest(tmp_path: Path) -> None:
+    run = Run()
+    first, second, third = (run.go_on(3).save(tmp_path, keep=3) for _ in range(3))
+    damage_weights(third)
+    warnings: list[str] = []
+    assert checkpoint.latest(tmp_path, warnings.append) == second
+    assert len(warnings) == 1 and "actor.safetensors is damaged" in warnings[0]
+    # Who drives has no need of the replay.
+    damage_replay(second)
+    assert checkpoint.latest(tmp_path, warnings.append) == second
+    for saved in (first, second):
+        damage_weights(saved)
+    with pytest.raises(CheckpointError, match=r"000000009/actor\.safetensors is damaged"):
+        checkpoint.latest(tmp_path, warnings.append)
+
+
+def test_a_snapshot_stays_as_it_was_while_training_goes_on(tmp_path: Path) -> None:
+    run = Run().go_on(20)
+    writer = checkpoint.Writer(tmp_path, keep=1)
+    assert writer.wait() is None
+    expected = run.everything()
+    snapshot = checkpoint.take(run.step, run.learner, run.replay, {}, run.generators)
+    run.go_on(20)  # past the ring's seam
+    writer.start(snapshot)
+    saved = writer.wait()
+    assert saved is not None
+    other = Run(seed=5)
+    other.load(saved)
+    assert all(torch.equal(value, expected[name]) for name, value in other.everything().items())
+
+
+def test_what_goes_wrong_in_writing_is_raised_to_who_waits(tmp_path: Path) -> None:
+    run = Run().go_on()
+    (tmp_path / "file").write_text("")
+    writer = checkpoint.Writer(tmp_path / "file", keep=1)
+    writer.start(checkpoint.take(run.step, run.learner, run.replay, {}, run.generators))
+    with pytest.raises(FileExistsError):
+        writer.wait()
 
 
 @pytest.mark.parametrize(
@@ -271,6 +374,7 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, damage
 def test_damaged_counters_are_refused_by_their_name(tmp_path: Path, content: str) -> None:
     saved = Run().go_on().save(tmp_path)
     (saved / "counters.json").write_text(content)
+    seal(saved)  # as by another version
     with pytest.raises(CheckpointError, match=r"counters\.json"):
         Run(seed=1).load(saved)
 
@@ -304,6 +408,7 @@ def test_an_altered_file_is_refused_by_its_name(
     tensors = load_file(saved / file)
     change(tensors, name)
     save_file(tensors, saved / file)
+    seal(saved)  # as by another version
     with pytest.raises(CheckpointError, match=file):
         if file == "actor.safetensors":
             Policy.load(saved)
@@ -321,7 +426,7 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint: it has no networks\.json"):
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint .* no manifest\.json"):
         Policy.load(tmp_path)
 
 
@@ -335,6 +440,7 @@ def test_a_shape_that_describes_no_networks_is_refused(
     saved = Run().go_on().save(tmp_path)
     values = json.loads((saved / "networks.json").read_text())
     (saved / "networks.json").write_text(json.dumps({**values, key: value}))
+    seal(saved)  # as by another version
     with pytest.raises(CheckpointError, match=r"networks\.json"):
         Policy.load(saved)
 

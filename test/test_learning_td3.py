@@ -422,6 +422,8 @@ def test_figures_are_given_when_asked_for_under_the_columns_names() -> None:
         "actor_encoder_gradient_norm",
         "saturated_share",
         "pre_tanh_abs",
+        "policy_q_mean",
+        "actor_dormant_share",
     }
 
 

@@ -2,153 +2,29 @@
 
 from __future__ import annotations
 
-import csv
+import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
+from bandit_training import GOAL, LEARNING, Bandit, Heard, assert_same_state, make, rows_of
 
-from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.manifest import seal
 from td3_driver.learning.metrics import COLUMNS, MetricsWriter, in_words
-from td3_driver.learning.policy import Policy
+from td3_driver.learning.policy import CheckpointError, Policy
 from td3_driver.learning.replay import ReplayMemoryError
-from td3_driver.learning.training import Progress, Training, choose_device, network_spec
+from td3_driver.learning.training import (
+    EPISODES_AVERAGED,
+    Training,
+    choose_device,
+    network_spec,
+)
 
 pytestmark = pytest.mark.timeout(60)
-torch.set_num_threads(1)  # the networks are too small for more
-
-LENGTH = 4
-GOAL = 0.6
-
-
-class Bandit(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """Earns most for an action of +GOAL under a bright picture and -GOAL under a dark one."""
-
-    def __init__(self) -> None:
-        self.observation_space = gymnasium.spaces.Dict(  # type: ignore[assignment]
-            {
-                "image": gymnasium.spaces.Box(0, 255, (2, 36, 36), np.uint8),
-                "vector": gymnasium.spaces.Box(-1, 1, (2,), np.float32),
-            }
-        )
-        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-        self.steps = 0
-        self.actions: list[float] = []
-        self.unclean_at = -1
-        self.fails_at = -1
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        super().reset(seed=seed)
-        self._count, self._return = 0, 0.0
-        self._bright = bool(self.np_random.integers(2))
-        return self._observation(), {}
-
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        if self.steps == self.fails_at:
-            raise ConnectionError("the simulator went away")
-        self.actions.append(float(action[0]))
-        self._count += 1
-        reward = 1.0 - abs(float(action[0]) - (GOAL if self._bright else -GOAL))
-        self._return += reward
-        clean = self.steps != self.unclean_at
-        info: dict[str, Any] = {"clean": clean}
-        terminated, truncated = self._count == LENGTH, not clean
-        if terminated or truncated:
-            info["episode"] = SimpleNamespace(
-                episode_return=self._return, route_completion=0.25, ended_by="limit"
-            )
-        return self._observation(), reward, terminated and clean, truncated, info
-
-    def _observation(self) -> dict[str, np.ndarray]:
-        level = 220 if self._bright else 40
-        return {
-            "image": np.full((2, 36, 36), level, np.uint8),
-            "vector": self.np_random.uniform(-1, 1, 2).astype(np.float32),
-        }
-
-
-LEARNING: dict[str, Any] = {
-    "batch_size": 16,
-    "discount": 0.5,
-    "tau": 0.05,
-    "actor_learning_rate": 3e-3,
-    "critic_learning_rate": 3e-3,
-    "actor_encoder_learning_rate": 1e-3,
-    "critic_encoder_learning_rate": 1e-3,
-    "actor_warmup_updates": 20,
-    "image_shift_px": 2,
-    "channels": (4, 4, 4),
-    "image_features": 8,
-    "hidden": (16, 16),
-    "replay_capacity": 500,
-    "policy_freq": 2,
-    "device": "cpu",
-}
-TRAINING: dict[str, Any] = {
-    "total_steps": 80,
-    "random_steps": 20,
-    "log_interval_updates": 10,
-    "checkpoint_interval_steps": 25,
-    "synchronous_updates": True,
-}
-
-
-class Heard:
-    """What a run said and showed."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.progress: list[Progress] = []
-
-
-def make(
-    folder: Path,
-    env: Bandit | None = None,
-    resume: bool = False,
-    heard: Heard | None = None,
-    **changes: Any,
-) -> Training:
-    heard = heard or Heard()
-    learning = {key: value for key, value in changes.items() if key in LEARNING}
-    training = {key: value for key, value in changes.items() if key not in LEARNING}
-    return Training(
-        env or Bandit(),
-        np.ones(2, np.float32),
-        LearningConfig(**{**LEARNING, **learning}),
-        TrainingConfig(**{**TRAINING, **training}),
-        folder,
-        resume=resume,
-        say=heard.lines.append,
-        show=heard.progress.append,
-    )
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def state_of(training: Training) -> dict[str, torch.Tensor]:
-    generators = training._generators
-    tensors = checkpoint.learner_tensors(training.learner, generators)
-    return tensors | {f"replay.{key}": value for key, value in training.replay.state().items()}
-
-
-def assert_same_state(one: Training, other: Training) -> None:
-    mine, theirs = state_of(one), state_of(other)
-    assert set(mine) == set(theirs)
-    for name, value in mine.items():
-        assert torch.equal(value, theirs[name]), name
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -160,7 +36,7 @@ def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
     saved = training.run()
     assert env.steps == training.step == 80
     assert training.learner.updates == 60
-    assert training.episodes == 20
+    assert training.episodes == 19  # of 4 steps; a checkpoint every 25 ends the one under way
     assert len(training.replay) == 80
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "checkpoints")] == [
         "000000075",
@@ -269,7 +145,7 @@ def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path)
     heard = Heard()
     env = Bandit()
     second = make(tmp_path, env, resume=True, heard=heard, total_steps=90)
-    assert (second.step, second.learner.updates, second.episodes) == (60, 40, 15)
+    assert (second.step, second.learner.updates, second.episodes) == (60, 40, 14)
     assert_same_state(first, second)
     second.run()
     assert env.steps == 30
@@ -279,6 +155,78 @@ def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path)
     assert [int(row["step"]) for row in rows] == [30, 40, 50, 60, 70, 80, 90]
     assert any("resumed" in line and "step 60" in line for line in heard.lines)
     assert heard.progress[0].step == 61
+
+
+def note_batches(training: Training, noted: list[bytes]) -> None:
+    """Note every batch that the run samples."""
+    plain = training.replay.sample
+
+    def sample(*arguments: Any) -> Any:
+        batch = plain(*arguments)
+        tensors = (*batch.observations.values(), *batch.next_observations.values())
+        tensors += (batch.actions, batch.rewards, batch.terminated)
+        noted.append(b"".join(tensor.numpy().tobytes() for tensor in tensors))
+        return batch
+
+    training.replay.sample = sample  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("stopped_by", ["its total steps", "a signal"])
+@pytest.mark.parametrize("capacity", [500, 100])  # 100: the ring is full
+def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
+    tmp_path: Path, stopped_by: str, capacity: int
+) -> None:
+    halfway, end = 110, 170  # 90 and 150 updates; an episode is under way at both
+    settings: dict[str, Any] = {
+        "checkpoint_interval_steps": halfway,
+        "replay_capacity": capacity,
+        "seed": 3,
+    }
+    batches: dict[str, list[bytes]] = {"whole": [], "halves": []}
+    envs = {name: Bandit() for name in ("whole", "first", "second")}
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    whole = make(tmp_path / "whole", envs["whole"], total_steps=end, **settings)
+    note_batches(whole, batches["whole"])
+    whole.run()
+
+    by_signal = stopped_by == "a signal"
+    steps = end if by_signal else halfway
+    first = make(tmp_path / "halves", envs["first"], total_steps=steps, **settings)
+    if by_signal:
+        first._show = lambda progress: first.stop() if progress.step == halfway else None
+    note_batches(first, batches["halves"])
+    first.run()
+    assert first.step == halfway
+    second = make(tmp_path / "halves", envs["second"], resume=True, total_steps=end, **settings)
+    note_batches(second, batches["halves"])
+    second.run()
+
+    assert whole.learner.updates == second.learner.updates == 150
+    assert envs["whole"].actions == envs["first"].actions + envs["second"].actions
+    assert len(batches["whole"]) == 150 and batches["whole"] == batches["halves"]
+    assert_same_state(whole, second)
+    counters = [
+        json.loads((checkpoint.latest(folder / "checkpoints") / "counters.json").read_text())
+        for folder in (tmp_path / "whole", tmp_path / "halves")
+    ]
+    assert counters[0] == counters[1] and len(counters[0]["returns"]) == EPISODES_AVERAGED
+    clock = {"wall_s", "steps_per_s", "updates_per_s"}
+    tables = [
+        [{key: value for key, value in row.items() if key not in clock} for row in rows_of(folder)]
+        for folder in (tmp_path / "whole", tmp_path / "halves")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_a_checkpoint_with_other_counters_is_refused(tmp_path: Path) -> None:
+    saved = make(tmp_path, checkpoints_kept=1).run()
+    counters = json.loads((saved / "counters.json").read_text())
+    for change in ({"environment": {"bit_generator": "MT19937"}}, {"returns": 3}, {"step": None}):
+        (saved / "counters.json").write_text(json.dumps({**counters, **change}))
+        seal(saved)
+        with pytest.raises(CheckpointError, match=r"counters\.json cannot be used"):
+            make(tmp_path, resume=True)
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:

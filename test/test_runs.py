@@ -15,6 +15,7 @@ from td3_driver.config import (
     LearningConfig,
     TrainingConfig,
 )
+from td3_driver.learning.manifest import seal
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.runs import RunError, RunFolder, git_revision
 
@@ -92,6 +93,9 @@ def test_the_latest_checkpoint_is_the_last_complete_one() -> None:
         run.latest_checkpoint()
     for name in ("000000100", "000000200", ".unfinished-300"):
         (run.checkpoints / name).mkdir(parents=True)
+        for file in ("actor.safetensors", "networks.json"):
+            (run.checkpoints / name / file).touch()
+        seal(run.checkpoints / name)
     assert run.latest_checkpoint() == run.checkpoints / "000000200"
 
 

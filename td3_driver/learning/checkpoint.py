@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from td3_driver.learning.manifest import CheckpointError, seal, verify
+from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import (
-    CheckpointError,
+    POLICY_FILES,
     load_spec,
     load_tensors,
     save_actor,
@@ -25,17 +32,40 @@ LEARNER = "learner.safetensors"
 REPLAY = "replay.safetensors"
 COUNTERS = "counters.json"
 LATEST = "latest"
+REFUSED = "refused-"
 
 
-def save(
-    folder: Path,
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds, copied, so that training can go on while it is written."""
+
+    step: int
+    spec: NetworkSpec
+    actor: Actor
+    learner: dict[str, Tensor]
+    replay: dict[str, Tensor]
+    counters: dict[str, Any]
+
+
+def take(
     step: int,
     learner: TD3,
     replay: ReplayBuffer,
     counters: dict[str, Any],
     generators: dict[str, torch.Generator],
-    keep: int,
-) -> Path:
+) -> Snapshot:
+    """Copy everything; the replay's images are valid until the next time."""
+    return Snapshot(
+        step,
+        learner.spec,
+        copy.deepcopy(learner.actor),
+        {name: tensor.clone() for name, tensor in learner_tensors(learner, generators).items()},
+        replay.state(),
+        {"step": step, "updates": learner.updates, **counters},
+    )
+
+
+def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     """Write `folder/<step>/` and point `folder/latest` at it; return its path.
 
     Everything is written under another name, flushed to disk and renamed at the end, so that a
@@ -44,20 +74,20 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".unfinished-*"):
         shutil.rmtree(leftover)
+    step, updates = snapshot.step, snapshot.counters["updates"]
     unfinished = folder / f".unfinished-{step}"
     unfinished.mkdir()
-    save_actor(unfinished, learner.actor, learner.spec)
-    save_file(learner_tensors(learner, generators), unfinished / LEARNER)
-    save_file(replay.state(), unfinished / REPLAY)
-    (unfinished / COUNTERS).write_text(
-        json.dumps({"step": step, "updates": learner.updates, **counters}, indent=1)
-    )
+    save_actor(unfinished, snapshot.actor, snapshot.spec)
+    save_file(snapshot.learner, unfinished / LEARNER)
+    save_file(snapshot.replay, unfinished / REPLAY)
+    (unfinished / COUNTERS).write_text(json.dumps(snapshot.counters, indent=1))
+    seal(unfinished)
     for path in unfinished.iterdir():
         _flush(path)
     _flush(unfinished)
     complete = folder / f"{step:09d}"
     if complete.exists():  # saved before at this step, which must not be lost in between
-        complete = folder / f"{step:09d}-{learner.updates:09d}"
+        complete = folder / f"{step:09d}-{updates:09d}"
     if complete.exists():  # nothing has happened since
         shutil.rmtree(unfinished)
     else:
@@ -66,6 +96,24 @@ def save(
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return complete
+
+
+class Writer:
+    """Writes checkpoints beside training, one at a time."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written: Future[Path] | None = None
+
+    def wait(self) -> Path | None:
+        """Return the path of the last checkpoint once it is written; raise what went wrong."""
+        return self._written.result() if self._written else None
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin to write; `wait` must have returned."""
+        self._written = self._thread.submit(write, self._folder, snapshot, self._keep)
 
 
 def point_latest(folder: Path, checkpoint: Path) -> None:
@@ -82,12 +130,55 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
 
 
-def latest(folder: Path) -> Path:
-    """Return the newest complete checkpoint; raise CheckpointError where there is none."""
-    checkpoints = list_checkpoints(folder)
-    if not checkpoints:
-        raise CheckpointError(f"{folder} holds no complete checkpoint")
-    return checkpoints[-1]
+def latest(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:
+    """Return the newest checkpoint with a usable policy, and warn of those that it passes over.
+
+    Raises CheckpointError where there is none.
+    """
+    return _newest(folder, lambda checkpoint: verify(checkpoint, POLICY_FILES), warn)
+
+
+def resume(
+    folder: Path,
+    learner: TD3,
+    replay: ReplayBuffer,
+    generators: dict[str, torch.Generator],
+    warn: Callable[[str], object],
+) -> tuple[Path, dict[str, Any]]:
+    """Take over the newest usable checkpoint; return its path and counters.
+
+    Newer ones that are refused are renamed, or they would count as the newest again. Raises
+    CheckpointError where none is usable.
+    """
+    counters: dict[str, Any] = {}
+
+    def take_over(checkpoint: Path) -> None:
+        counters.update(load(checkpoint, learner, replay, generators))
+
+    used = _newest(folder, take_over, warn)
+    for refused in list_checkpoints(folder):
+        if refused.name > used.name:
+            shutil.rmtree(folder / f"{REFUSED}{refused.name}", ignore_errors=True)
+            refused.rename(folder / f"{REFUSED}{refused.name}")
+    point_latest(folder, used)
+    return used, counters
+
+
+def _newest(folder: Path, use: Callable[[Path], None], warn: Callable[[str], object]) -> Path:
+    """Return the newest checkpoint that `use` does not refuse with CheckpointError."""
+    refusals: list[CheckpointError] = []
+    for checkpoint in reversed(list_checkpoints(folder)):
+        try:
+            use(checkpoint)
+        except CheckpointError as error:
+            refusals.append(error)
+            continue
+        for refusal in refusals:
+            warn(f"{refusal}; going back to checkpoint {checkpoint.name}")
+        return checkpoint
+    if refusals:
+        raise refusals[0]
+    raise CheckpointError(f"{folder} holds no complete checkpoint")
 
 
 def load(
@@ -97,6 +188,7 @@ def load(
     generators: dict[str, torch.Generator],
 ) -> dict[str, Any]:
     """Take over a checkpoint and return its counters; raise CheckpointError where it is unfit."""
+    verify(checkpoint)
     if load_spec(checkpoint) != learner.spec:
         raise CheckpointError(
             f"{checkpoint} was made by other networks ({load_spec(checkpoint)}) than the "

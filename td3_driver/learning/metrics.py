@@ -16,6 +16,7 @@ COLUMNS = (
     "updates_per_s",
     "return_mean",
     "route_completion_mean",
+    "health",
     "q1_mean",
     "q1_std",
     "q2_mean",
@@ -32,6 +33,9 @@ COLUMNS = (
     "actor_encoder_gradient_norm",
     "saturated_share",
     "pre_tanh_abs",
+    "policy_q_mean",
+    "actor_dormant_share",
+    "critic_dormant_share",
 )
 
 
@@ -53,7 +57,9 @@ def in_words(row: dict[str, float]) -> str:
         f"target {spread('target')}, TD errors {shown('td_error_1')} {shown('td_error_2')}; "
         f"losses: critic {shown('critic_loss')}, actor {shown('actor_loss')}; "
         f"gradients: {gradients('critic')}, {gradients('actor')}; "
-        f"saturated {shown('saturated_share')}, |pre-tanh| {shown('pre_tanh_abs')}; "
+        f"policy Q {shown('policy_q_mean')}, saturated {shown('saturated_share')}, "
+        f"|pre-tanh| {shown('pre_tanh_abs')}, dormant {shown('actor_dormant_share')} "
+        f"{shown('critic_dormant_share')}, health warnings {shown('health')}; "
         f"return {shown('return_mean')}, completion {shown('route_completion_mean')}, "
         f"{shown('steps_per_s')} steps/s, {shown('updates_per_s')} updates/s"
     )

@@ -127,6 +127,28 @@ class Critic(nn.Module):
         return self.q1(torch.cat([state, actions], dim=1)).squeeze(1)
 
 
+DORMANT_ACTIVITY = 0.025
+"""A unit this much less active than its layer's mean is dormant (Sokar et al., 2023)."""
+DORMANT_SPREAD = 0.01
+"""A feature, within [-1, 1], that varies less than this over a batch is dormant."""
+DORMANCY_SAMPLES = 64
+
+
+@torch.no_grad()
+def dormant_share(encoder: Encoder, observations: Observations) -> Tensor:
+    """Return the share of units that tell nothing of the image, in an encoder's worst layer."""
+    hidden = scale_image(observations["image"][:DORMANCY_SAMPLES], encoder.vector_scale.dtype)
+    shares = []
+    for layer in encoder.convolutions:
+        hidden = layer(hidden)
+        if isinstance(layer, nn.ReLU):
+            activity = hidden.mean(dim=(0, 2, 3))
+            shares.append((activity <= DORMANT_ACTIVITY * activity.mean()).float().mean())
+    features = encoder.trunk(hidden)
+    shares.append((features.std(dim=0) <= DORMANT_SPREAD).float().mean())
+    return torch.stack(shares).max()
+
+
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the 2-norm of the parameters' gradients as one tensor."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -13,14 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from td3_driver.learning.manifest import CheckpointError, verify
 from td3_driver.learning.networks import Actor, NetworkSpec
 
 WEIGHTS = "actor.safetensors"
 SPEC = "networks.json"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message says which file and why."""
+POLICY_FILES = (WEIGHTS, SPEC)
 
 
 class Policy:
@@ -42,6 +40,7 @@ class Policy:
 
         Raises CheckpointError where a file is missing, damaged or of another shape.
         """
+        verify(checkpoint, POLICY_FILES)
         spec = load_spec(checkpoint)
         try:
             policy = cls.like(spec)

@@ -92,6 +92,8 @@ class ReplayBuffer:
         self._first_transition = 0
         self._end_transition = 0
         self._in_episode = False
+        self._mirror: Tensor | None = None  # of the images, in host memory
+        self._mirrored = 0  # slots that the mirror has taken over
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -102,6 +104,13 @@ class ReplayBuffer:
     def size_bytes(self) -> int:
         """Memory of all slots."""
         return self.capacity * self.spec.bytes_per_slot
+
+    def reward_range(self) -> tuple[float, float]:
+        """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
+        with self._lock:
+            rewards = self.rewards[: min(self._added, self.capacity)]
+            least, greatest = torch.aminmax(rewards)
+        return min(float(least), 0.0), max(float(greatest), 0.0)
 
     def begin(self, observation: dict[str, np.ndarray]) -> None:
         """Start an episode with its first observation (whose stack is one image, repeated)."""
@@ -193,15 +202,35 @@ class ReplayBuffer:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of everything stored, as tensors in host memory."""
+        """Return a copy of everything stored, as tensors in host memory.
+
+        The next call takes the images over again and copies only those added since: copying all
+        would hold training up.
+        """
         with self._lock:
             used = min(self._added, self.capacity)
             tensors = {
                 name: torch.as_tensor(getattr(self, name))[:used].to("cpu", copy=True)
                 for name in self._STORED
+                if name != "images"
             }
             counters = [self._added, self._first_transition, self._end_transition]
-            return tensors | {"counters": torch.tensor(counters)}
+            return tensors | {
+                "images": self._mirror_images()[:used],
+                "counters": torch.tensor(counters),
+            }
+
+    def _mirror_images(self) -> Tensor:
+        if self._mirror is None:
+            self._mirror = torch.empty_like(self.images, device="cpu")
+        slot = max(self._mirrored, self._added - self.capacity)
+        while slot < self._added:  # at most twice: up to the ring's seam, and on from it
+            row = slot % self.capacity
+            end = min(row + self._added - slot, self.capacity)
+            self._mirror[row:end].copy_(self.images[row:end])
+            slot += end - row
+        self._mirrored = self._added
+        return self._mirror
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over what `state()` returned; the episode that was under way ends there.
@@ -234,6 +263,8 @@ class ReplayBuffer:
                 end,
             )
             self._in_episode = False
+            self._mirrored = 0
+            self._mirror_images()  # now, rather than when the next checkpoint is due
 
 
 def check_memory(spec: ReplaySpec, capacity: int, available_bytes: int, fraction: float) -> str:

@@ -22,6 +22,7 @@ from td3_driver.learning.networks import (
     Critic,
     NetworkSpec,
     Observations,
+    dormant_share,
     gradient_norm,
     scale_image,
 )
@@ -58,6 +59,8 @@ class TD3:
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
+        self.finite = torch.tensor(True, device=self.device)
+        """Whether every loss has been finite; on the device, so that no update waits for it."""
 
     def update(self, batch: Batch, measure: bool = False) -> dict[str, Tensor]:
         """Take one TD3 update; with `measure`, return its figures as tensors.
@@ -117,6 +120,7 @@ class TD3:
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimizer.step()
+        self.finite &= loss.detach().isfinite()
         if not measure:
             return {}
         encoder, head = split_parameters(self.critic)
@@ -132,6 +136,7 @@ class TD3:
             "critic_loss": loss,
             "critic_gradient_norm": gradient_norm(head),
             "critic_encoder_gradient_norm": gradient_norm(encoder),
+            "critic_dormant_share": dormant_share(self.critic.encoder, observations),
         }
 
     def actor_loss(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,8 +144,10 @@ class TD3:
         pre_tanh = self.actor.pre_tanh(observations)
         actions = torch.tanh(pre_tanh)
         value = self.critic.q1_of_action(observations, actions).mean()
-        penalty = self.settings.pre_tanh_penalty * pre_tanh.square().mean()
-        return penalty - value, actions, pre_tanh
+        return self._pre_tanh_cost(pre_tanh) - value, actions, pre_tanh
+
+    def _pre_tanh_cost(self, pre_tanh: Tensor) -> Tensor:
+        return self.settings.pre_tanh_penalty * pre_tanh.square().mean()
 
     def _update_actor(self, observations: Observations, measure: bool) -> dict[str, Tensor]:
         loss, actions, pre_tanh = self.actor_loss(observations)
@@ -148,6 +155,7 @@ class TD3:
         # Asked for by name, so that nothing of the critic's can receive a gradient.
         loss.backward(inputs=list(self.actor.parameters()))
         self.actor_optimizer.step()
+        self.finite &= loss.detach().isfinite()
         if not measure:
             return {}
         encoder, head = split_parameters(self.actor)
@@ -157,6 +165,8 @@ class TD3:
             "actor_encoder_gradient_norm": gradient_norm(encoder),
             "saturated_share": (actions.abs() > SATURATED).float().mean(),
             "pre_tanh_abs": pre_tanh.abs().mean(),
+            "policy_q_mean": self._pre_tanh_cost(pre_tanh) - loss,
+            "actor_dormant_share": dormant_share(self.actor.encoder, observations),
         }
 
     @torch.no_grad()

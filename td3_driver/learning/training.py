@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -15,16 +16,28 @@ import torch
 
 from td3_driver.config import ConfigError, LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.health import (
+    HealthMonitor,
+    NotFiniteError,
+    Rewards,
+    not_finite,
+    write_failure,
+)
+from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.metrics import MetricsWriter, in_words
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
-from td3_driver.learning.replay import ReplayBuffer, ReplaySpec, check_memory
+from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec, check_memory
 from td3_driver.learning.td3 import TD3
 
 EPISODES_AVERAGED = 5
 POLICY_REFRESH_UPDATES = 10
 """Updates after which the acting copy of the policy is renewed, when updates run beside."""
+
+FAILURE = "failure"
+"""Folder in the run's for what led to a breakdown."""
+LOSSES_AND_GRADIENTS = ("_loss", "gradient_norm")
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,11 @@ def network_spec(
 
 
 class Training:
-    """One run: `run()` trains until done or told to stop, and always saves at its end."""
+    """One run: `run()` trains until done or told to stop, and saves at its end.
+
+    `show` is called after every step, and `report` with every row of figures, from the thread
+    that updates. NaN or infinity ends the run without saving, with NotFiniteError.
+    """
 
     def __init__(
         self,
@@ -93,6 +110,7 @@ class Training:
         resume: bool = False,
         say: Callable[[str], object] = print,
         show: Callable[[Progress], None] = lambda progress: None,
+        report: Callable[[Mapping[str, float], HealthMonitor], None] = lambda row, health: None,
     ) -> None:
         self._env = env
         self._learning = learning
@@ -100,7 +118,10 @@ class Training:
         self._folder = folder
         self._say = say
         self._show = show
+        self._report = report
         self._stop = False
+        self._failed = False
+        self.health = HealthMonitor(say)
         if training.torch_threads:
             torch.set_num_threads(training.torch_threads)
         device = choose_device(learning.device)
@@ -118,6 +139,10 @@ class Training:
             )
         )
         self.learner = TD3(spec, learning, device, training.seed)
+        # Looking costs nothing on the CPU; elsewhere the device would have to be waited for.
+        interval = training.log_interval_updates
+        self._updates_between_looks = 1 if device.type == "cpu" else interval
+        self._latest_batches: dict[int, Batch] = {}
         self.replay = ReplayBuffer(replay_spec, learning.replay_capacity, replay_device)
         self._policy = Policy.like(spec)
         self._policy.follow(self.learner.actor)
@@ -128,32 +153,58 @@ class Training:
         }
         self.step = 0
         self.episodes = 0
-        if resume:
-            latest = checkpoint.latest(folder / "checkpoints")
-            counters = checkpoint.load(latest, self.learner, self.replay, self._generators)
-            self.step, self.episodes = counters["step"], counters["episodes"]
-            self._policy.follow(self.learner.actor)
-            say(f"resumed {latest} at step {self.step:,} with {len(self.replay):,} transitions")
-        self._metrics = MetricsWriter(folder, self.step if resume else None, self.learner.updates)
         self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._completions: deque[float] = deque(maxlen=EPISODES_AVERAGED)
+        if resume:
+            self._take_over(folder / "checkpoints", say)
+        self._resumed = resume
+        self._writer = checkpoint.Writer(folder / "checkpoints", training.checkpoints_kept)
+        self._metrics = MetricsWriter(folder, self.step if resume else None, self.learner.updates)
         self._ended_by = ""
         self._figures: dict[str, float] = {}
         self._first_step = self.step
         self._first_updates = self.learner.updates
         self._began = time.monotonic()
 
+    def _take_over(self, folder: Path, say: Callable[[str], object]) -> None:
+        """Go on from the newest usable checkpoint."""
+        used, counters = checkpoint.resume(
+            folder,
+            self.learner,
+            self.replay,
+            self._generators,
+            lambda line: say(f"warning: {line}"),
+        )
+        try:
+            self.step, self.episodes = int(counters["step"]), int(counters["episodes"])
+            self._returns.extend(counters["returns"])
+            self._completions.extend(counters["completions"])
+            self._env.unwrapped.np_random.bit_generator.state = counters["environment"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{used / checkpoint.COUNTERS} cannot be used: {error!r}"
+            ) from None
+        self._policy.follow(self.learner.actor)
+        say(f"resumed {used} at step {self.step:,} with {len(self.replay):,} transitions")
+
     @property
     def complete(self) -> bool:
         """Whether all steps have been taken."""
         return self.step >= self._training.total_steps
+
+    def _over(self) -> bool:
+        return self.complete or self._stop
 
     def stop(self) -> None:
         """Ask `run` to end after the step under way; may be called from a signal handler."""
         self._stop = True
 
     def run(self) -> Path:
-        """Train, then save; return the last checkpoint's path."""
+        """Train, then save; return the last checkpoint's path.
+
+        Where an error ends the training, what was learnt is saved as well, unless it is not
+        finite: what led to that goes to the run's failure folder.
+        """
         training = self._training
         self._began = time.monotonic()
         self._pacer = UpdatePacer(
@@ -171,31 +222,49 @@ class Training:
         finally:
             self._pacer.stop()
             self._metrics.close()
-            saved = self.save()
+            try:
+                if not self._failed:
+                    self.save()
+            finally:
+                saved = self._writer.wait()
+        assert saved is not None
         return saved
 
-    def save(self) -> Path:
-        """Write a checkpoint between two updates."""
+    def save(self) -> None:
+        """Begin to write a checkpoint; one that is not finite is never written.
+
+        Training stands still only while it is copied.
+        """
+        self._writer.wait()
         with self._pacer.paused():
-            return checkpoint.save(
-                self._folder / "checkpoints",
-                self.step,
-                self.learner,
-                self.replay,
-                {"episodes": self.episodes},
-                self._generators,
-                self._training.checkpoints_kept,
+            snapshot = checkpoint.take(
+                self.step, self.learner, self.replay, self._counters(), self._generators
             )
+            self._check_finite(snapshot.learner)
+        self._writer.start(snapshot)
+
+    def _counters(self) -> dict[str, Any]:
+        """Return what else a resumed run goes on with."""
+        return {
+            "episodes": self.episodes,
+            "returns": list(self._returns),
+            "completions": list(self._completions),
+            "environment": self._env.unwrapped.np_random.bit_generator.state,
+        }
 
     def _collect(self) -> None:
-        """Step the environment and store transitions until the run is over."""
+        """Step the environment and store transitions until the run is over.
+
+        A checkpoint ends the episode under way, since no environment can be saved: so a run that
+        stops there and is resumed goes on exactly as one that does not stop.
+        """
         training = self._training
-        # The first reset seeds the environment's starts; a resumed run goes on with other ones.
-        observation, _ = self._env.reset(seed=training.seed + self.step)
-        self.replay.begin(observation)
-        while not (self.complete or self._stop):
+        observation = self._begin_episode(None if self._resumed else training.seed)
+        while not self._over():
             action = self._explore(observation)
             observation, reward, terminated, truncated, info = self._env.step(action)
+            if not (math.isfinite(reward) and np.isfinite(observation["vector"]).all()):
+                self._fail(["the environment's reward or observation"])
             self.replay.add(
                 action,
                 float(reward),
@@ -207,14 +276,22 @@ class Training:
             self.step += 1
             self._pacer.step_taken(self.step)
             self._show(self.progress())
-            if terminated or truncated:
+            ended = terminated or truncated
+            if ended:
                 self._episode_ended(info)
-                if not (self.complete or self._stop):
-                    observation, _ = self._env.reset()
-                    self.replay.begin(observation)
+            if self._over():
+                break  # `run` saves
             due = self.step % training.checkpoint_interval_steps == 0
-            if due and not (self.complete or self._stop):  # `run` saves at the end
+            if due:
                 self.save()
+            if ended or due:
+                observation = self._begin_episode()
+
+    def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Reset the environment, and seed its starts if given; return the first observation."""
+        observation, _ = self._env.reset(seed=seed)
+        self.replay.begin(observation)
+        return observation
 
     def _explore(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """Return a random action at first, then the policy's with Gaussian noise."""
@@ -233,10 +310,19 @@ class Training:
         batch = self.replay.sample(self._learning.batch_size, self._generators["sampling"])
         # Whatever policy_freq is, the interval's last updates include one of the actor.
         measure = -number % interval < self._learning.policy_freq
+        # A loss can be the first sign of what the update before did to the weights.
+        self._latest_batches = {
+            update: kept for update, kept in self._latest_batches.items() if update == number - 1
+        } | {number: batch}
         figures = learner.update(batch, measure)
         if measure:
             self._figures |= {name: float(value) for name, value in figures.items()}
+        if number % self._updates_between_looks == 0 and not learner.finite:
+            self._check_finite(checkpoint.learner_tensors(learner, {}))
+            self._fail(["a loss"])
         if number % interval == 0:
+            self._check_finite(dict(learner.actor.named_parameters(prefix="actor")))
+            self._check_finite(dict(learner.critic.named_parameters(prefix="critic")))
             self._write_row()
         if self._training.synchronous_updates or number % POLICY_REFRESH_UPDATES == 0:
             self._policy.follow(learner.actor)
@@ -254,9 +340,42 @@ class Training:
         if self._returns:
             row["return_mean"] = progress.return_mean
             row["route_completion_mean"] = progress.route_completion_mean
-        row |= self._figures
+        self.health.observe(self._figures, self._rewards())
+        row |= self._figures | {"health": len(self.health.warnings)}
         self._metrics.write(row)
         self._say(in_words(row))
+        self._report(row, self.health)
+
+    def _rewards(self) -> Rewards:
+        return Rewards(*self.replay.reward_range(), self._learning.discount)
+
+    def _check_finite(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """End the run where a tensor or one of the latest figures is NaN or infinite."""
+        wrong = not_finite(tensors)
+        wrong += [
+            name
+            for name, value in self._figures.items()
+            if name.endswith(LOSSES_AND_GRADIENTS) and not math.isfinite(value)
+        ]
+        if wrong:
+            self._fail(wrong)
+
+    def _fail(self, wrong: Iterable[str]) -> NoReturn:
+        """Keep what led to NaN or infinity, and raise NotFiniteError."""
+        self._failed = True
+        folder = self._folder / FAILURE
+        names = list(wrong)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        reason = (
+            f"NaN or infinity at step {self.step:,}, update {self.learner.updates:,} in "
+            f"{', '.join(names[:3])}{more}"
+        )
+        warnings = self.health.warnings
+        write_failure(folder, reason, self._figures, warnings, self._latest_batches)
+        raise NotFiniteError(
+            f"{reason}. What led to it is in {folder}; the last checkpoint is from before: "
+            "resume it, with a lower learning.critic_learning_rate if this comes again"
+        )
 
     def progress(self) -> Progress:
         """Return where the run stands."""

@@ -113,7 +113,7 @@ class DriverNode(ConfiguredNode):
     def _load_policy(self) -> Policy:
         folder = _find_run(self.get_parameter("run").value)
         try:
-            checkpoint = folder.latest_checkpoint()
+            checkpoint = folder.latest_checkpoint(self.get_logger().warning)
             policy = Policy.load(checkpoint)
         except CheckpointError as error:
             raise ConfigError(str(error)) from None

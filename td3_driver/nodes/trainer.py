@@ -21,9 +21,11 @@ from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
+from td3_driver.learning.health import NotFiniteError
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training
+from td3_driver.nodes.diagnostics import HealthDiagnostics
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
 
@@ -105,6 +107,7 @@ def train(node: ConfiguredNode) -> RunFolder:
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     world = CarlaWorld(node, config.carla)
     live = LiveLine(logger.info)
+    diagnostics = HealthDiagnostics(node)
     env = DrivingEnv(world, starts, config.driving)
     try:
         training = Training(
@@ -116,9 +119,13 @@ def train(node: ConfiguredNode) -> RunFolder:
             resume=bool(node.get_parameter("resume").value),
             say=live.say,
             show=live.show,
+            report=diagnostics.publish,
         )
         with _ending_in_good_order(training):
             saved = training.run()
+    except NotFiniteError as error:
+        diagnostics.publish_failure(str(error))
+        raise
     finally:
         live.close()
         env.close()
@@ -166,6 +173,8 @@ def main(args: list[str] | None = None) -> None:
             train(node)
         except (CheckpointError, ReplayMemoryError) as error:
             raise ConfigError(str(error)) from error
+        except NotFiniteError as error:
+            sys.exit(f"error: {error}")  # with exit code 1
 
     sys.exit(runtime.run(body, args))
 

@@ -1,0 +1,244 @@
+"""Names what goes wrong with a learner while it trains, and keeps what led to a breakdown.
+
+`HealthMonitor` looks at the figures of each interval; a warning has its figure, the likely cause
+and the remedy. NaN and infinity are no warnings: they end a run, before they reach a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from td3_driver.learning.replay import Batch
+
+INTERVALS_IN_A_ROW = 3
+"""Intervals after which a warning begins, and as many without after which it ends."""
+Q_MARGIN = 1.05
+"""How far beyond the rewards' limit an approximated Q may be, as a factor."""
+GAP_DEVIATIONS = 2.0
+GAP_REWARD_SPANS = 1.0
+"""The policy's Q may differ from the data's by the greater of these many deviations of the data's
+Q and differences between the best and the worst reward: the two differ in one action."""
+SATURATED_SHARE = 0.9
+DORMANT_SHARE = 0.9
+
+Figures = Mapping[str, float]
+
+
+class NotFiniteError(ArithmeticError):
+    """NaN or infinity has come up in training; the message says where."""
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """The least and the greatest reward, and what they allow."""
+
+    least: float
+    greatest: float
+    discount: float
+
+    @property
+    def q_limits(self) -> tuple[float, float]:
+        """Return the least and greatest sum of discounted rewards, ended at any time."""
+        horizon = 1.0 / (1.0 - self.discount)
+        return min(self.least, 0.0) * horizon, max(self.greatest, 0.0) * horizon
+
+
+@dataclass(frozen=True)
+class HealthWarning:
+    """Something that is going wrong."""
+
+    check: str
+    figure: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.figure}. {self.advice}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One way to go wrong: how to tell from the figures, and what to say of it."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Figures without which there is no telling, as while the actor does not learn yet."""
+    judge: Callable[[Figures, Rewards], tuple[bool, str]]
+    """Returns whether it is so, and the figure in words."""
+    advice: str
+
+
+def _q_beyond_rewards(figures: Figures, rewards: Rewards) -> tuple[bool, str]:
+    value = figures["policy_q_mean"]
+    least, greatest = rewards.q_limits
+    words = f"policy Q is {value:.4g}, but the rewards allow {least:.4g} to {greatest:.4g}"
+    return not least * Q_MARGIN <= value <= greatest * Q_MARGIN, words
+
+
+def _q_gap(figures: Figures, rewards: Rewards) -> tuple[bool, str]:
+    policy, data = figures["policy_q_mean"], figures["q1_mean"]
+    allowed = max(
+        GAP_DEVIATIONS * figures["q1_std"],
+        GAP_REWARD_SPANS * (rewards.greatest - rewards.least),
+    )
+    words = f"policy Q is {policy:.4g} and data Q {data:.4g}, more than {allowed:.4g} apart"
+    return abs(policy - data) > allowed, words
+
+
+def _saturated(figures: Figures, _rewards: Rewards) -> tuple[bool, str]:
+    share = figures["saturated_share"]
+    return share > SATURATED_SHARE, f"{share:.0%} of the policy's actions are at their bounds"
+
+
+def _no_gradient(figures: Figures, _rewards: Rewards) -> tuple[bool, str]:
+    dead = [
+        part
+        for part, name in (
+            ("head", "actor_gradient_norm"),
+            ("encoder", "actor_encoder_gradient_norm"),
+        )
+        if figures[name] == 0.0
+    ]
+    return bool(dead), f"the gradient of the actor's {' and '.join(dead)} is exactly 0"
+
+
+def _dormant(figures: Figures, _rewards: Rewards) -> tuple[bool, str]:
+    actor, critic = figures["actor_dormant_share"], figures["critic_dormant_share"]
+    words = (
+        f"{actor:.0%} of a layer of the actor's encoder and {critic:.0%} of the critic's is dead"
+    )
+    return max(actor, critic) > DORMANT_SHARE, words
+
+
+CHECKS = (
+    Check(
+        "policy_q_beyond_rewards",
+        ("policy_q_mean",),
+        _q_beyond_rewards,
+        "The critic diverges, or the actor has found where it extrapolates: lower "
+        "learning.critic_learning_rate or learning.tau, and check the scale of the rewards.",
+    ),
+    Check(
+        "policy_q_leaves_data_q",
+        ("policy_q_mean", "q1_mean", "q1_std"),
+        _q_gap,
+        "The actor exploits errors of the critic on actions that were never tried: raise "
+        "learning.exploration_noise or learning.policy_noise, or lower "
+        "learning.actor_learning_rate.",
+    ),
+    Check(
+        "actor_saturated",
+        ("saturated_share",),
+        _saturated,
+        "Its tanh is stuck and hardly passes gradient: raise learning.pre_tanh_penalty or "
+        "learning.actor_warmup_updates and start again.",
+    ),
+    Check(
+        "actor_without_gradient",
+        ("actor_gradient_norm", "actor_encoder_gradient_norm"),
+        _no_gradient,
+        "Nothing can change the actor any more, by saturation or dead units: resume an earlier "
+        "checkpoint with a greater learning.pre_tanh_penalty or a lower learning rate.",
+    ),
+    Check(
+        "encoder_dormant",
+        ("actor_dormant_share", "critic_dormant_share"),
+        _dormant,
+        "The networks hardly see the image: check that the camera's pictures differ, or lower "
+        "learning.actor_encoder_learning_rate or learning.critic_encoder_learning_rate and start "
+        "again.",
+    ),
+)
+
+
+class HealthMonitor:
+    """Says each warning once when it begins and once when it ends."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self._contrary = {
+            check.name: 0 for check in CHECKS
+        }  # intervals unlike the state, in a row
+        self._warnings: dict[str, HealthWarning] = {}
+
+    @property
+    def warnings(self) -> tuple[HealthWarning, ...]:
+        """The warnings in force, with their latest figures."""
+        return tuple(self._warnings.values())
+
+    def observe(self, figures: Figures, rewards: Rewards) -> None:
+        """Take an interval's figures into account."""
+        for check in CHECKS:
+            if all(name in figures for name in check.needs):
+                self._observe(check, *check.judge(figures, rewards))
+
+    def _observe(self, check: Check, wrong: bool, figure: str) -> None:
+        name = check.name
+        warned = name in self._warnings
+        self._contrary[name] = self._contrary[name] + 1 if wrong != warned else 0
+        changes = self._contrary[name] >= INTERVALS_IN_A_ROW
+        if changes:
+            self._contrary[name] = 0
+        if wrong and (warned or changes):
+            self._warnings[name] = HealthWarning(name, figure, check.advice)
+            if changes:
+                self._say(f"warning: {self._warnings[name]}")
+        elif warned and changes:
+            del self._warnings[name]
+            self._say(f"health: {name.replace('_', ' ')} is over")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold a NaN or an infinity."""
+    names = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+    if not names:
+        return []
+    # The greatest magnitude, not the 2-norm: that of finite weights can overflow.
+    greatest = torch._foreach_norm([tensors[name].detach() for name in names], math.inf)
+    finite = torch.stack([norm.float() for norm in greatest]).isfinite().tolist()
+    return [name for name, fine in zip(names, finite, strict=True) if not fine]
+
+
+def write_failure(
+    folder: Path,
+    reason: str,
+    figures: Figures,
+    warnings: Sequence[HealthWarning],
+    batches: Mapping[int, Batch],
+) -> None:
+    """Keep what led to a breakdown: `failure.json`, and each update's batch as safetensors."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    for update, batch in batches.items():
+        tensors = {
+            **{f"observations.{key}": value for key, value in batch.observations.items()},
+            **{
+                f"next_observations.{key}": value for key, value in batch.next_observations.items()
+            },
+            "actions": batch.actions,
+            "rewards": batch.rewards,
+            "terminated": batch.terminated,
+        }
+        save_file(
+            {name: tensor.cpu().clone() for name, tensor in tensors.items()},
+            folder / f"batch-{update:09d}.safetensors",
+        )
+    # JSON has no NaN.
+    numbers = {
+        name: value if math.isfinite(value) else str(value) for name, value in figures.items()
+    }
+    account = {
+        "reason": reason,
+        "figures": numbers,
+        "warnings": [asdict(warning) for warning in warnings],
+    }
+    (folder / "failure.json").write_text(json.dumps(account, indent=1))

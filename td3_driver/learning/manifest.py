@@ -1,0 +1,52 @@
+"""The digests of a checkpoint's files, by which a damaged or altered one is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+_READ_BYTES = 1 << 22
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says which file and why."""
+
+
+def seal(folder: Path) -> None:
+    """Write down the SHA-256 of every file in a checkpoint that is being made."""
+    files = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+    digests = {path.name: _digest(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
+
+
+def verify(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Raise CheckpointError unless these files, or all, are as they were when sealed."""
+    try:
+        digests = dict(json.loads((folder / MANIFEST).read_text()))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} is no complete checkpoint of this version: it has no {MANIFEST}"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: {error}") from None
+    for name in digests if names is None else names:
+        path = folder / name
+        if name not in digests:
+            raise CheckpointError(f"{folder / MANIFEST} does not list {name}")
+        try:
+            same = _digest(path) == digests[name]
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing") from None
+        if not same:
+            raise CheckpointError(f"{path} is damaged: it is not what was saved (SHA-256)")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
