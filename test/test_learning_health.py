@@ -244,7 +244,7 @@ def test_a_sound_run_warns_of_nothing_and_reports_every_row(tmp_path: Path) -> N
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_tensors_that_are_not_finite_are_named(value: float) -> None:
     tensors = {
-        "sound": torch.full((3,), 1e30),  # the square of which overflows
+        "sound": torch.full((3,), 3e38),  # the sum of which overflows
         "ill": torch.tensor([1.0, value]),
         "bytes": torch.zeros(2, dtype=torch.uint8),
     }

@@ -59,7 +59,7 @@ def take(
         step,
         learner.spec,
         copy.deepcopy(learner.actor),
-        {name: tensor.clone() for name, tensor in learner_tensors(learner, generators).items()},
+        learner_tensors(learner, generators),
         replay.state(),
         {"step": step, "updates": learner.updates, **counters},
     )
@@ -225,7 +225,7 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
 
 
 def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
-    """Return weights, optimiser state and random states as named tensors in host memory."""
+    """Return a copy of weights, optimiser state and random states, named, in host memory."""
     tensors = {
         f"{name}.{key}": value
         for name, network in _networks(learner).items()
@@ -236,7 +236,10 @@ def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dic
             tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
     for name, generator in (generators | {"learner": learner.generator}).items():
         tensors[f"generator.{name}"] = generator.get_state()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def restore_learner(

@@ -1,0 +1,131 @@
+"""Kill a training with SIGKILL at random instants, and resume it each time.
+
+    python benchmarks/kill_and_resume.py --kills 30
+
+The training is small and saves every few steps, so that many kills fall into the writing of a
+checkpoint; every kill that can is aimed there. Each time the run must go on from a checkpoint at
+least as new as the newest complete one before the kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from noise_environment import NoiseEnv
+
+from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.learning import checkpoint
+from td3_driver.learning.training import Training
+
+NEVER_ENDING = 10**9
+LONGEST_LIFE_S = 1.0
+START_TIMEOUT_S = 120.0
+
+
+def train(folder: Path) -> None:
+    """Train until killed; resume what is there."""
+    learning = LearningConfig(
+        batch_size=4,
+        channels=(4, 4, 4),
+        image_features=8,
+        hidden=(16,),
+        replay_capacity=4000,
+        actor_warmup_updates=0,
+        device="cpu",
+    )
+    training = TrainingConfig(
+        total_steps=NEVER_ENDING,
+        random_steps=10,
+        checkpoint_interval_steps=20,
+        torch_threads=1,
+    )
+    resume = (folder / "checkpoints").is_dir() and bool(
+        checkpoint.list_checkpoints(folder / "checkpoints")
+    )
+    run = Training(
+        NoiseEnv((2, 84, 84)),
+        np.ones(23, np.float32),
+        learning,
+        training,
+        folder,
+        resume=resume,
+        say=lambda line: None,
+    )
+    print(f"training from {run.step}", flush=True)
+    run.run()
+
+
+def newest(folder: Path) -> int:
+    """Return the step of the newest complete checkpoint, 0 where there is none."""
+    names = [path.name for path in checkpoint.list_checkpoints(folder / "checkpoints")]
+    return int(names[-1][:9]) if names else 0
+
+
+def kill_one(folder: Path, chance: random.Random) -> dict[str, int]:
+    """Start the training, kill it after a while, and say where it started and what was there."""
+    before = newest(folder)
+    command = [sys.executable, __file__, "--train", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("training from "):
+            raise SystemExit(f"the run does not start again from {before}: exit {process.wait()}")
+        time.sleep(chance.uniform(0.0, LONGEST_LIFE_S))
+        if chance.random() < 0.5:  # wait for a checkpoint to be in the making
+            deadline = time.monotonic() + LONGEST_LIFE_S
+            while time.monotonic() < deadline and not _unfinished(folder):
+                time.sleep(0.0005)
+    finally:
+        process.kill()
+        process.wait()
+    return {
+        "from": int(line.split()[-1]),
+        "before": before,
+        "while_writing": int(_unfinished(folder)),
+    }
+
+
+def _unfinished(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob(".unfinished-*"))
+
+
+def main() -> None:
+    """Run the benchmark; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        train(options.train)
+        return
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kills = []
+        for number in range(options.kills):
+            kills.append(kill_one(folder, chance))
+            print(f"kill {number + 1}: {kills[-1]}", flush=True)
+        reached = newest(folder)
+        refused = len(list((folder / "checkpoints").glob(f"{checkpoint.REFUSED}*")))
+    result = {
+        "kills": len(kills),
+        "resumed_from_newest": sum(kill["from"] == kill["before"] for kill in kills),
+        "killed_while_writing": sum(kill["while_writing"] for kill in kills),
+        "refused_checkpoints": refused,
+        "step_reached": reached,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
