@@ -292,6 +292,7 @@ def print_table(rows: Sequence[Row], wirings: Sequence[str], marks: Sequence[int
 
 
 COLOURS = {FIRST: "tab:red", RIGHT: "tab:orange", OURS: "tab:blue"}
+WIDTHS = {FIRST: 4.0, RIGHT: 2.0, OURS: 2.0}  # The first shows where the second lies upon it.
 
 
 def draw_curves(axis: Axes, rows: Sequence[Row], column: str, dashed: str = "") -> None:
@@ -303,7 +304,7 @@ def draw_curves(axis: Axes, rows: Sequence[Row], column: str, dashed: str = "") 
             if name:
                 curves = np.array([values(mine, wiring, at, name) for at in updates])
                 axis.plot(updates, curves, style, color=colour, lw=0.6, alpha=0.5)
-                axis.plot(updates, curves.mean(axis=1), style, color=colour, lw=2.0)
+                axis.plot(updates, curves.mean(axis=1), style, color=colour, lw=WIDTHS[wiring])
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -311,6 +312,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(13, 7.6), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True).ravel()
     limit = LARGEST_REWARD / (1.0 - LearningConfig().discount)
+
+    warm_up = WIRINGS[OURS].settings.actor_warmup_updates
 
     draw_curves(axes[0], rows, "actor_loss")
     axes[0].plot(list(PUBLISHED), list(PUBLISHED.values()), "kX", ms=8, zorder=3)
@@ -320,7 +323,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes[0].set_title(f"actor loss (grey: beyond what any policy can earn, {limit:.0f})")
 
     draw_curves(axes[1], rows, "q_policy", "q_data")
-    axes[1].set_yscale("symlog", linthresh=1.0)
     axes[1].set_title("Q1 of the policy's actions (dotted: of the data's)")
 
     draw_curves(axes[2], rows, "exactly_at_bound")
@@ -342,13 +344,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.title.set_fontsize(10)
+        axis.axvline(warm_up, color=COLOURS[OURS], ls="--", lw=0.8)
     for axis in axes[3:]:
         axis.set_xlabel("update")
-    lines = [axes[0].plot([], [], color=colour, lw=2.0)[0] for colour in COLOURS.values()]
-    marks = axes[0].plot([], [], "kX", ms=8)
-    figure.legend(
-        [*lines, *marks], [*COLOURS, "published log"], loc="outside upper center", ncols=4
-    )
+    for wiring, colour in COLOURS.items():
+        axes[0].plot([], [], color=colour, lw=WIDTHS[wiring], label=wiring)
+    axes[0].plot([], [], "--", color=COLOURS[OURS], lw=0.8, label="our actor begins to learn")
+    axes[0].plot([], [], "kX", ms=8, label="published log")
+    figure.legend(loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=110)
 
 
