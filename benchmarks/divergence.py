@@ -130,7 +130,8 @@ class Wiring:
 def plain_settings(**settings: float) -> LearningConfig:
     """Return the first description's settings: one learning rate and no guards."""
     plain = {
-        "encoder_learning_rate": 3e-4,
+        "actor_encoder_learning_rate": 3e-4,
+        "critic_encoder_learning_rate": 3e-4,
         "actor_warmup_updates": 0,
         "pre_tanh_penalty": 0.0,
         "image_shift_px": 0,

@@ -57,7 +57,8 @@ def replay() -> ReplayBuffer:
 
 
 def figures(wiring: Wiring, replay: ReplayBuffer, **changes: float) -> list[dict[str, float]]:
-    changes |= {"learning_rate": LEARNING_RATE, "encoder_learning_rate": LEARNING_RATE}
+    networks = ("actor", "critic", "actor_encoder", "critic_encoder")
+    changes |= {f"{network}_learning_rate": LEARNING_RATE for network in networks}
     learner = wiring.learner(SPEC, wiring.settings.model_copy(update=changes), seed=0)
     return list(train(learner, replay, 0, updates=UPDATES, batch_size=32, every=EVERY))
 
