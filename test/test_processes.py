@@ -204,6 +204,8 @@ class Supervised:
             stderr=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).resolve().parent.parent,
+            # Started under nohup, the tests would hand on that the hang-up is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def _process(
