@@ -7,6 +7,7 @@ keeps the values that were in effect.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -299,6 +300,17 @@ def build(values: dict[str, Any], source: str) -> Config:
             else:
                 lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
         raise ConfigError(f"{source} has wrong settings:\n" + "\n".join(lines)) from None
+
+
+def override(base: Config, values: Mapping[str, Any], source: str) -> Config:
+    """Return `base` with `section.setting` values over it; raises ConfigError."""
+    sections = base.model_dump()
+    for name, value in values.items():
+        section, _, setting = name.partition(".")
+        if not setting:
+            raise ConfigError(f"there is no such parameter: {name}")
+        sections.setdefault(section, {})[setting] = value
+    return build(sections, source)
 
 
 def find_file(name_or_path: str | Path) -> Path:

@@ -115,32 +115,32 @@ SET = Option("set", "A setting over the configuration's, as section.setting=valu
 TRAINER_STOP_TIMEOUT_S = 30.0
 
 
-def setting_overrides(assignments: Sequence[str]) -> Parameters:
+def setting_overrides(assignments: Sequence[str], base: config.Config) -> Parameters:
     """Return `section.setting=value` assignments as ROS parameters of the settings' types.
 
-    Raises ConfigError for an unknown setting or a value out of its range.
+    Raises ConfigError for an unknown setting, or a value that is wrong beside those of `base`.
     """
-    values: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        section, dot, setting = name.partition(".")
-        if not (equals and dot):
+        if not (equals and "." in name):
             raise config.ConfigError(f"{assignment!r} is not of the form section.setting=value")
         try:
-            values.setdefault(section, {})[setting] = yaml.safe_load(text)
+            values[name] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise config.ConfigError(f"{name}: {text!r} is not a value") from None
-    checked = config.build(values, "the command").model_dump(mode="json")
-    return {
-        f"{section}.{setting}": checked[section][setting]
-        for section, settings in values.items()
-        for setting in settings
-    }
+    checked = config.override(base, values, "the command").model_dump(mode="json")
+    return {name: _setting(checked, name) for name in values}
+
+
+def _setting(sections: Mapping[str, Any], name: str) -> Any:
+    section, _, setting = name.partition(".")
+    return sections[section][setting]
 
 
 def _train(values: Mapping[str, Any]) -> list[Process]:
-    resumed = {"config": _run_configuration(values["resume"])} if values["resume"] else {}
-    shared = {**resumed, **_configuration(values), **_common(values)}
+    resumed = _run_configuration(values["resume"]) if values["resume"] else ""
+    shared = _shared(values, values["config"] or resumed)
     own = {name: values[name] for name in ("run", "resume") if values[name]}
     own["evaluate_at_end"] = values["evaluate"]
     if values["map"]:
@@ -151,7 +151,7 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
     # The car, its camera and the task are those of the run.
-    shared = {"config": _run_configuration(values["run"]), **_common(values)}
+    shared = _shared(values, _run_configuration(values["run"]))
     own = {
         "run": values["run"],
         "random_goal": values["random_goal"],
@@ -161,7 +161,7 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
 
 
 def _simulate(values: Mapping[str, Any]) -> list[Process]:
-    return [Process("simulator", {**_configuration(values), **_common(values)})]
+    return [Process("simulator", _shared(values, values["config"]))]
 
 
 def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Process]:
@@ -175,30 +175,24 @@ def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Proces
     return []
 
 
-def _configuration(values: Mapping[str, Any]) -> Parameters:
-    """Return the parameter that names the configuration; raises ConfigError if it is wrong."""
-    if not values["config"]:
-        return {}
-    config.load(values["config"])
-    return {"config": values["config"]}
-
-
 def _run_configuration(run: str) -> str:
     """Return the path of a run's configuration; raises ConfigError if there is no such run."""
-    path = RunFolder(run).path / "config.yaml"
-    config.load(path)
-    return str(path)
+    return str(RunFolder(run).path / "config.yaml")
 
 
-def _common(values: Mapping[str, Any]) -> Parameters:
-    """Return the parameters that role name, map and settings make, for every process."""
-    parameters: Parameters = {}
+def _shared(values: Mapping[str, Any], configuration: str) -> Parameters:
+    """Return the parameters of every process: configuration, role name, map and settings.
+
+    `configuration` is a name or a path, or empty for the defaults. Raises ConfigError.
+    """
+    base = config.load(configuration) if configuration else config.Config()
+    parameters: Parameters = {"config": configuration} if configuration else {}
     if values["role_name"]:
         parameters["carla.role_name"] = values["role_name"]
     if values["map"]:
         _check_map(values["map"])
         parameters["simulator.map"] = values["map"]
-    return {**parameters, **setting_overrides(values["set"])}
+    return {**parameters, **setting_overrides(values["set"], base)}
 
 
 def _check_map(name: str) -> None:

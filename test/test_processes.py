@@ -78,13 +78,21 @@ def test_a_resumed_training_has_the_run_s_configuration_unless_another_is_given(
 
 def test_overrides_have_the_types_of_their_settings() -> None:
     parameters = setting_overrides(
-        ["training.maps=[a, b]", "learning.tau=1", "training.synchronous_updates=true"]
+        ["training.maps=[a, b]", "learning.tau=1", "training.synchronous_updates=true"], Config()
     )
     assert parameters == {
         "training.maps": ["a", "b"],
         "learning.tau": 1.0,
         "training.synchronous_updates": True,
     }
+
+
+def test_overrides_are_checked_beside_the_configuration_s_settings() -> None:
+    few = ("training.total_steps=800",)  # more than first_drive's random steps, less than default
+    processes = processes_of("train", config="first_drive", set=few)
+    assert processes["trainer"].parameters["training.total_steps"] == 800
+    with pytest.raises(ConfigError, match="random_steps must be below total_steps"):
+        processes_of("train", set=few)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +108,7 @@ def test_overrides_have_the_types_of_their_settings() -> None:
 )
 def test_a_wrong_override_is_named(assignment: str, part_of_the_reason: str) -> None:
     with pytest.raises(ConfigError, match="(?s)" + part_of_the_reason):
-        setting_overrides([assignment])
+        setting_overrides([assignment], Config())
 
 
 @pytest.mark.parametrize(

@@ -85,25 +85,6 @@ def describe(field: FieldInfo, read_only: bool) -> ParameterDescriptor:
     return descriptor
 
 
-def _nested(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return `section.setting` values as sections of settings; raises ConfigError."""
-    nested: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        section, _, setting = name.partition(".")
-        if not setting:
-            raise ConfigError(f"there is no such parameter: {name}")
-        nested.setdefault(section, {})[setting] = value
-    return nested
-
-
-def _merged(base: Config, values: dict[str, Any], source: str) -> Config:
-    """Return `base` with `section.setting` values over it; raises ConfigError."""
-    sections = base.model_dump()
-    for section, settings in _nested(values).items():
-        sections[section] = {**sections.get(section, {}), **settings}
-    return config.build(sections, source)
-
-
 class ConfiguredNode(Node):
     """A node whose parameters are the settings of some sections.
 
@@ -154,7 +135,7 @@ class ConfiguredNode(Node):
             self.declare_parameter(name, value, descriptor, ignore_override=True)
         file = self.get_parameter("config").value
         base = config.load(file) if file else Config()
-        self.config = _merged(base, given, f"node {self.get_name()}")
+        self.config = config.override(base, given, f"node {self.get_name()}")
         for section in sections:
             self._declare_section(section)
 
@@ -186,7 +167,7 @@ class ConfiguredNode(Node):
         if not values:
             return SetParametersResult(successful=True)
         try:
-            new = _merged(self.config, values, "the new value")
+            new = config.override(self.config, values, "the new value")
             self.change_settings(new)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
