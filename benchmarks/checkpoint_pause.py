@@ -39,9 +39,11 @@ def fill(replay: ReplayBuffer) -> None:
             "actions": torch.rand(frames, spec.actions),
             "rewards": torch.rand(frames),
             "terminated": torch.zeros(frames, dtype=torch.bool),
-            "age": torch.arange(frames),
+            "stacked": torch.full((frames,), spec.stack - 1, dtype=torch.uint8),
+            "priorities": (torch.arange(frames) < frames - 1).float(),
             "transitions": torch.arange(frames),
             "counters": torch.tensor([frames, 0, frames - 1]),
+            "greatest_priority": torch.tensor(1.0),
         }
     )
 

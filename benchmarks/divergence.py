@@ -30,9 +30,9 @@ from td3_driver.config import Config, LearningConfig
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.learning.networks import NetworkSpec, Observations, gradient_norm
-from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec
+from td3_driver.learning.replay import Batch, ReplayBuffer
 from td3_driver.learning.td3 import SATURATED, TD3, split_parameters
-from td3_driver.learning.training import network_spec
+from td3_driver.learning.training import network_spec, replay_spec
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -170,7 +170,7 @@ def collect(transitions: int, seed: int) -> tuple[ReplayBuffer, NetworkSpec]:
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
     spec = network_spec(config.learning, env, vector_scale(config.driving))
     # Every episode's last observation takes a slot as well.
-    replay = ReplayBuffer(ReplaySpec(spec.image, len(spec.vector_scale), spec.actions), 10**4)
+    replay = ReplayBuffer(replay_spec(spec), 10**4)
     rng = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
     replay.begin(observation)
@@ -200,7 +200,9 @@ def train(
     probe = replay.sample(PROBE, sampling)
     for number in tqdm(range(1, updates + 1), label, unit="update", leave=False):
         measured = number % every == 0
-        figures = learner.update(replay.sample(batch_size, sampling), measured)
+        # The shifts come from the learner's own stream: all wirings see the same transitions.
+        batch = replay.sample(batch_size, sampling, learner.draw_shifts(batch_size))
+        figures = learner.update(batch, measured)
         if measured:
             yield {
                 "update": number,

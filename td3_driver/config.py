@@ -100,8 +100,11 @@ class CarlaConfig(Section):
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
-    image_size_px: int = _setting(84, "Side of the square grey image observed.", "px", ge=36)
-    image_stack: int = _setting(4, "Latest grey images stacked in one observation.", ge=1, le=16)
+    image_size_px: int = _setting(84, "Side of the square image observed.", "px", ge=36)
+    image_stack: int = _setting(4, "Latest images stacked in one observation.", ge=1, le=16)
+    image_channels: Literal[1, 3] = _setting(
+        1, "Channels of each image observed: 1 = grey, 3 = red, green and blue."
+    )
     waypoints: int = _setting(10, "Route points in the observation.", ge=1, le=50)
     waypoint_spacing_m: float = _setting(
         2.0, "Distance along the route between observed points.", "m", gt=0.0
@@ -171,15 +174,35 @@ class DrivingConfig(Section):
 
 
 class LearningConfig(Section):
-    """TD3 with separate encoders for actor and critic (Fujimoto et al., 2018)."""
+    """TD3 with separate encoders for actor and critic (Fujimoto et al., 2018).
 
+    Which of the options pay is measured in docs/ablations.md.
+    """
+
+    image_key: str = _setting(
+        "image", "Key of the image stack in an observation; empty = the networks see no image."
+    )
+    vector_key: str = _setting(
+        "vector", "Key of the vector in an observation; empty = the networks see no vector."
+    )
     batch_size: int = _setting(256, "Transitions in one update.", ge=1)
     discount: float = _setting(0.99, "Discount of one decision.", ge=0.0, lt=1.0)
+    n_step: int = _setting(
+        1, "Decisions whose rewards are summed before the target bootstraps.", ge=1, le=20
+    )
     tau: float = _setting(0.005, "Share of the online networks in each target step.", gt=0.0, le=1)
     policy_noise: float = _setting(0.2, "Deviation of the target policy's noise.", ge=0.0)
     noise_clip: float = _setting(0.5, "Bound of the target policy's noise.", ge=0.0)
     policy_freq: int = _setting(2, "Critic updates per actor update.", ge=1)
-    exploration_noise: float = _setting(0.1, "Deviation of the acting policy's noise.", ge=0.0)
+    exploration_noise: float = _setting(
+        0.1, "Deviation of the acting policy's noise, at first.", ge=0.0
+    )
+    exploration_noise_final: float = _setting(
+        0.05, "Deviation of the acting policy's noise once it has decayed.", ge=0.0
+    )
+    exploration_noise_decay_steps: int = _setting(
+        0, "Decisions over which the noise goes linearly to its final value; 0 = never.", ge=0
+    )
     actor_learning_rate: float = _setting(3e-4, "Adam's rate for the actor's head.", gt=0.0)
     critic_learning_rate: float = _setting(3e-4, "Adam's rate for the critic's heads.", gt=0.0)
     actor_encoder_learning_rate: float = _setting(
@@ -188,11 +211,28 @@ class LearningConfig(Section):
     critic_encoder_learning_rate: float = _setting(
         1e-4, "Adam's rate for the critic's encoder.", gt=0.0
     )
+    learning_rate_final_share: float = _setting(
+        0.1, "Share of every learning rate that is left after its decay.", gt=0.0, le=1.0
+    )
+    learning_rate_decay_updates: int = _setting(
+        0, "Updates over which the rates go linearly to that share; 0 = never.", ge=0
+    )
     actor_warmup_updates: int = _setting(
         400, "Updates of the critic alone before the actor learns.", ge=0
     )
     pre_tanh_penalty: float = _setting(
         1e-3, "Weight of the mean square of the actor's pre-tanh activations.", ge=0.0
+    )
+    critic_loss: Literal["mse", "huber"] = _setting(
+        "mse", "Loss of the TD errors; Huber's is linear beyond huber_threshold."
+    )
+    huber_threshold: float = _setting(
+        1.0,
+        "TD error from which Huber's loss is linear, and LAP's priority above its least.",
+        gt=0,
+    )
+    gradient_clip_norm: float = _setting(
+        0.0, "Largest norm of a network's gradient, to which it is scaled; 0 = any.", ge=0.0
     )
     image_shift_px: int = _setting(
         4,
@@ -201,10 +241,31 @@ class LearningConfig(Section):
         ge=0,
         le=16,
     )
+    reward_scale: float = _setting(1.0, "Factor of every reward.", gt=0.0)
+    normalize_rewards: bool = _setting(
+        False, "Divide rewards by their mean absolute value so far (Fujimoto et al., 2025)."
+    )
+    normalize_vector: bool = _setting(
+        False, "Bring the vector to mean 0 and deviation 1, as sampled so far (Lee et al., 2025)."
+    )
+    replay_sampling: Literal["uniform", "lap"] = _setting(
+        "uniform",
+        "How transitions are drawn: uniformly, or by TD error (LAP, Fujimoto et al., 2020).",
+    )
+    priority_exponent: float = _setting(
+        0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
+    )
     channels: tuple[PositiveInt, PositiveInt, PositiveInt] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
     )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1)
+    image_layer_norm: bool = _setting(
+        True, "Bound the image features by LayerNorm and tanh; off = a ReLU."
+    )
+    vector_features: int = _setting(
+        0, "Features made of the vector by a layer with LayerNorm and tanh; 0 = as it is.", ge=0
+    )
+    critic_layer_norm: bool = _setting(False, "LayerNorm in the hidden layers of the critic.")
     hidden: tuple[PositiveInt, ...] = _setting((256, 256), "Widths of the heads' hidden layers.")
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
@@ -218,6 +279,21 @@ class LearningConfig(Section):
     replay_device: Literal["auto", "cpu", "cuda"] = _setting(
         "auto", "Where the replay buffer lives; auto = with the networks."
     )
+    precision: Literal["auto", "float32", "bfloat16"] = _setting(
+        "auto",
+        "Arithmetic of the encoders and hidden layers; auto = bfloat16 where that is quicker.",
+    )
+    cuda_graphs: bool = _setting(
+        True, "Capture an update once and replay it, where networks and replay are on one GPU."
+    )
+
+    @model_validator(mode="after")
+    def _sees_something(self) -> LearningConfig:
+        if not (self.image_key or self.vector_key):
+            raise ValueError("image_key and vector_key are both empty: nothing would be seen")
+        if self.image_key == self.vector_key:
+            raise ValueError("image_key and vector_key are the same key")
+        return self
 
 
 class TrainingConfig(Section):

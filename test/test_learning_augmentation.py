@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from td3_driver.learning.augmentation import random_shift
+from td3_driver.learning.augmentation import draw_shifts, shift_images
 
 MOST = 3
+
+
+def random_shift(images: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
+    return shift_images(images, draw_shifts(len(images), most, generator))
 
 
 def pad_and_crop(images: np.ndarray, most: int, rows: int, columns: int) -> np.ndarray:
@@ -60,7 +64,16 @@ def test_all_images_of_a_stack_move_together() -> None:
 
 def test_no_shift_gives_the_images_themselves() -> None:
     images = stacks(5, torch.uint8)
-    assert random_shift(images, 0, torch.Generator()) is images
+    assert torch.equal(shift_images(images, torch.zeros(2, 5, dtype=torch.int64)), images)
+
+
+def test_stacks_of_colour_images_move_like_grey_ones() -> None:
+    images = stacks(8, torch.uint8)
+    coloured = torch.stack([images, 255 - images], dim=2)
+    shifts = draw_shifts(8, MOST, torch.Generator().manual_seed(1))
+    moved = shift_images(coloured, shifts)
+    assert torch.equal(moved[:, :, 0], shift_images(images, shifts))
+    assert torch.equal(moved[:, :, 1], 255 - moved[:, :, 0])
 
 
 def test_any_memory_layout_gives_the_same_picture() -> None:

@@ -109,8 +109,11 @@ class Reference:
 
 
 def sampleable(buffer: ReplayBuffer) -> list[int]:
-    queue = np.arange(buffer._first_transition, buffer._end_transition) % buffer.capacity
-    return buffer.transitions[queue].tolist()
+    first, end = buffer.queue.tolist()
+    slots = buffer.transitions[np.arange(first, end) % buffer.capacity].tolist()
+    with_priority = {slot for slot in slots if buffer.priorities[slot % buffer.capacity] > 0}
+    assert int((buffer.priorities > 0).sum()) == len(with_priority) == len(slots)
+    return slots
 
 
 def assert_exact(batch: Batch, wanted: list[Kept]) -> None:
@@ -129,7 +132,7 @@ def assert_same_as(buffer: ReplayBuffer, reference: Reference) -> None:
     assert len(buffer) == len(alive)
     if alive:
         slots = sorted(alive)
-        assert_exact(buffer.gather(np.array(slots)), [alive[slot] for slot in slots])
+        assert_exact(buffer.gather(torch.tensor(slots)), [alive[slot] for slot in slots])
 
 
 def copied(buffer: ReplayBuffer) -> ReplayBuffer:
@@ -352,28 +355,28 @@ def test_a_smaller_vector_is_not_spread_over_a_larger_one() -> None:
 def test_the_bytes_stated_are_the_bytes_taken() -> None:
     for spec in (spec_of(4), ReplaySpec((4, 84, 84), 23, 2)):
         buffer = ReplayBuffer(spec, 40)
-        arrays = [
-            value
+        arrays = {
+            (value.data_ptr() if isinstance(value, torch.Tensor) else value.ctypes.data): value
             for value in vars(buffer).values()
-            if isinstance(value, torch.Tensor | np.ndarray)
-        ]
-        taken = sum(array.nbytes for array in arrays)
-        assert len(arrays) == 7
+            if isinstance(value, torch.Tensor | np.ndarray) and value.shape[:1] == (40,)
+        }
+        taken = sum(array.nbytes for array in arrays.values())
+        assert len(arrays) == 8
         assert taken == 40 * spec.bytes_per_slot == buffer.size_bytes
 
 
 def test_a_million_transitions_fit_into_the_promised_memory() -> None:
-    # 84 * 84 image, 23 + 2 + 1 floats, the end, and two 8-byte numbers.
+    # 84 * 84 image, 23 + 2 + 1 floats and a priority, the end, the stack and an 8-byte number.
     spec = ReplaySpec((4, 84, 84), 23, 2)
-    assert spec.bytes_per_slot == 7056 + 4 * 26 + 1 + 16
+    assert spec.bytes_per_slot == 7056 + 4 * 27 + 1 + 1 + 8
     assert 1_000_000 * spec.bytes_per_slot <= 7.5e9
     line = check_memory(spec, 1_000_000, 16_000_000_000, 0.5)
-    assert "1,000,000 slots of 7,177 bytes = 7.18 GB of 16.0 GB" in line
+    assert "1,000,000 slots of 7,174 bytes = 7.17 GB of 16.0 GB" in line
 
 
 def test_too_much_memory_is_refused_with_what_would_fit() -> None:
     spec = ReplaySpec((4, 84, 84), 23, 2)
-    exactly = 7177 * 1000 * 2
+    exactly = 7174 * 1000 * 2
     check_memory(spec, 1000, exactly, 0.5)
     with pytest.raises(ReplayMemoryError, match=r"learning.replay_capacity to 1,000 at most"):
         check_memory(spec, 1001, exactly, 0.5)

@@ -60,6 +60,7 @@ def make_batch(seed: int = 0, batch: int = BATCH) -> Batch:
         rewards=torch.randn(batch, generator=generator),
         next_observations=observations(generator, batch),
         terminated=(torch.arange(batch) % 3 == 0).float(),
+        steps=torch.ones(batch),
     )
 
 
@@ -313,6 +314,7 @@ def hand_worked(
         torch.tensor(rewards),
         batch.next_observations,
         torch.tensor(terminated),
+        torch.ones(count),
     )
     return learner.target_values(batch, batch.next_observations).tolist()
 
@@ -345,7 +347,8 @@ def test_the_smoothing_noise_has_its_deviation() -> None:
         lambda _, actions: (seen.append(actions), (torch.zeros(count), torch.zeros(count)))[1]
     )
     batch = make_batch(batch=1)
-    learner.target_values(Batch({}, batch.actions, torch.zeros(count), {}, torch.zeros(count)), {})
+    zeros = torch.zeros(count)
+    learner.target_values(Batch({}, batch.actions, zeros, {}, zeros, zeros), {})
     # A normal one clipped at 2.5 deviations has 0.982 of its deviation.
     assert seen[0].std().item() == pytest.approx(0.982 * 0.2, rel=0.03)
     assert seen[0].mean().item() == pytest.approx(0.0, abs=0.01)
@@ -467,18 +470,11 @@ def test_a_learner_neither_uses_nor_disturbs_the_global_random_state() -> None:
 
 
 def test_random_shifts_are_drawn_apart_for_both_observations() -> None:
-    learner = make_learner(image_shift_px=4)
-    seen: list[Tensor] = []
-    for network in (learner.critic, learner.critic_target):
-        network.register_forward_pre_hook(
-            lambda module, arguments: seen.append(arguments[0]["image"].clone())
-        )
-    batch = make_batch()
-    batch.next_observations["image"].copy_(batch.observations["image"])
-    learner.update(batch)
-    after, now = seen
-    assert now.shape == after.shape and not torch.equal(now, after)
-    assert not torch.equal(now, scale_image(batch.observations["image"]))
+    shifts = make_learner(image_shift_px=4).draw_shifts(64)
+    assert shifts is not None and shifts.shape == (2, 2, 64)
+    assert shifts.min() == -4 and shifts.max() == 4
+    assert not torch.equal(shifts[0], shifts[1])
+    assert make_learner(image_shift_px=0).draw_shifts(64) is None
 
 
 # A plain TD3 for dict observations, written without the package, in double precision.
@@ -544,6 +540,7 @@ def doubled(batch: Batch) -> Batch:
         batch.rewards.double(),
         seen(batch.next_observations),
         batch.terminated.double(),
+        batch.steps.double(),
     )
 
 

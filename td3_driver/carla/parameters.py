@@ -47,7 +47,7 @@ def _limits(field: FieldInfo) -> dict[str, Any]:
 def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     """Say in words what a ROS range cannot."""
     if get_origin(field.annotation) is Literal:
-        return "One of " + ", ".join(get_args(field.annotation)) + "."
+        return "One of " + ", ".join(map(str, get_args(field.annotation))) + "."
     if "min_length" in limits:
         return "Not empty."
     strict = {"gt": "Above", "lt": "Below"}

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ REPLAY = "replay.safetensors"
 COUNTERS = "counters.json"
 LATEST = "latest"
 REFUSED = "refused-"
+RANDOM_STATE_SHAPES = ((5056,), (16,))
+"""Of PyTorch's generators on CPU and on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,7 @@ def _networks(learner: TD3) -> dict[str, nn.Module]:
         "critic": learner.critic,
         "actor_target": learner.actor_target,
         "critic_target": learner.critic_target,
+        "reward_norm": learner.reward_norm,
     }
 
 
@@ -255,7 +259,7 @@ def restore_learner(
         groups.setdefault(owner, {})[key] = tensor
     try:
         for name, network in _networks(learner).items():
-            network.load_state_dict(groups[name])
+            network.load_state_dict(groups.get(name, {}))
         for name, optimizer in _optimizers(learner).items():
             parameters = [
                 parameter for group in optimizer.param_groups for parameter in group["params"]
@@ -270,9 +274,17 @@ def restore_learner(
             layout = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": layout})
         for name, generator in (generators | {"learner": learner.generator}).items():
-            generator.set_state(groups["generator"][name])
+            _restore_generator(generator, groups["generator"][name])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} does not fit the configuration: {error}") from None
+
+
+def _restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Take over a random state; one from the other kind of device serves as a seed."""
+    if state.shape in RANDOM_STATE_SHAPES and state.shape != generator.get_state().shape:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
+    else:
+        generator.set_state(state)
 
 
 def _flush(path: Path) -> None:

@@ -105,7 +105,7 @@ def _no_gradient(figures: Figures, _rewards: Rewards) -> tuple[bool, str]:
             ("head", "actor_gradient_norm"),
             ("encoder", "actor_encoder_gradient_norm"),
         )
-        if figures[name] == 0.0
+        if figures.get(name) == 0.0
     ]
     return bool(dead), f"the gradient of the actor's {' and '.join(dead)} is exactly 0"
 
@@ -143,7 +143,7 @@ CHECKS = (
     ),
     Check(
         "actor_without_gradient",
-        ("actor_gradient_norm", "actor_encoder_gradient_norm"),
+        ("actor_gradient_norm",),
         _no_gradient,
         "Nothing can change the actor any more, by saturation or dead units: resume an earlier "
         "checkpoint with a greater learning.pre_tanh_penalty or a lower learning rate.",
@@ -231,6 +231,7 @@ def write_failure(
             "actions": batch.actions,
             "rewards": batch.rewards,
             "terminated": batch.terminated,
+            "steps": batch.steps,
         }
         save_file(
             {name: tensor.cpu().clone() for name, tensor in tensors.items()},

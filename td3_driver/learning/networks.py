@@ -1,92 +1,160 @@
-"""Actor and critic for dict observations, each with an image encoder of its own."""
+"""Actor and critic for dict observations, each with an encoder of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from td3_driver.learning.normalization import VectorNorm
+
+IMAGE, VECTOR = "image", "vector"
+"""The keys of the learner's own observations, whatever the environment calls them."""
+
 Observations = dict[str, Tensor]
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The sizes that fix the networks; saved beside their weights."""
+    """What fixes the networks' shape; saved beside their weights."""
 
-    image: tuple[int, int, int]
-    """Shape of the image stack: (stack, height, width)."""
+    image: tuple[int, ...] | None
+    """Shape of the image stack: (stack, height, width), or (stack, channels, height, width);
+    None where the networks see no image."""
     vector_scale: tuple[float, ...]
-    """Usual magnitude of each entry of the vector, which is divided by it."""
+    """Usual magnitude of each entry of the vector, which is divided by it; empty where the
+    networks see no vector."""
     actions: int
     channels: tuple[int, int, int]
     image_features: int
     hidden: tuple[int, ...]
+    image_key: str = IMAGE
+    vector_key: str = VECTOR
+    image_layer_norm: bool = True
+    vector_features: int = 0
+    critic_layer_norm: bool = False
+    normalize_vector: bool = False
 
     @property
     def state_size(self) -> int:
-        """Size of an encoder's output: image features and the vector."""
-        return self.image_features + len(self.vector_scale)
+        """Size of an encoder's output: features of the image and of the vector."""
+        image = self.image_features if self.image else 0
+        vector = self.vector_features or len(self.vector_scale)
+        return image + (vector if self.vector_scale else 0)
+
+    def select(self, observation: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Return what the networks see of an environment's observation, under their own names."""
+        seen = {}
+        if self.image:
+            seen[IMAGE] = observation[self.image_key]
+        if self.vector_scale:
+            seen[VECTOR] = observation[self.vector_key]
+        return seen
 
 
 def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Map a uint8 image to [-0.5, 0.5], channels last; an image of floats is taken as it is."""
+    """Map uint8 stacks (B, stack, [channels,] h, w) to [-0.5, 0.5], (B, images, h, w).
+
+    The result lies channels last in memory, as convolutions are quickest; an image of floats is
+    taken as it is.
+    """
     if image.is_floating_point():
         return image
-    return image.contiguous(memory_format=torch.channels_last).to(dtype).mul_(1 / 255).sub_(0.5)
+    image = image.flatten(1, -3).contiguous(memory_format=torch.channels_last)
+    return image.to(dtype).mul_(1 / 255).sub_(0.5)
 
 
-def _mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+def _mlp(
+    inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool = False
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        layers.append(nn.Linear(inputs, width))
+        if layer_norm:
+            layers.append(nn.LayerNorm(width))
+        layers.append(nn.ReLU(inplace=True))
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def _bounded(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a layer whose features stay within [-1, 1] (Yarats et al., 2019, 2021)."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.Tanh())
+
+
+def in_full_precision(head: nn.Sequential, inputs: Tensor) -> Tensor:
+    """Apply a head, its last layer outside autocast.
+
+    In bfloat16 a tanh is exactly 1, and its gradient exactly 0, from 3.47 on; a Q-value has two
+    or three digits.
+    """
+    *layers, last = head
+    for layer in layers:
+        inputs = layer(inputs)
+    with torch.autocast(inputs.device.type, enabled=False):
+        return last(inputs.to(last.weight.dtype))
 
 
 class Encoder(nn.Module):
     """Observation to state: the convolutions of Mnih et al. (2015), then the scaled vector.
 
-    The image features pass through LayerNorm and tanh (Yarats et al., 2019, 2021), so that they
-    stay within [-1, 1] like the scaled vector beside them.
+    The image features pass through LayerNorm and tanh, so that they stay within [-1, 1] like the
+    scaled vector beside them. Either key may be left out.
     """
-
-    vector_scale: Tensor
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        stack, height, width = spec.image
+        self.spec = spec
+        if spec.image:
+            self._add_image(spec)
+        if spec.vector_scale:
+            self.vector_norm = VectorNorm(spec.vector_scale, running=spec.normalize_vector)
+            self.vector_trunk = (
+                _bounded(len(spec.vector_scale), spec.vector_features)
+                if spec.vector_features
+                else nn.Identity()
+            )
+
+    def _add_image(self, spec: NetworkSpec) -> None:
+        assert spec.image is not None
+        *stacked, height, width = spec.image
         first, second, third = spec.channels
         self.convolutions = nn.Sequential(
-            nn.Conv2d(stack, first, 8, stride=4),
-            nn.ReLU(),
+            nn.Conv2d(math.prod(stacked), first, 8, stride=4),
+            nn.ReLU(inplace=True),
             nn.Conv2d(first, second, 4, stride=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(second, third, 3, stride=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Flatten(),
         )
         # The layout that convolutions are quickest in, on CPU and GPU alike.
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
-            flat = self.convolutions(torch.zeros(1, stack, height, width)).shape[1]
-        self.trunk = nn.Sequential(
-            nn.Linear(flat, spec.image_features),
-            nn.LayerNorm(spec.image_features),
-            nn.Tanh(),
+            flat = self.convolutions(torch.zeros(1, math.prod(stacked), height, width)).shape[1]
+        self.trunk = (
+            _bounded(flat, spec.image_features)
+            if spec.image_layer_norm
+            else nn.Sequential(nn.Linear(flat, spec.image_features), nn.ReLU(inplace=True))
         )
-        self.register_buffer("vector_scale", torch.tensor(spec.vector_scale))
 
     def forward(self, observations: Observations) -> Tensor:
-        """Map {"image": (B, stack, h, w), "vector": (B, n)} to (B, state_size).
+        """Map {"image": (B, stack, [channels,] h, w), "vector": (B, n)} to (B, state_size).
 
         The image is uint8, or what `scale_image` made of it.
         """
-        image = scale_image(observations["image"], self.vector_scale.dtype)
-        features = self.trunk(self.convolutions(image))
-        return torch.cat([features, observations["vector"] / self.vector_scale], dim=1)
+        parts = []
+        if self.spec.image:
+            dtype = self.convolutions[0].weight.dtype
+            parts.append(self.trunk(self.convolutions(scale_image(observations[IMAGE], dtype))))
+        if self.spec.vector_scale:
+            parts.append(self.vector_trunk(self.vector_norm(observations[VECTOR])))
+        return torch.cat(parts, dim=1)
 
 
 class Actor(nn.Module):
@@ -99,7 +167,7 @@ class Actor(nn.Module):
 
     def pre_tanh(self, observations: Observations) -> Tensor:
         """Return the activations before the squashing, (B, actions)."""
-        return self.head(self.encoder(observations))
+        return in_full_precision(self.head, self.encoder(observations))
 
     def forward(self, observations: Observations) -> Tensor:
         """Return actions in [-1, 1], (B, actions)."""
@@ -112,19 +180,21 @@ class Critic(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.encoder = Encoder(spec)
-        self.q1 = _mlp(spec.state_size + spec.actions, spec.hidden, 1)
-        self.q2 = _mlp(spec.state_size + spec.actions, spec.hidden, 1)
+        inputs = spec.state_size + spec.actions
+        self.q1 = _mlp(inputs, spec.hidden, 1, spec.critic_layer_norm)
+        self.q2 = _mlp(inputs, spec.hidden, 1, spec.critic_layer_norm)
 
     def forward(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return both Q-values, each (B,)."""
         inputs = torch.cat([self.encoder(observations), actions], dim=1)
-        return self.q1(inputs).squeeze(1), self.q2(inputs).squeeze(1)
+        q1, q2 = (in_full_precision(head, inputs).squeeze(1) for head in (self.q1, self.q2))
+        return q1, q2
 
     def q1_of_action(self, observations: Observations, actions: Tensor) -> Tensor:
         """Return Q1, (B,), differentiable in the action only: the state is this critic's own."""
         with torch.no_grad():
             state = self.encoder(observations)
-        return self.q1(torch.cat([state, actions], dim=1)).squeeze(1)
+        return in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
 
 
 DORMANT_ACTIVITY = 0.025
@@ -137,7 +207,8 @@ DORMANCY_SAMPLES = 64
 @torch.no_grad()
 def dormant_share(encoder: Encoder, observations: Observations) -> Tensor:
     """Return the share of units that tell nothing of the image, in an encoder's worst layer."""
-    hidden = scale_image(observations["image"][:DORMANCY_SAMPLES], encoder.vector_scale.dtype)
+    dtype = encoder.convolutions[0].weight.dtype
+    hidden = scale_image(observations[IMAGE][:DORMANCY_SAMPLES], dtype)
     shares = []
     for layer in encoder.convolutions:
         hidden = layer(hidden)

@@ -55,15 +55,15 @@ class Policy:
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """Return the action, float32 (actions,) in [-1, 1], for one unbatched observation."""
-        batch = {key: torch.from_numpy(value)[None] for key, value in observation.items()}
+        seen = self.spec.select(observation)
+        batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
         with torch.inference_mode(), self._lock:
             return self._actor(batch)[0].numpy()
 
     def follow(self, actor: Actor) -> None:
-        """Copy the weights of a learning actor, from any device."""
+        """Copy the weights and statistics of a learning actor, from any device."""
         with torch.no_grad(), self._lock:
-            for mine, theirs in zip(self._actor.parameters(), actor.parameters(), strict=True):
-                mine.copy_(theirs)
+            self._actor.load_state_dict(actor.state_dict())
 
 
 def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:

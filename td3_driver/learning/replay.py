@@ -1,20 +1,26 @@
 """Replay buffer for dict observations that keeps every camera image once.
 
 A slot holds one observation's newest image and its vector, and the action, reward and end that
-followed it. Stacks and next observations are gathered when sampled. The last observation of an
-episode has a slot but starts no transition.
+followed it. Stacks, next observations and n-step returns are gathered when sampled. The last
+observation of an episode has a slot but starts no transition.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from td3_driver.learning.networks import Observations
+from td3_driver.learning.augmentation import shift_images, shifted_pixels
+from td3_driver.learning.networks import IMAGE, VECTOR, Observations
+
+BELOW_ONE = 1.0 - 2.0**-50
+"""Keeps a uniform draw times a total below the total, whatever the rounding."""
 
 
 class ReplayMemoryError(ValueError):
@@ -29,34 +35,58 @@ class Batch:
     actions: Tensor
     """(B, actions), float32."""
     rewards: Tensor
-    """(B,), float32."""
+    """(B,), float32: the discounted sum over the steps."""
     next_observations: Observations
     terminated: Tensor
     """(B,), float32: 1 where nothing follows; a truncated transition has 0 and bootstraps."""
+    steps: Tensor
+    """(B,), float32: decisions between the observations, 1 up to the n of n-step returns."""
+    slots: Tensor | None = None
+    """(B,), int64: where the transitions lie in the buffer that they come from."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+
+        def moved(value: object) -> object:
+            if isinstance(value, Tensor):
+                return value.to(device)
+            if isinstance(value, dict):
+                return {key: moved(entry) for key, entry in value.items()}
+            return value
+
+        values = {field.name: moved(getattr(self, field.name)) for field in fields(self)}
+        return Batch(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class ReplaySpec:
     """Shapes of what is stored."""
 
-    image: tuple[int, int, int]
-    """(stack, height, width); one (height, width) image is kept for each slot."""
+    image: tuple[int, ...] | None
+    """(stack, [channels,] height, width); one image is kept for each slot. None: no images."""
     vector: int
+    """Entries of the vector; 0: none."""
     actions: int
+
+    @property
+    def stack(self) -> int:
+        """Images in one observation; 1 where there are none."""
+        return self.image[0] if self.image else 1
 
     @property
     def bytes_per_slot(self) -> int:
         """Memory of one slot in bytes."""
-        _, height, width = self.image
-        floats = 4 * (self.vector + self.actions + 1)
-        return height * width + floats + 1 + 8 + 8  # terminated, age, place in the queue
+        image = math.prod(self.image[1:]) if self.image else 0
+        floats = 4 * (self.vector + self.actions + 1 + 1)  # reward, priority
+        return image + floats + 1 + 1 + 8  # terminated, stacked, place in the queue
 
 
 class ReplayBuffer:
     """A ring of `capacity` slots, exact across episode starts, ends and its seam.
 
     Slots are numbered without end; number i lives in row i modulo the capacity. Adding in one
-    thread and sampling in another is safe.
+    thread and sampling in another is safe. `n_step` and `discount` make the returns;
+    `prioritized` draws by the priorities that `set_priorities` gives, instead of uniformly.
     """
 
     _STORED = (
@@ -65,40 +95,65 @@ class ReplayBuffer:
         "actions",
         "rewards",
         "terminated",
-        "age",
+        "stacked",
+        "priorities",
         "transitions",
     )
 
-    def __init__(self, spec: ReplaySpec, capacity: int, device: torch.device | str = "cpu"):
-        if capacity < spec.image[0] + 2:
-            raise ValueError(f"capacity {capacity} is less than a stack of {spec.image[0]} needs")
-        _, height, width = spec.image
+    def __init__(
+        self,
+        spec: ReplaySpec,
+        capacity: int,
+        device: torch.device | str = "cpu",
+        *,
+        n_step: int = 1,
+        discount: float = 0.99,
+        prioritized: bool = False,
+    ) -> None:
+        least = spec.stack + n_step + 1
+        if capacity < least:
+            raise ValueError(
+                f"capacity {capacity} is less than the {least} that stacks of {spec.stack} and "
+                f"{n_step}-step returns need"
+            )
         self.spec = spec
         self.capacity = capacity
         self.device = torch.device(device)
+        self.n_step = n_step
+        self.discount = discount
+        self.prioritized = prioritized
 
         def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros((capacity, *shape), dtype=dtype, device=self.device)
 
-        self.images = rows(height, width, dtype=torch.uint8)
+        self.images = rows(*(spec.image or (0, 0))[1:], dtype=torch.uint8)
         self.vectors = rows(spec.vector)
         self.actions = rows(spec.actions)
         self.rewards = rows()
         self.terminated = rows(dtype=torch.bool)
-        # The bookkeeping stays in host memory: every addition reads it.
-        self.age = np.zeros(capacity, dtype=np.int64)  # slots since the episode's first
-        self.transitions = np.zeros(capacity, dtype=np.int64)  # a queue of slots, oldest first
+        self.priorities = rows()
+        """Above 0 where a transition that may be sampled starts."""
+        # Every addition reads these, and every draw: they are in host memory and on the device,
+        # which are one where the device is the CPU.
+        self._stacked = np.zeros(capacity, dtype=np.uint8)
+        self._transitions = np.zeros(capacity, dtype=np.int64)
+        self._queue = np.zeros(2, dtype=np.int64)
+        self.stacked = torch.from_numpy(self._stacked).to(self.device)
+        """How many slots before its own a slot's stack reaches."""
+        self.transitions = torch.from_numpy(self._transitions).to(self.device)
+        """A queue of slots, oldest first; its ends, counted without end, are in `queue`."""
+        self.queue = torch.from_numpy(self._queue).to(self.device)
+        self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)
+        self._greatest_priority = torch.ones((), device=self.device)
         self._added = 0
-        self._first_transition = 0
-        self._end_transition = 0
         self._in_episode = False
         self._mirror: Tensor | None = None  # of the images, in host memory
         self._mirrored = 0  # slots that the mirror has taken over
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""
-        return self._end_transition - self._first_transition
+        return int(self._queue[1] - self._queue[0])
 
     @property
     def size_bytes(self) -> int:
@@ -107,22 +162,22 @@ class ReplayBuffer:
 
     def reward_range(self) -> tuple[float, float]:
         """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
-        with self._lock:
+        with self.lock:
             rewards = self.rewards[: min(self._added, self.capacity)]
             least, greatest = torch.aminmax(rewards)
         return min(float(least), 0.0), max(float(greatest), 0.0)
 
-    def begin(self, observation: dict[str, np.ndarray]) -> None:
+    def begin(self, observation: Mapping[str, np.ndarray]) -> None:
         """Start an episode with its first observation (whose stack is one image, repeated)."""
-        with self._lock:
-            self._append(observation, age=0)
+        with self.lock:
+            self._append(observation, stacked=0)
             self._in_episode = True
 
     def add(
         self,
         action: np.ndarray,
         reward: float,
-        observation: dict[str, np.ndarray],
+        observation: Mapping[str, np.ndarray],
         *,
         terminated: bool,
         truncated: bool = False,
@@ -131,75 +186,152 @@ class ReplayBuffer:
         """Store what followed the latest observation, and the observation it led to.
 
         With `clean=False` the observation continues the episode's stack, but the transition is
-        never sampled.
+        never sampled, and no n-step return reaches over it.
         """
         if not self._in_episode:
             raise ValueError("begin() an episode before adding to it")
-        with self._lock:
+        with self.lock:
             slot = self._added - 1
             row = slot % self.capacity
             self.actions[row] = torch.as_tensor(action)
             self.rewards[row] = reward
             self.terminated[row] = terminated
-            self._append(observation, age=int(self.age[row]) + 1)
+            stacked = min(int(self._stacked[row]) + 1, self.spec.stack - 1)
+            self._append(observation, stacked)
             if clean:
-                self.transitions[self._end_transition % self.capacity] = slot
-                self._end_transition += 1
+                self.priorities[row] = self._greatest_priority
+                self._set("transitions", int(self._queue[1]) % self.capacity, slot)
+                self._set("queue", 1, self._queue[1] + 1)
             self._in_episode = not (terminated or truncated)
 
-    def _append(self, observation: dict[str, np.ndarray], age: int) -> None:
+    def _append(self, observation: Mapping[str, np.ndarray], stacked: int) -> None:
         """Write an observation into the next slot and drop the transitions that lost an image."""
         row = self._added % self.capacity
-        self.images[row] = torch.as_tensor(observation["image"][-1])
-        self.vectors[row] = torch.as_tensor(observation["vector"])
-        self.age[row] = age
+        if self.spec.image:
+            self.images[row] = torch.as_tensor(observation[IMAGE][-1])
+        if self.spec.vector:
+            self.vectors[row] = torch.as_tensor(observation[VECTOR])
+        self.priorities[row] = 0.0
         self._added += 1
         oldest_kept = self._added - self.capacity
-        while len(self):
-            slot = int(self.transitions[self._first_transition % self.capacity])
-            # Its age may be overwritten only together with the slot itself.
-            alive = slot >= oldest_kept
-            if alive and slot - self._stacked_back(slot) >= oldest_kept:
+        first = int(self._queue[0])
+        while first < self._queue[1]:
+            slot = int(self._transitions[first % self.capacity])
+            if slot - int(self._stacked[slot % self.capacity]) >= oldest_kept:
                 break
-            self._first_transition += 1
+            self.priorities[slot % self.capacity] = 0.0
+            first += 1
+        if first != self._queue[0]:
+            self._set("queue", 0, first)
+        self._set("stacked", row, stacked)
 
-    def _stacked_back(self, slot: int) -> int:
-        """Return how many slots before this one its stack reaches."""
-        return min(int(self.age[slot % self.capacity]), self.spec.image[0] - 1)
+    def _set(self, name: str, place: int, value: int) -> None:
+        """Write an entry of the bookkeeping, in host memory and on the device."""
+        getattr(self, f"_{name}")[place] = value
+        if self.device.type != "cpu":
+            getattr(self, name)[place] = int(value)
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
-        """Draw transitions uniformly, with replacement."""
-        with self._lock:
+    def sample(
+        self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
+    ) -> Batch:
+        """Draw transitions, with replacement; `generator` is on the buffer's device.
+
+        `shifts`, int64 (2, 2, B), moves the images of the observations, and of the next ones, as
+        `draw_shifts` says.
+        """
+        with self.lock:
             if not len(self):
                 raise ValueError("the replay buffer holds no transition yet")
-            picks = torch.randint(0, len(self), (batch_size,), generator=generator).numpy()
-            return self.gather(self.transitions[(self._first_transition + picks) % self.capacity])
+            return self.draw(batch_size, generator, shifts)
 
-    def gather(self, slots: np.ndarray) -> Batch:
+    def draw(
+        self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
+    ) -> Batch:
+        """Draw as `sample` does, without looking: all on the device, and so capturable."""
+        uniform = BELOW_ONE * torch.rand(
+            batch_size, generator=generator, dtype=torch.float64, device=self.device
+        )
+        first, end = self.queue
+        if self.prioritized:
+            cumulated = self.priorities.cumsum(0, dtype=torch.float64)
+            # The first row whose sum is above the draw has a priority of its own.
+            rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
+            latest = self.transitions[(end - 1) % self.capacity]
+            slots = latest - (latest - rows) % self.capacity
+        else:
+            picks = first + (uniform * (end - first)).long()
+            slots = self.transitions[picks % self.capacity]
+        return self.gather(slots, shifts)
+
+    def gather(self, slots: Tensor, shifts: Tensor | None = None) -> Batch:
         """Return the transitions that start at these slots, int64 (B,)."""
-        stack = self.spec.image[0]
-        back = np.minimum(np.arange(stack - 1, -1, -1), self.age[slots % self.capacity][:, None])
-        # One gather serves both stacks: the next one is this one's, moved by an image.
-        seen = np.concatenate([slots[:, None] - back, slots[:, None] + 1], axis=1)
-        image_rows = torch.from_numpy((seen % self.capacity).ravel()).to(self.device)
-        rows = torch.from_numpy(slots % self.capacity).to(self.device)
-        next_rows = torch.from_numpy((slots + 1) % self.capacity).to(self.device)
-        images = self.images.index_select(0, image_rows).view(
-            len(slots), stack + 1, *self.spec.image[1:]
-        )
+        rows = slots % self.capacity
+        rewards = self.rewards[rows]
+        steps = torch.ones_like(rows)
+        # A transition follows in the same episode exactly where the next slot starts one.
+        going = torch.ones_like(rows, dtype=torch.bool)
+        for step in range(1, self.n_step):
+            row = (rows + step) % self.capacity
+            going = going & (self.priorities[row] > 0.0)
+            rewards = rewards + going * self.discount**step * self.rewards[row]
+            steps = steps + going
+        last_rows = (rows + steps - 1) % self.capacity
         return Batch(
-            observations={
-                "image": images[:, :stack],
-                "vector": self.vectors.index_select(0, rows),
-            },
-            actions=self.actions.index_select(0, rows),
-            rewards=self.rewards.index_select(0, rows),
-            next_observations={
-                "image": images[:, 1:],
-                "vector": self.vectors.index_select(0, next_rows),
-            },
-            terminated=self.terminated.index_select(0, rows).float(),
+            observations=self._observations(rows, shifts[0] if shifts is not None else None),
+            actions=self.actions[rows],
+            rewards=rewards,
+            next_observations=self._observations(
+                (rows + steps) % self.capacity, shifts[1] if shifts is not None else None
+            ),
+            terminated=self.terminated[last_rows].float(),
+            steps=steps.float(),
+            slots=slots,
         )
+
+    def _observations(self, rows: Tensor, shifts: Tensor | None) -> Observations:
+        observations = {}
+        if self.spec.image:
+            back = torch.minimum(self._back, self.stacked[rows][:, None])
+            observations[IMAGE] = self._images((rows[:, None] - back) % self.capacity, shifts)
+        if self.spec.vector:
+            observations[VECTOR] = self.vectors[rows]
+        return observations
+
+    def _images(self, rows: Tensor, shifts: Tensor | None) -> Tensor:
+        """Return the images of rows (B, stack), shifted."""
+        if shifts is None or self.device.type == "cpu":
+            images = self.images.index_select(0, rows.flatten())
+            images = images.view(*rows.shape, *self.images.shape[1:])
+            # On the CPU, whole images are copied first: their pixels one by one cost more.
+            return images if shifts is None else shift_images(images, shifts)
+        vertical, horizontal = shifted_pixels(shifts, *self.images.shape[-2:])
+        if self.images.ndim == 3:
+            return self.images[
+                rows[:, :, None, None], vertical[:, None, :, None], horizontal[:, None, None, :]
+            ]
+        channels = torch.arange(self.images.shape[1], device=self.device)
+        return self.images[
+            rows[:, :, None, None, None],
+            channels[:, None, None],
+            vertical[:, None, None, :, None],
+            horizontal[:, None, None, None, :],
+        ]
+
+    def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
+        """Give transitions that were sampled new priorities above 0, float32 (B,).
+
+        Those that have been overwritten since are left out.
+        """
+        with self.lock:
+            self.put_priorities(slots, priorities)
+
+    def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
+        """Do as `set_priorities`, without locking: all on the device, and so capturable."""
+        rows = slots % self.capacity
+        first, end = self.queue
+        alive = (slots >= self.transitions[first % self.capacity]) & (first < end)
+        self.priorities[rows] = torch.where(alive, priorities, self.priorities[rows])
+        torch.maximum(self._greatest_priority, priorities.max(), out=self._greatest_priority)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of everything stored, as tensors in host memory.
@@ -207,17 +339,17 @@ class ReplayBuffer:
         The next call takes the images over again and copies only those added since: copying all
         would hold training up.
         """
-        with self._lock:
+        with self.lock:
             used = min(self._added, self.capacity)
             tensors = {
-                name: torch.as_tensor(getattr(self, name))[:used].to("cpu", copy=True)
+                name: getattr(self, name)[:used].to("cpu", copy=True)
                 for name in self._STORED
                 if name != "images"
             }
-            counters = [self._added, self._first_transition, self._end_transition]
             return tensors | {
                 "images": self._mirror_images()[:used],
-                "counters": torch.tensor(counters),
+                "counters": torch.tensor([self._added, *self._queue]),
+                "greatest_priority": self._greatest_priority.to("cpu", copy=True),
             }
 
     def _mirror_images(self) -> Tensor:
@@ -239,14 +371,14 @@ class ReplayBuffer:
         """
         used = len(state["images"])
         for name in self._STORED:
-            mine, saved = torch.as_tensor(getattr(self, name)), state[name]
+            mine, saved = getattr(self, name), state[name]
             fits = saved.shape[1:] == mine.shape[1:] and saved.dtype == mine.dtype
             if not fits or len(saved) != used or used > self.capacity:
                 raise ValueError(
                     f"the saved replay's {name} are {tuple(saved.shape)} of {saved.dtype}; "
                     f"this buffer takes up to {tuple(mine.shape)} of {mine.dtype}"
                 )
-        if state["counters"].shape != (3,):
+        if state["counters"].shape != (3,) or state["greatest_priority"].shape != ():
             raise ValueError("the saved replay's counters are damaged")
         added, first, end = state["counters"].tolist()
         if added > used and used != self.capacity:
@@ -254,14 +386,15 @@ class ReplayBuffer:
                 f"the saved replay was full with {used} slots; this buffer has {self.capacity}: "
                 "set learning.replay_capacity to the saved value"
             )
-        with self._lock:
+        with self.lock:
             for name in self._STORED:
-                torch.as_tensor(getattr(self, name))[:used].copy_(state[name])
-            self._added, self._first_transition, self._end_transition = (
-                added,
-                first,
-                end,
-            )
+                getattr(self, name)[:used].copy_(state[name])
+            self._stacked[:used] = state["stacked"].numpy()
+            self._transitions[:used] = state["transitions"].numpy()
+            self._queue[:] = first, end
+            self.queue.copy_(torch.from_numpy(self._queue))
+            self._greatest_priority.copy_(state["greatest_priority"])
+            self._added = added
             self._in_episode = False
             self._mirrored = 0
             self._mirror_images()  # now, rather than when the next checkpoint is due

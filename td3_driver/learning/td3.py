@@ -9,15 +9,16 @@ squares of the pre-tanh activations are penalised.
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig
-from td3_driver.learning.augmentation import random_shift
+from td3_driver.learning.augmentation import draw_shifts
 from td3_driver.learning.networks import (
+    IMAGE,
     Actor,
     Critic,
     NetworkSpec,
@@ -26,14 +27,27 @@ from td3_driver.learning.networks import (
     gradient_norm,
     scale_image,
 )
+from td3_driver.learning.normalization import RewardNorm
 from td3_driver.learning.replay import Batch
+from td3_driver.learning.schedules import linear
 
 SATURATED = 0.99
 """An action component beyond this is at its bound."""
 
 
+class Moves(NamedTuple):
+    """What an update moves besides the critic."""
+
+    actor: bool
+    targets: bool
+
+
 class TD3:
-    """Actor, critic, their targets and optimisers, and the update."""
+    """Actor, critic, their targets and optimisers, and the update.
+
+    With `precision` bfloat16, encoders and hidden layers compute in it; weights, last layers,
+    targets and losses stay float32.
+    """
 
     def __init__(
         self,
@@ -41,71 +55,156 @@ class TD3:
         settings: LearningConfig,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         self.spec = spec
         self.settings = settings
         self.device = torch.device(device)
+        self.precision = precision
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.actor = Actor(spec).to(self.device)
             self.critic = Critic(spec).to(self.device)
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
-        self.actor_optimizer = _adam(
+        self.reward_norm = RewardNorm(settings.reward_scale, settings.normalize_rewards).to(
+            self.device
+        )
+        self._share_vector_norm()
+        self.actor_optimizer = self._adam(
             self.actor, settings.actor_encoder_learning_rate, settings.actor_learning_rate
         )
-        self.critic_optimizer = _adam(
+        self.critic_optimizer = self._adam(
             self.critic, settings.critic_encoder_learning_rate, settings.critic_learning_rate
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
         self.finite = torch.tensor(True, device=self.device)
         """Whether every loss has been finite; on the device, so that no update waits for it."""
+        self.td_errors = torch.zeros(0, device=self.device)
+        """The greater of the twins' absolute errors on the latest batch, (B,)."""
 
-    def update(self, batch: Batch, measure: bool = False) -> dict[str, Tensor]:
-        """Take one TD3 update; with `measure`, return its figures as tensors.
+    def _share_vector_norm(self) -> None:
+        """Let all networks see the vector with the same statistics, kept once."""
+        if self.spec.vector_scale:
+            for network in (self.critic, self.actor_target, self.critic_target):
+                network.encoder.vector_norm = self.actor.encoder.vector_norm
+
+    def _adam(self, network: nn.Module, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
+        encoder, head = split_parameters(network)
+        graphed = self.device.type == "cuda"
+
+        def group(parameters: list[nn.Parameter], rate: float) -> dict[str, object]:
+            # A captured update reads a rate that may change from the device.
+            lr = torch.tensor(rate, device=self.device) if graphed else rate
+            return {"params": parameters, "lr": lr, "base_lr": rate}
+
+        groups = [group(encoder, encoder_rate), group(head, head_rate)]
+        groups = [each for each in groups if each["params"]]
+        return torch.optim.Adam(groups, fused=True, capturable=graphed)
+
+    def begin_update(self) -> Moves:
+        """Count an update, set its learning rates, and return what it moves.
 
         The actor and all targets move every `policy_freq`-th update, once the critic has had
         `actor_warmup_updates` to itself (the targets move during those as well).
         """
         self.updates += 1
-        observations = self._augment(batch.observations)
-        next_observations = self._augment(batch.next_observations)
+        settings = self.settings
+        if settings.learning_rate_decay_updates:
+            self._set_learning_rates(
+                linear(
+                    1.0,
+                    settings.learning_rate_final_share,
+                    settings.learning_rate_decay_updates,
+                    self.updates - 1,
+                )
+            )
+        due = self.updates % settings.policy_freq == 0
+        return Moves(actor=due and self.updates > settings.actor_warmup_updates, targets=due)
+
+    def _set_learning_rates(self, share: float) -> None:
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            for group in optimizer.param_groups:
+                rate = share * group["base_lr"]
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    def update(self, batch: Batch, measure: bool = False) -> dict[str, Tensor]:
+        """Take one TD3 update; with `measure`, return its figures as tensors."""
+        return self.move(batch, self.begin_update(), measure)
+
+    def move(self, batch: Batch, moves: Moves, measure: bool = False) -> dict[str, Tensor]:
+        """Do the arithmetic of an update that `begin_update` has begun, all on the device."""
+        batch = batch.to(self.device)
+        self._observe(batch)
+        observations = self._prepare(batch.observations)
+        next_observations = self._prepare(batch.next_observations)
         figures = self._update_critic(batch, observations, next_observations, measure)
-        if self.updates % self.settings.policy_freq == 0:
-            if self.updates > self.settings.actor_warmup_updates:
-                figures |= self._update_actor(observations, measure)
+        if moves.actor:
+            figures |= self._update_actor(observations, measure)
+        if moves.targets:
             self._move_targets()
         return {name: figure.detach() for name, figure in figures.items()}
 
-    def _augment(self, observations: Observations) -> Observations:
-        image = observations["image"].to(self.device)
-        image = random_shift(image, self.settings.image_shift_px, self.generator)
-        return {
-            # Once for all networks: each would do it again.
-            "image": scale_image(image),
-            "vector": observations["vector"].to(self.device),
-        }
+    def draw_shifts(self, batch_size: int) -> Tensor | None:
+        """Return random shifts of a batch's images and of its next ones, int64 (2, 2, B)."""
+        most_px = self.settings.image_shift_px
+        if not (self.spec.image and most_px):
+            return None
+        return torch.stack([draw_shifts(batch_size, most_px, self.generator) for _ in range(2)])
+
+    def priorities(self) -> Tensor:
+        """Return LAP's priorities of the latest batch, (B,) (Fujimoto et al., 2020, eq. 12)."""
+        errors = self.td_errors.clamp(min=self.settings.huber_threshold)
+        return errors.pow(self.settings.priority_exponent)
+
+    def _observe(self, batch: Batch) -> None:
+        """Take the batch into the running statistics."""
+        self.reward_norm.observe(batch.rewards)
+        if self.spec.vector_scale:
+            self.actor.encoder.vector_norm.observe(batch.observations["vector"])
+
+    def _prepare(self, observations: Observations) -> Observations:
+        """Scale the image once for all networks: each would do it again."""
+        if IMAGE not in observations:
+            return observations
+        dtype = self.precision
+        if self.precision == torch.float32:
+            dtype = next(self.actor.parameters()).dtype
+        return {**observations, IMAGE: scale_image(observations[IMAGE], dtype)}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
+        )
 
     def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
-        """Return r + discount (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
+        """Return r + discount^steps (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
         settings = self.settings
         with torch.no_grad():
-            actions = self.actor_target(next_observations)
-            noise = torch.randn(
-                actions.shape,
-                generator=self.generator,
-                device=self.device,
-                dtype=actions.dtype,
-            )
-            noise = (noise * settings.policy_noise).clamp(
-                -settings.noise_clip, settings.noise_clip
-            )
-            q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
-            bootstrap = 1.0 - batch.terminated.to(self.device)
-            return batch.rewards.to(self.device) + settings.discount * bootstrap * torch.minimum(
-                q1, q2
-            )
+            with self._autocast():
+                actions = self.actor_target(next_observations)
+                noise = torch.randn(
+                    actions.shape,
+                    generator=self.generator,
+                    device=self.device,
+                    dtype=actions.dtype,
+                )
+                noise = (noise * settings.policy_noise).clamp(
+                    -settings.noise_clip, settings.noise_clip
+                )
+                q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
+            bootstrap = (1.0 - batch.terminated) * settings.discount**batch.steps
+            return self.reward_norm(batch.rewards) + bootstrap * torch.minimum(q1, q2)
+
+    def _critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
+        # LAP needs Huber's loss: its bias is what the priorities undo.
+        if self.settings.critic_loss == "huber" or self.settings.replay_sampling == "lap":
+            return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
+        return functional.mse_loss(q, target)
 
     def _update_critic(
         self,
@@ -115,35 +214,60 @@ class TD3:
         measure: bool,
     ) -> dict[str, Tensor]:
         target = self.target_values(batch, next_observations)
-        q1, q2 = self.critic(observations, batch.actions.to(self.device))
-        loss = functional.mse_loss(q1, target) + functional.mse_loss(q2, target)
+        with self._autocast():
+            q1, q2 = self.critic(observations, batch.actions)
+        loss = self._critic_loss(q1, target) + self._critic_loss(q2, target)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.critic_optimizer.step()
+        figures = self._gradient_figures("critic", self.critic) if measure else {}
+        self._step(self.critic_optimizer, self.critic)
         self.finite &= loss.detach().isfinite()
+        errors = torch.stack([target - q1, target - q2]).detach().abs()
+        self.td_errors = errors.amax(dim=0)
         if not measure:
             return {}
-        encoder, head = split_parameters(self.critic)
-        return {
+        return figures | {
             "q1_mean": q1.mean(),
             "q1_std": q1.std(),
             "q2_mean": q2.mean(),
             "q2_std": q2.std(),
             "target_mean": target.mean(),
             "target_std": target.std(),
-            "td_error_1": (target - q1).abs().mean(),
-            "td_error_2": (target - q2).abs().mean(),
+            "td_error_1": errors[0].mean(),
+            "td_error_2": errors[1].mean(),
             "critic_loss": loss,
-            "critic_gradient_norm": gradient_norm(head),
-            "critic_encoder_gradient_norm": gradient_norm(encoder),
-            "critic_dormant_share": dormant_share(self.critic.encoder, observations),
+            **self._dormancy("critic", self.critic, observations),
         }
+
+    def _step(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
+        """Take the optimiser's step, with the gradient's norm limited."""
+        if self.settings.gradient_clip_norm:
+            nn.utils.clip_grad_norm_(
+                network.parameters(), self.settings.gradient_clip_norm, foreach=True
+            )
+        optimizer.step()
+
+    def _gradient_figures(self, name: str, network: nn.Module) -> dict[str, Tensor]:
+        encoder, head = split_parameters(network)
+        figures = {f"{name}_gradient_norm": gradient_norm(head)}
+        if encoder:  # the vector alone may need none
+            figures[f"{name}_encoder_gradient_norm"] = gradient_norm(encoder)
+        return figures
+
+    def _dormancy(
+        self, name: str, network: Actor | Critic, observations: Observations
+    ) -> dict[str, Tensor]:
+        if IMAGE not in observations:
+            return {}
+        with self._autocast():
+            return {f"{name}_dormant_share": dormant_share(network.encoder, observations)}
 
     def actor_loss(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
         """Return the actor's loss, its actions and their pre-tanh activations."""
-        pre_tanh = self.actor.pre_tanh(observations)
-        actions = torch.tanh(pre_tanh)
-        value = self.critic.q1_of_action(observations, actions).mean()
+        with self._autocast():
+            pre_tanh = self.actor.pre_tanh(observations)
+            actions = torch.tanh(pre_tanh)
+            value = self.critic.q1_of_action(observations, actions).mean()
         return self._pre_tanh_cost(pre_tanh) - value, actions, pre_tanh
 
     def _pre_tanh_cost(self, pre_tanh: Tensor) -> Tensor:
@@ -154,19 +278,17 @@ class TD3:
         self.actor_optimizer.zero_grad(set_to_none=True)
         # Asked for by name, so that nothing of the critic's can receive a gradient.
         loss.backward(inputs=list(self.actor.parameters()))
-        self.actor_optimizer.step()
+        figures = self._gradient_figures("actor", self.actor) if measure else {}
+        self._step(self.actor_optimizer, self.actor)
         self.finite &= loss.detach().isfinite()
         if not measure:
             return {}
-        encoder, head = split_parameters(self.actor)
-        return {
+        return figures | {
             "actor_loss": loss,
-            "actor_gradient_norm": gradient_norm(head),
-            "actor_encoder_gradient_norm": gradient_norm(encoder),
             "saturated_share": (actions.abs() > SATURATED).float().mean(),
             "pre_tanh_abs": pre_tanh.abs().mean(),
             "policy_q_mean": self._pre_tanh_cost(pre_tanh) - loss,
-            "actor_dormant_share": dormant_share(self.actor.encoder, observations),
+            **self._dormancy("actor", self.actor, observations),
         }
 
     @torch.no_grad()
@@ -178,12 +300,6 @@ class TD3:
             torch._foreach_lerp_(
                 list(target.parameters()), list(network.parameters()), self.settings.tau
             )
-
-
-def _adam(network: nn.Module, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
-    encoder, head = split_parameters(network)
-    groups = [{"params": encoder, "lr": encoder_rate}, {"params": head, "lr": head_rate}]
-    return torch.optim.Adam(groups, fused=True)
 
 
 def split_parameters(

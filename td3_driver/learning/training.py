@@ -16,6 +16,7 @@ import torch
 
 from td3_driver.config import ConfigError, LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.execution import choose_precision, describe, make_updates
 from td3_driver.learning.health import (
     HealthMonitor,
     NotFiniteError,
@@ -29,6 +30,7 @@ from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec, check_memory
+from td3_driver.learning.schedules import linear
 from td3_driver.learning.td3 import TD3
 
 EPISODES_AVERAGED = 5
@@ -79,17 +81,53 @@ def available_bytes(device: torch.device) -> int:
 def network_spec(
     config: LearningConfig, env: gymnasium.Env[Any, Any], vector_scale: np.ndarray
 ) -> NetworkSpec:
-    """Derive the networks' shape from an environment's spaces and the configuration."""
-    image = env.observation_space["image"].shape  # type: ignore[index]
-    assert env.action_space.shape is not None
+    """Derive the networks' shape from an environment's spaces and the configuration.
+
+    `vector_scale` is the usual magnitude of each entry of the vector. Raises ConfigError where
+    the environment has no observation of a key.
+    """
+    spaces = env.observation_space
+    assert isinstance(spaces, gymnasium.spaces.Dict) and env.action_space.shape is not None
+    for setting in ("image_key", "vector_key"):
+        key = getattr(config, setting)
+        if key and key not in spaces.spaces:
+            raise ConfigError(
+                f"learning.{setting} is {key!r}, but the observations have "
+                f"{', '.join(spaces.spaces)}"
+            )
     return NetworkSpec(
-        image=image,
-        vector_scale=tuple(float(value) for value in vector_scale),
+        image=spaces[config.image_key].shape if config.image_key else None,
+        vector_scale=tuple(map(float, vector_scale)) if config.vector_key else (),
         actions=env.action_space.shape[0],
         channels=config.channels,
         image_features=config.image_features,
         hidden=config.hidden,
+        image_key=config.image_key,
+        vector_key=config.vector_key,
+        image_layer_norm=config.image_layer_norm,
+        vector_features=config.vector_features,
+        critic_layer_norm=config.critic_layer_norm,
+        normalize_vector=config.normalize_vector,
     )
+
+
+def make_replay(
+    spec: NetworkSpec, config: LearningConfig, device: torch.device | str
+) -> ReplayBuffer:
+    """Return an empty replay buffer for these networks."""
+    return ReplayBuffer(
+        replay_spec(spec),
+        config.replay_capacity,
+        device,
+        n_step=config.n_step,
+        discount=config.discount,
+        prioritized=config.replay_sampling == "lap",
+    )
+
+
+def replay_spec(spec: NetworkSpec) -> ReplaySpec:
+    """Return the shapes of what these networks need stored."""
+    return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
 
 
 class Training:
@@ -128,29 +166,30 @@ class Training:
         wanted = learning.replay_device
         replay_device = device if wanted == "auto" else choose_device(wanted)
         spec = network_spec(learning, env, vector_scale)
-        replay_spec = ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
-        say(f"learning on {device}, batches of {learning.batch_size}")
         say(
             check_memory(
-                replay_spec,
+                replay_spec(spec),
                 learning.replay_capacity,
                 available_bytes(replay_device),
                 learning.replay_memory_fraction,
             )
         )
-        self.learner = TD3(spec, learning, device, training.seed)
+        precision = choose_precision(learning, spec, device)
+        self.learner = TD3(spec, learning, device, training.seed, precision)
         # Looking costs nothing on the CPU; elsewhere the device would have to be waited for.
         interval = training.log_interval_updates
         self._updates_between_looks = 1 if device.type == "cpu" else interval
         self._latest_batches: dict[int, Batch] = {}
-        self.replay = ReplayBuffer(replay_spec, learning.replay_capacity, replay_device)
+        self.replay = make_replay(spec, learning, replay_device)
         self._policy = Policy.like(spec)
         self._policy.follow(self.learner.actor)
         # One stream for each purpose: how many numbers one takes never shifts another.
         self._generators = {
             "exploration": torch.Generator().manual_seed(training.seed + 1),
-            "sampling": torch.Generator().manual_seed(training.seed + 2),
+            "sampling": torch.Generator(replay_device).manual_seed(training.seed + 2),
         }
+        self._take_update = make_updates(self.learner, self.replay, self._generators["sampling"])
+        say(describe(self._take_update))
         self.step = 0
         self.episodes = 0
         self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
@@ -263,12 +302,13 @@ class Training:
         while not self._over():
             action = self._explore(observation)
             observation, reward, terminated, truncated, info = self._env.step(action)
-            if not (math.isfinite(reward) and np.isfinite(observation["vector"]).all()):
+            seen = self.learner.spec.select(observation)
+            if not (math.isfinite(reward) and all(np.isfinite(v).all() for v in seen.values())):
                 self._fail(["the environment's reward or observation"])
             self.replay.add(
                 action,
                 float(reward),
-                observation,
+                seen,
                 terminated=terminated,
                 truncated=truncated,
                 clean=info.get("clean", True),
@@ -290,7 +330,7 @@ class Training:
     def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
         """Reset the environment, and seed its starts if given; return the first observation."""
         observation, _ = self._env.reset(seed=seed)
-        self.replay.begin(observation)
+        self.replay.begin(self.learner.spec.select(observation))
         return observation
 
     def _explore(self, observation: dict[str, np.ndarray]) -> np.ndarray:
@@ -299,7 +339,13 @@ class Training:
         size = (self.learner.spec.actions,)
         if self.step < self._training.random_steps:
             return (2.0 * torch.rand(size, generator=generator) - 1.0).numpy()
-        noise = torch.randn(size, generator=generator).numpy() * self._learning.exploration_noise
+        deviation = linear(
+            self._learning.exploration_noise,
+            self._learning.exploration_noise_final,
+            self._learning.exploration_noise_decay_steps,
+            self.step - self._training.random_steps,
+        )
+        noise = torch.randn(size, generator=generator).numpy() * deviation
         return np.clip(self._policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
 
     def _update(self) -> None:
@@ -307,14 +353,14 @@ class Training:
         learner = self.learner
         interval = self._training.log_interval_updates
         number = learner.updates + 1
-        batch = self.replay.sample(self._learning.batch_size, self._generators["sampling"])
         # Whatever policy_freq is, the interval's last updates include one of the actor.
         measure = -number % interval < self._learning.policy_freq
+        figures = self._take_update(measure)
+        assert self._take_update.batch is not None
         # A loss can be the first sign of what the update before did to the weights.
         self._latest_batches = {
             update: kept for update, kept in self._latest_batches.items() if update == number - 1
-        } | {number: batch}
-        figures = learner.update(batch, measure)
+        } | {number: self._take_update.batch}
         if measure:
             self._figures |= {name: float(value) for name, value in figures.items()}
         if number % self._updates_between_looks == 0 and not learner.finite:
@@ -347,7 +393,10 @@ class Training:
         self._report(row, self.health)
 
     def _rewards(self) -> Rewards:
-        return Rewards(*self.replay.reward_range(), self._learning.discount)
+        """Return the limits of the rewards as the critic sees them."""
+        scale = float(self.learner.reward_norm.scale())
+        least, greatest = self.replay.reward_range()
+        return Rewards(scale * least, scale * greatest, self._learning.discount)
 
     def _check_finite(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """End the run where a tensor or one of the latest figures is NaN or infinite."""

@@ -1,0 +1,140 @@
+"""How updates are run: in which precision, and one by one or as captured CUDA graphs.
+
+The eager path is the meaning of an update; a captured one is the same arithmetic, recorded once
+and replayed with one call.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from td3_driver.config import LearningConfig
+from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.replay import Batch, ReplayBuffer
+from td3_driver.learning.td3 import TD3, Moves
+
+CAPTURE_AFTER_UPDATES = 3
+"""Eager updates of a kind before it is captured: libraries set themselves up in the first ones."""
+BFLOAT16_CPU_BATCH = 128
+BFLOAT16_CPU_CHANNELS = 32
+"""From here on bfloat16 is quicker on processors that have it; below, converting costs more."""
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Say whether a device computes in bfloat16 by itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # PyTorch has no public way to ask, and older versions none at all.
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def choose_precision(
+    settings: LearningConfig, spec: NetworkSpec, device: torch.device
+) -> torch.dtype:
+    """Return the precision of encoders and hidden layers."""
+    if settings.precision != "auto":
+        return getattr(torch, settings.precision)
+    if not (spec.image and has_bfloat16(device)):
+        return torch.float32
+    large = settings.batch_size >= BFLOAT16_CPU_BATCH and spec.channels[0] >= BFLOAT16_CPU_CHANNELS
+    return torch.bfloat16 if device.type == "cuda" or large else torch.float32
+
+
+class Updates:
+    """Draws a batch and takes an update on it, one operation after the other."""
+
+    mode = "eager"
+
+    def __init__(self, learner: TD3, replay: ReplayBuffer, sampling: torch.Generator) -> None:
+        self.learner = learner
+        self.replay = replay
+        self.batch: Batch | None = None
+        """The latest batch."""
+        self._sampling = sampling
+
+    def __call__(self, measure: bool = False) -> dict[str, Tensor]:
+        """Take one update; with `measure`, return its figures as tensors."""
+        batch_size = self.learner.settings.batch_size
+        self.batch = self.replay.sample(batch_size, self._sampling, self._shifts())
+        figures = self.learner.update(self.batch, measure)
+        if self.replay.prioritized:
+            assert self.batch.slots is not None
+            priorities = self.learner.priorities().to(self.replay.device)
+            self.replay.set_priorities(self.batch.slots, priorities)
+        return figures
+
+    def _shifts(self) -> Tensor | None:
+        shifts = self.learner.draw_shifts(self.learner.settings.batch_size)
+        return None if shifts is None else shifts.to(self.replay.device)
+
+
+class GraphedUpdates(Updates):
+    """Replays captured updates: one graph for each kind, drawing the batch included.
+
+    Updates that are measured are taken eagerly, on the same weights and random streams.
+    """
+
+    mode = "CUDA graphs"
+
+    def __init__(self, learner: TD3, replay: ReplayBuffer, sampling: torch.Generator) -> None:
+        super().__init__(learner, replay, sampling)
+        self._graphs: dict[Moves, torch.cuda.CUDAGraph] = {}
+        self._batches: dict[Moves, Batch] = {}
+        self._eager: dict[Moves, int] = {}
+
+    def __call__(self, measure: bool = False) -> dict[str, Tensor]:
+        """Take one update; with `measure`, return its figures as tensors."""
+        with self.replay.lock:
+            if not len(self.replay):
+                raise ValueError("the replay buffer holds no transition yet")
+            moves = self.learner.begin_update()
+            if measure or self._eager.get(moves, 0) < CAPTURE_AFTER_UPDATES:
+                self._eager[moves] = self._eager.get(moves, 0) + 1
+                return self._update(moves, measure)
+            if moves not in self._graphs:
+                self._capture(moves)
+            self._graphs[moves].replay()
+            self.batch = self._batches[moves]
+            return {}
+
+    def _update(self, moves: Moves, measure: bool = False) -> dict[str, Tensor]:
+        learner, replay = self.learner, self.replay
+        self.batch = replay.draw(learner.settings.batch_size, self._sampling, self._shifts())
+        figures = learner.move(self.batch, moves, measure)
+        if replay.prioritized:
+            assert self.batch.slots is not None
+            replay.put_priorities(self.batch.slots, learner.priorities())
+        return figures
+
+    def _capture(self, moves: Moves) -> None:
+        """Record an update of this kind without running it."""
+        learner = self.learner
+        # Gradients that the eager updates left must not be what the recorded step reads.
+        for optimizer in (learner.actor_optimizer, learner.critic_optimizer):
+            optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        for generator in {self._sampling, learner.generator}:
+            graph.register_generator_state(generator)
+        # Another thread may be acting on the device meanwhile; only its stream is its own.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._update(moves)
+        assert self.batch is not None
+        self._graphs[moves], self._batches[moves] = graph, self.batch
+
+
+def make_updates(learner: TD3, replay: ReplayBuffer, sampling: torch.Generator) -> Updates:
+    """Return the quickest way that the learner's settings and devices allow."""
+    on_gpu = learner.device.type == "cuda" and replay.device == learner.device
+    kind = GraphedUpdates if on_gpu and learner.settings.cuda_graphs else Updates
+    return kind(learner, replay, sampling)
+
+
+def describe(updates: Updates) -> str:
+    """Return a line that says where and how updates run."""
+    learner = updates.learner
+    precision = str(learner.precision).removeprefix("torch.")
+    return (
+        f"learning on {learner.device}, {precision}, {updates.mode}; "
+        f"batches of {learner.settings.batch_size} from {updates.replay.device}"
+    )

@@ -1,0 +1,13 @@
+"""Values that change over a run."""
+
+from __future__ import annotations
+
+
+def linear(first: float, last: float, length: int, at: int) -> float:
+    """Return the value at `at` of a line from `first` at 0 to `last` from `length` on.
+
+    With a length of 0 it stays at `first`.
+    """
+    if length == 0:
+        return first
+    return first + (last - first) * min(max(at / length, 0.0), 1.0)
