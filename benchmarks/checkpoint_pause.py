@@ -32,6 +32,7 @@ IMAGES = (4, 84, 84)
 def fill(replay: ReplayBuffer) -> None:
     """Fill a buffer with episodes of noise, as a resumed run's is."""
     frames, spec = replay.capacity, replay.spec
+    assert spec.image is not None
     replay.restore(
         {
             "images": torch.randint(0, 256, (frames, *spec.image[1:]), dtype=torch.uint8),

@@ -69,6 +69,10 @@ def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return image.to(dtype).mul_(1 / 255).sub_(0.5)
 
 
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
 def _mlp(
     inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool = False
 ) -> nn.Sequential:
@@ -97,7 +101,7 @@ def in_full_precision(head: nn.Sequential, inputs: Tensor) -> Tensor:
     for layer in layers:
         inputs = layer(inputs)
     with torch.autocast(inputs.device.type, enabled=False):
-        return last(inputs.to(last.weight.dtype))
+        return last(inputs.to(_dtype(last)))
 
 
 class Encoder(nn.Module):
@@ -150,8 +154,8 @@ class Encoder(nn.Module):
         """
         parts = []
         if self.spec.image:
-            dtype = self.convolutions[0].weight.dtype
-            parts.append(self.trunk(self.convolutions(scale_image(observations[IMAGE], dtype))))
+            image = scale_image(observations[IMAGE], _dtype(self.convolutions))
+            parts.append(self.trunk(self.convolutions(image)))
         if self.spec.vector_scale:
             parts.append(self.vector_trunk(self.vector_norm(observations[VECTOR])))
         return torch.cat(parts, dim=1)
@@ -207,8 +211,7 @@ DORMANCY_SAMPLES = 64
 @torch.no_grad()
 def dormant_share(encoder: Encoder, observations: Observations) -> Tensor:
     """Return the share of units that tell nothing of the image, in an encoder's worst layer."""
-    dtype = encoder.convolutions[0].weight.dtype
-    hidden = scale_image(observations[IMAGE][:DORMANCY_SAMPLES], dtype)
+    hidden = scale_image(observations[IMAGE][:DORMANCY_SAMPLES], _dtype(encoder.convolutions))
     shares = []
     for layer in encoder.convolutions:
         hidden = layer(hidden)
