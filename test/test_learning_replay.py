@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from td3_driver.learning.augmentation import shift_images
 from td3_driver.learning.replay import (
     Batch,
     ReplayBuffer,
@@ -78,9 +79,12 @@ class Reference:
         self._stack, self._capacity = stack, capacity
         self._images = 0
         self._transitions: dict[int, Kept] = {}
+        self.begun: set[int] = set()
+        """The slots that an episode begins in."""
 
     def begin(self, observation: dict[str, np.ndarray]) -> None:
         self._observation, self._episode_first = observation, self._images
+        self.begun.add(self._images)
         self._images += 1
 
     def add(
@@ -407,3 +411,204 @@ def test_sampling_beside_adding_never_sees_half_a_transition() -> None:
     finally:
         stop.set()
         adding.join()
+
+
+# n-step returns.
+
+DISCOUNT = 0.75  # exact in binary, as the rewards are
+
+
+def walked(reference: Reference, slot: int, n_step: int) -> tuple[float, int, Kept]:
+    """Sum an n-step return by walking from transition to transition; return the last one too."""
+    alive = reference.alive()
+    total, steps, here = alive[slot].reward, 1, alive[slot]
+    while steps < n_step and slot + steps in alive and slot + steps not in reference.begun:
+        here = alive[slot + steps]
+        total += DISCOUNT**steps * here.reward
+        steps += 1
+    return total, steps, here
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    stack=st.integers(1, 4),
+    spare=st.integers(7, 20),
+    n_step=st.integers(1, 6),
+    episodes=episodes,
+)
+def test_n_step_returns_are_exact_at_every_end_and_at_the_seam(
+    stack: int, spare: int, n_step: int, episodes: list[tuple[list[bool], str, bool]]
+) -> None:
+    source, reference = Source(stack), Reference(stack, stack + spare)
+    buffer = ReplayBuffer(spec_of(stack), stack + spare, n_step=n_step, discount=DISCOUNT)
+    for steps, end, restored in episodes:
+        observation = source.first()
+        buffer.begin(observation)
+        reference.begin(observation)
+        for index, clean in enumerate(steps):
+            action, reward = source.action_and_reward()
+            observation = source.next()
+            last = index == len(steps) - 1
+            terminated, truncated = (last and end == kind for kind in ("terminated", "truncated"))
+            buffer.add(
+                action,
+                reward,
+                observation,
+                terminated=terminated,
+                truncated=truncated,
+                clean=clean,
+            )
+            reference.add(action, reward, observation, terminated, clean)
+            alive = reference.alive()
+            slots = sorted(alive)
+            if not slots:
+                continue
+            batch = buffer.gather(torch.tensor(slots))
+            for row, slot in enumerate(slots):
+                total, taken, final = walked(reference, slot, n_step)
+                assert batch.rewards[row].item() == pytest.approx(total, abs=1e-3)
+                assert batch.steps[row].item() == taken
+                assert batch.terminated[row].item() == final.terminated
+                np.testing.assert_array_equal(batch.actions[row], alive[slot].action)
+                for key in ("image", "vector"):
+                    before, after = batch.observations[key], batch.next_observations[key]
+                    np.testing.assert_array_equal(before[row], alive[slot].observation[key])
+                    np.testing.assert_array_equal(after[row], final.next_observation[key])
+        if restored:
+            state = buffer.state()
+            buffer = ReplayBuffer(spec_of(stack), stack + spare, n_step=n_step, discount=DISCOUNT)
+            buffer.restore(state)
+
+
+def test_an_n_step_return_by_hand() -> None:
+    buffer, source = ReplayBuffer(spec_of(1), 30, n_step=3, discount=0.5), Source(1)
+    buffer.begin(source.first())
+    ends = ((2.0, False), (4.0, False), (8.0, False), (16.0, True))
+    for reward, terminated in ends:
+        buffer.add(np.zeros(2, np.float32), reward, source.next(), terminated=terminated)
+    buffer.begin(source.first())
+    buffer.add(np.zeros(2, np.float32), 32.0, source.next(), terminated=False, truncated=True)
+    batch = buffer.gather(torch.tensor([0, 1, 2, 3, 5]))
+    assert batch.rewards.tolist() == [2 + 2 + 2, 4 + 4 + 4, 8 + 8, 16, 32]
+    assert batch.steps.tolist() == [3, 3, 2, 1, 1]
+    assert batch.terminated.tolist() == [0, 1, 1, 1, 0]
+    images = batch.next_observations["image"][:, -1, 0, 0].tolist()
+    assert images == [4, 5, 5, 5, 7]
+
+
+# Prioritised sampling.
+
+
+def prioritised(capacity: int = 50, stack: int = 2) -> ReplayBuffer:
+    return ReplayBuffer(spec_of(stack), capacity, prioritized=True)
+
+
+def test_transitions_are_drawn_in_proportion_to_their_priorities() -> None:
+    buffer = prioritised()
+    fill(buffer, 12, 9)
+    slots = torch.tensor(sampleable(buffer))
+    wanted = torch.arange(1.0, len(slots) + 1.0)
+    buffer.set_priorities(slots, wanted)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([buffer.sample(1000, generator).slots for _ in range(100)])
+    counts = torch.tensor([(drawn == slot).sum().item() for slot in slots])
+    assert counts.sum() == 100_000
+    expected = 100_000 * wanted / wanted.sum()
+    chi_square = ((counts - expected) ** 2 / expected).sum().item()
+    freedom = len(slots) - 1
+    assert abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+def test_what_is_new_gets_the_greatest_priority_there_has_been() -> None:
+    buffer = prioritised()
+    fill(buffer, 1, 5)
+    buffer.set_priorities(torch.tensor([0, 1]), torch.tensor([7.0, 0.25]))
+    assert buffer.priorities[:7].tolist() == [7.0, 0.25, 1.0, 1.0, 1.0, 0.0, 0.0]
+    fill(buffer, 1, 2)
+    assert buffer.priorities[:10].tolist()[6:] == [7.0, 7.0, 0.0, 0.0]
+    assert copied(buffer)._greatest_priority.item() == 7.0
+
+
+def test_a_priority_for_what_has_been_overwritten_is_left_out() -> None:
+    buffer = prioritised(capacity=12)
+    source = Source(2)
+    fill(buffer, 1, 8, source)
+    slots = torch.tensor(sampleable(buffer))
+    fill(buffer, 1, 8, source)
+    alive = sampleable(buffer)
+    assert set(alive) & set(slots.tolist()) and set(slots.tolist()) - set(alive)
+    buffer.set_priorities(slots, torch.full((len(slots),), 9.0))
+    assert sampleable(buffer) == alive
+    for slot in alive:
+        assert buffer.priorities[slot % 12] == (9.0 if slot in slots else 1.0)
+
+
+# What an observation is made of.
+
+
+def test_shifts_move_the_images_of_a_sample_and_nothing_else() -> None:
+    buffer = ReplayBuffer(spec_of(3), 50)
+    fill(buffer, 5, 8)
+    shifts = torch.randint(-1, 2, (2, 2, 40), generator=torch.Generator().manual_seed(1))
+    plain = buffer.sample(40, torch.Generator().manual_seed(0))
+    moved = buffer.sample(40, torch.Generator().manual_seed(0), shifts)
+    assert torch.equal(
+        moved.observations["image"], shift_images(plain.observations["image"], shifts[0])
+    )
+    assert torch.equal(
+        moved.next_observations["image"], shift_images(plain.next_observations["image"], shifts[1])
+    )
+    assert not torch.equal(moved.observations["image"], plain.observations["image"])
+    assert torch.equal(moved.observations["vector"], plain.observations["vector"])
+
+
+@pytest.mark.parametrize("shape", [(3, 2, HEIGHT, WIDTH), None])
+def test_coloured_images_and_no_images_are_kept(shape: tuple[int, ...] | None) -> None:
+    buffer = ReplayBuffer(ReplaySpec(shape, VECTOR, ACTIONS), 12)
+    rng = np.random.default_rng(0)
+    kept = []
+
+    def observe(stack: list[np.ndarray]) -> dict[str, np.ndarray]:
+        seen = {"vector": rng.normal(size=VECTOR).astype(np.float32)}
+        if shape:
+            stack.append(rng.integers(0, 256, shape[1:], dtype=np.uint8))
+            first = [stack[0]] * shape[0]
+            seen["image"] = np.stack([*first, *stack][-shape[0] :])
+        return seen
+
+    for _ in range(4):
+        stack: list[np.ndarray] = []
+        now = observe(stack)
+        buffer.begin(now)
+        for index in range(5):
+            after = observe(stack)
+            buffer.add(rng.normal(size=2), 1.0, after, terminated=index == 4)
+            kept.append((now, after))
+            now = after
+    slots = sampleable(buffer)
+    batch = copied(buffer).gather(torch.tensor(slots))
+    for row, slot in enumerate(slots):
+        episode, index = divmod(slot, 6)
+        now, after = kept[5 * episode + index]
+        assert set(batch.observations) == set(now)
+        for key in now:
+            np.testing.assert_array_equal(batch.observations[key][row], now[key])
+            np.testing.assert_array_equal(batch.next_observations[key][row], after[key])
+
+
+def test_images_alone_are_kept() -> None:
+    buffer = ReplayBuffer(ReplaySpec((2, HEIGHT, WIDTH), 0, ACTIONS), 12)
+    source = Source(2)
+    for observation in (source.first(), source.next()):
+        del observation["vector"]
+        buffer.begin(observation)
+    observation = source.next()
+    buffer.add(np.zeros(2), 0.0, observation, terminated=True)
+    batch = buffer.sample(3, torch.Generator().manual_seed(0))
+    assert set(batch.observations) == set(batch.next_observations) == {"image"}
+
+
+def test_a_capacity_below_an_n_step_return_is_refused() -> None:
+    with pytest.raises(ValueError, match="5-step"):
+        ReplayBuffer(spec_of(2), 7, n_step=5)
+    ReplayBuffer(spec_of(2), 8, n_step=5)

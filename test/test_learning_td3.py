@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -481,6 +482,9 @@ def test_random_shifts_are_drawn_apart_for_both_observations() -> None:
 
 
 def plain_state(p: dict[str, Tensor], seen: Observations) -> Tensor:
+    vector = seen["vector"] / torch.tensor(SPEC.vector_scale).double()
+    if "image" not in seen:
+        return vector
     x = seen["image"]
     for layer, stride in ((0, 4), (2, 2), (4, 1)):
         weight, bias = (p[f"encoder.convolutions.{layer}.{kind}"] for kind in ("weight", "bias"))
@@ -489,7 +493,7 @@ def plain_state(p: dict[str, Tensor], seen: Observations) -> Tensor:
     deviation = torch.sqrt(x.var(dim=1, unbiased=False, keepdim=True) + 1e-5)
     x = (x - x.mean(dim=1, keepdim=True)) / deviation
     x = torch.tanh(x * p["encoder.trunk.1.weight"] + p["encoder.trunk.1.bias"])
-    return torch.cat([x, seen["vector"] / torch.tensor(SPEC.vector_scale).double()], dim=1)
+    return torch.cat([x, vector], dim=1)
 
 
 def plain_head(p: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -619,3 +623,247 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
         for key, value in network.named_parameters():
             torch.testing.assert_close(value.detach(), plain[name][key], rtol=1e-7, atol=1e-9)
             assert (value - start[key].double()).abs().max() > 1e-4, (name, key)
+
+
+def test_on_the_vector_alone_it_is_the_papers_td3_for_a_hundred_updates() -> None:
+    """Algorithm 1 of Fujimoto et al. (2018), written down once more: no encoder and no guards."""
+    spec = dataclasses.replace(SPEC, image=None)
+    gamma, tau, sigma, clip, delay, rate = 0.98, 0.02, 0.2, 0.5, 2, 1e-3
+    settings = LearningConfig(
+        image_key="",
+        discount=gamma,
+        tau=tau,
+        policy_noise=sigma,
+        noise_clip=clip,
+        policy_freq=delay,
+        actor_learning_rate=rate,
+        critic_learning_rate=rate,
+        actor_warmup_updates=0,
+        pre_tanh_penalty=0.0,
+    )
+    learner = TD3(spec, settings, seed=6)
+    networks = {
+        "actor": learner.actor,
+        "critic": learner.critic,
+        "actor_target": learner.actor_target,
+        "critic_target": learner.critic_target,
+    }
+    for network in networks.values():
+        network.double()
+    policy, twins = (plain_parameters(networks[name], True) for name in ("actor", "critic"))
+    slow_policy, slow_twins = (
+        plain_parameters(networks[name], False) for name in ("actor", "critic")
+    )
+    policy_adam, twins_adam = (PlainAdam(each, lambda name: rate) for each in (policy, twins))
+    generator = torch.Generator().manual_seed(6)
+    for number in range(1, 101):
+        batch = doubled(make_batch(number))
+        for seen in (batch.observations, batch.next_observations):
+            del seen["image"]
+        learner.update(batch)
+
+        s, after = (plain_state({}, o) for o in (batch.observations, batch.next_observations))
+        with torch.no_grad():
+            noise = torch.randn(BATCH, 2, generator=generator, dtype=torch.float64)
+            action = torch.tanh(plain_head(slow_policy, "head", after))
+            action = (action + (sigma * noise).clamp(-clip, clip)).clamp(-1, 1)
+            least = torch.minimum(*(plain_q(slow_twins, q, after, action) for q in ("q1", "q2")))
+            y = batch.rewards + gamma * (1 - batch.terminated) * least
+        losses = [((y - plain_q(twins, q, s, batch.actions)) ** 2).mean() for q in ("q1", "q2")]
+        twins_adam.step(losses[0] + losses[1])
+        if number % delay == 0:
+            wanted = torch.tanh(plain_head(policy, "head", s))
+            policy_adam.step(-plain_q(twins, "q1", s, wanted).mean())
+            for online, slow in ((policy, slow_policy), (twins, slow_twins)):
+                for name in slow:
+                    slow[name] = tau * online[name].detach() + (1 - tau) * slow[name]
+
+    plain = {
+        "actor": policy,
+        "critic": twins,
+        "actor_target": slow_policy,
+        "critic_target": slow_twins,
+    }
+    begun = TD3(spec, settings, seed=6)
+    for name, network in networks.items():
+        start = dict(getattr(begun, name).named_parameters())
+        assert {key for key, _ in network.named_parameters()} == set(plain[name])
+        for key, value in network.named_parameters():
+            torch.testing.assert_close(value.detach(), plain[name][key], rtol=1e-8, atol=1e-11)
+            assert (value - start[key].double()).abs().max() > 1e-3, (name, key)
+
+
+# Options.
+
+
+def test_n_steps_discount_the_next_value_once_for_each() -> None:
+    learner = make_learner(discount=0.9)
+    learner.critic_target = Constant(  # type: ignore[assignment]
+        lambda seen, actions: (torch.full((3,), 2.0), torch.full((3,), 5.0))
+    )
+    batch = dataclasses.replace(
+        make_batch(batch=3),
+        rewards=torch.tensor([1.0, 1.0, 1.0]),
+        terminated=torch.tensor([0.0, 0.0, 1.0]),
+        steps=torch.tensor([1.0, 3.0, 3.0]),
+    )
+    values = learner.target_values(batch, batch.next_observations).tolist()
+    assert values == pytest.approx([1.0 + 0.9 * 2.0, 1.0 + 0.9**3 * 2.0, 1.0])
+
+
+@pytest.mark.parametrize("threshold", [0.25, 2.0])
+def test_hubers_loss_is_quadratic_up_to_its_threshold_and_linear_beyond(threshold: float) -> None:
+    learner = make_learner(critic_loss="huber", huber_threshold=threshold)
+    errors = torch.tensor([-3.0, -0.1, 0.2, 1.0])
+    small = 0.5 * errors**2
+    large = threshold * (errors.abs() - 0.5 * threshold)
+    wanted = torch.where(errors.abs() <= threshold, small, large).mean()
+    torch.testing.assert_close(learner._critic_loss(errors, torch.zeros(4)), wanted)
+
+
+def test_clipping_scales_each_networks_gradient_to_the_norm() -> None:
+    learner = make_learner(gradient_clip_norm=1e-3, policy_freq=1)
+    figures = learner.update(make_batch(), measure=True)
+    for network, name in ((learner.critic, "critic"), (learner.actor, "actor")):
+        norm = gradient_norm(list(network.parameters())).item()
+        assert norm == pytest.approx(1e-3, rel=1e-3)
+        # What is measured is the gradient as it was.
+        assert figures[f"{name}_gradient_norm"].item() > 2e-3
+    unclipped = make_learner(gradient_clip_norm=1e3)
+    unclipped.update(make_batch())
+    assert gradient_norm(list(unclipped.critic.parameters())).item() > 2e-3
+
+
+def test_learning_rates_go_down_a_line_and_stay_at_its_end() -> None:
+    learner = make_learner(
+        learning_rate_decay_updates=4, learning_rate_final_share=0.2, policy_freq=1
+    )
+    first = {"encoder": 1e-4, "head": 3e-4}
+    for number in range(1, 8):
+        learner.update(make_batch(number))
+        share = max(1.0 - 0.8 * (number - 1) / 4, 0.2)
+        for optimizer in (learner.actor_optimizer, learner.critic_optimizer):
+            rates = [group["lr"] for group in optimizer.param_groups]
+            assert rates == pytest.approx([share * first["encoder"], share * first["head"]])
+    constant = make_learner()
+    constant.update(make_batch())
+    assert constant.critic_optimizer.param_groups[1]["lr"] == 3e-4
+
+
+def test_rewards_are_scaled_in_the_target() -> None:
+    batch = make_batch()
+    plain, scaled = make_learner(), make_learner(reward_scale=3.0)
+    ending = dataclasses.replace(batch, terminated=torch.ones(BATCH))
+    for learner, factor in ((plain, 1.0), (scaled, 3.0)):
+        values = learner.target_values(ending, batch.next_observations)
+        torch.testing.assert_close(values, factor * batch.rewards)
+
+
+def test_rewards_are_divided_by_the_mean_size_of_all_sampled_so_far() -> None:
+    learner = make_learner(normalize_rewards=True, reward_scale=2.0)
+    sizes = []
+    for number in range(3):
+        batch = make_batch(number)
+        learner.update(batch)
+        sizes.append(batch.rewards.abs())
+    ending = dataclasses.replace(make_batch(9), terminated=torch.ones(BATCH))
+    values = learner.target_values(ending, ending.next_observations)
+    torch.testing.assert_close(values, 2.0 * ending.rewards / torch.cat(sizes).mean())
+
+
+def test_all_networks_see_the_vector_with_the_statistics_of_all_sampled_so_far() -> None:
+    spec = dataclasses.replace(SPEC, normalize_vector=True)
+    learner = TD3(spec, LearningConfig(actor_warmup_updates=0), seed=1)
+    seen = []
+    for number in range(4):
+        batch = make_batch(number)
+        learner.update(batch)
+        seen.append(batch.observations["vector"] / torch.tensor(SPEC.vector_scale))
+    together = torch.cat(seen)
+    vector = make_batch(7).observations["vector"]
+    wanted = vector / torch.tensor(SPEC.vector_scale) - together.mean(dim=0)
+    wanted = wanted / together.std(dim=0, unbiased=False)
+    for network in (learner.actor, learner.critic, learner.actor_target, learner.critic_target):
+        normalised = network.encoder.vector_norm(vector)
+        torch.testing.assert_close(normalised, wanted, rtol=1e-4, atol=1e-5)
+        keys = [key for key in network.state_dict() if "vector_norm" in key]
+        assert len(keys) == 4  # saved and exported with each
+
+
+def test_priorities_are_the_greater_error_above_a_least_one() -> None:
+    learner = make_learner(replay_sampling="lap", huber_threshold=0.5, priority_exponent=0.4)
+    batch = make_batch()
+    with torch.no_grad():
+        q1, q2 = learner.critic(batch.observations, batch.actions)
+    learner.generator.manual_seed(5)
+    target = learner.target_values(batch, batch.next_observations)
+    learner.generator.manual_seed(5)
+    learner.update(batch)
+    errors = torch.maximum((q1 - target).abs(), (q2 - target).abs())
+    wanted = errors.clamp(min=0.5) ** 0.4
+    torch.testing.assert_close(learner.priorities(), wanted, rtol=1e-4, atol=1e-5)
+    assert (wanted > 0.5**0.4).any() and (wanted == 0.5**0.4).any()
+
+
+@pytest.mark.parametrize(
+    "changes, size",
+    [
+        ({"image": None}, 3),
+        ({"vector_scale": ()}, 7),
+        ({"image": (2, 3, 36, 40)}, 7 + 3),
+        ({"vector_features": 5}, 7 + 5),
+        ({"image_layer_norm": False}, 7 + 3),
+        ({"critic_layer_norm": True}, 7 + 3),
+    ],
+)
+def test_every_shape_of_observation_is_learnt_from(changes: dict[str, Any], size: int) -> None:
+    spec = dataclasses.replace(SPEC, **changes)
+    learner = TD3(spec, LearningConfig(actor_warmup_updates=0, policy_freq=1), seed=2)
+    batch = make_batch()
+    if spec.image and len(spec.image) == 4:
+        for seen in (batch.observations, batch.next_observations):
+            seen["image"] = torch.randint(0, 256, (BATCH, *spec.image), dtype=torch.uint8)
+    kept = [key for key, there in (("image", spec.image), ("vector", spec.vector_scale)) if there]
+    batch = dataclasses.replace(
+        batch,
+        observations={key: batch.observations[key] for key in kept},
+        next_observations={key: batch.next_observations[key] for key in kept},
+    )
+    assert spec.state_size == size == learner.actor.encoder(batch.observations).shape[1]
+    networks = (learner.actor, learner.critic, learner.actor_target, learner.critic_target)
+    before = [weights(network) for network in networks]
+    figures = learner.update(batch, measure=True)
+    for old, network in zip(before, networks, strict=True):
+        assert all_different(old, weights(network))
+    numbers = [float(value) for value in figures.values()]
+    assert all(value == value for value in numbers)
+    assert ("critic_dormant_share" in figures) == (spec.image is not None)
+
+
+def test_layer_norm_in_the_critic_bounds_its_hidden_layers() -> None:
+    critic = Critic(dataclasses.replace(SPEC, critic_layer_norm=True))
+    for head in (critic.q1, critic.q2):
+        assert [type(layer).__name__ for layer in head] == [
+            "Linear", "LayerNorm", "ReLU", "Linear", "LayerNorm", "ReLU", "Linear",
+        ]  # fmt: skip
+    seen = observations(torch.Generator().manual_seed(0))
+    far = critic(seen, torch.full((BATCH, 2), 1e6))[0]
+    farther = critic(seen, torch.full((BATCH, 2), 2e6))[0]
+    torch.testing.assert_close(far, farther, rtol=1e-3, atol=1e-3)
+
+
+def test_colours_change_what_is_seen() -> None:
+    encoder = Encoder(dataclasses.replace(SPEC, image=(2, 3, 36, 36)))
+    image = torch.randint(0, 256, (BATCH, 2, 3, 36, 36), dtype=torch.uint8)
+    vector = torch.zeros(BATCH, 3)
+    one = encoder({"image": image, "vector": vector})
+    other = encoder({"image": image.flip(2), "vector": vector})
+    assert not torch.equal(one, other)
+
+
+def test_what_is_left_out_is_not_selected_and_keys_are_renamed() -> None:
+    observation = {"camera": 1, "state": 2, "lidar": 3}
+    spec = dataclasses.replace(SPEC, image_key="camera", vector_key="state")
+    assert spec.select(observation) == {"image": 1, "vector": 2}
+    assert dataclasses.replace(spec, image=None).select(observation) == {"vector": 2}
+    assert dataclasses.replace(spec, vector_scale=()).select(observation) == {"image": 1}
