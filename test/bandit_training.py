@@ -115,8 +115,9 @@ def make(
     **changes: Any,
 ) -> Training:
     heard = heard or Heard()
-    learning = {key: value for key, value in changes.items() if key in LEARNING}
-    training = {key: value for key, value in changes.items() if key not in LEARNING}
+    fields = LearningConfig.model_fields
+    learning = {key: value for key, value in changes.items() if key in fields}
+    training = {key: value for key, value in changes.items() if key not in fields}
     return Training(
         env or Bandit(),
         np.ones(2, np.float32),

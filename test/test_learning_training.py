@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bandit_training import GOAL, LEARNING, Bandit, Heard, assert_same_state, make, rows_of
+from bandit_training import (
+    GOAL,
+    LEARNING,
+    TRAINING,
+    Bandit,
+    Heard,
+    assert_same_state,
+    make,
+    rows_of,
+)
 
-from td3_driver.config import LearningConfig
+from td3_driver.config import ConfigError, LearningConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.metrics import COLUMNS, MetricsWriter, in_words
@@ -24,7 +33,7 @@ from td3_driver.learning.training import (
     network_spec,
 )
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -164,24 +173,44 @@ def note_batches(training: Training, noted: list[bytes]) -> None:
     def sample(*arguments: Any) -> Any:
         batch = plain(*arguments)
         tensors = (*batch.observations.values(), *batch.next_observations.values())
-        tensors += (batch.actions, batch.rewards, batch.terminated)
+        tensors += (batch.actions, batch.rewards, batch.terminated, batch.steps)
         noted.append(b"".join(tensor.numpy().tobytes() for tensor in tensors))
         return batch
 
     training.replay.sample = sample  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("stopped_by", ["its total steps", "a signal"])
-@pytest.mark.parametrize("capacity", [500, 100])  # 100: the ring is full
+EVERY_OPTION: dict[str, Any] = {
+    "n_step": 3,
+    "replay_sampling": "lap",
+    "huber_threshold": 0.05,
+    "gradient_clip_norm": 1.0,
+    "learning_rate_decay_updates": 120,
+    "exploration_noise_decay_steps": 100,
+    "normalize_rewards": True,
+    "normalize_vector": True,
+    "vector_features": 4,
+    "critic_layer_norm": True,
+}
+
+
+@pytest.mark.parametrize(
+    "stopped_by, halfway, end, options",
+    [
+        # 90 and 150 updates; an episode is under way at both.
+        ("its total steps", 110, 170, {"replay_capacity": 500}),
+        ("a signal", 110, 170, {"replay_capacity": 500}),
+        ("its total steps", 110, 170, {"replay_capacity": 100}),  # the ring is full
+        ("a signal", 110, 170, {"replay_capacity": 100}),
+        ("a signal", 110, 170, {"replay_capacity": 100, **EVERY_OPTION}),
+        ("its total steps", 110, 170, {"image_key": "", "replay_sampling": "lap"}),
+        ("its total steps", 1020, 2020, {}),
+    ],
+)
 def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
-    tmp_path: Path, stopped_by: str, capacity: int
+    tmp_path: Path, stopped_by: str, halfway: int, end: int, options: dict[str, Any]
 ) -> None:
-    halfway, end = 110, 170  # 90 and 150 updates; an episode is under way at both
-    settings: dict[str, Any] = {
-        "checkpoint_interval_steps": halfway,
-        "replay_capacity": capacity,
-        "seed": 3,
-    }
+    settings: dict[str, Any] = {"checkpoint_interval_steps": halfway, "seed": 3, **options}
     batches: dict[str, list[bytes]] = {"whole": [], "halves": []}
     envs = {name: Bandit() for name in ("whole", "first", "second")}
     for name in ("whole", "halves"):
@@ -202,9 +231,10 @@ def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
     note_batches(second, batches["halves"])
     second.run()
 
-    assert whole.learner.updates == second.learner.updates == 150
+    updates = end - TRAINING["random_steps"]
+    assert whole.learner.updates == second.learner.updates == updates
     assert envs["whole"].actions == envs["first"].actions + envs["second"].actions
-    assert len(batches["whole"]) == 150 and batches["whole"] == batches["halves"]
+    assert len(batches["whole"]) == updates and batches["whole"] == batches["halves"]
     assert_same_state(whole, second)
     counters = [
         json.loads((checkpoint.latest(folder / "checkpoints") / "counters.json").read_text())
@@ -322,3 +352,62 @@ def test_the_networks_follow_the_environments_spaces() -> None:
     spec = network_spec(LearningConfig(**LEARNING), Bandit(), scale)
     assert spec.image == (2, 36, 36) and spec.actions == 1
     assert spec.vector_scale == (2.0, 0.5) and spec.channels == (4, 4, 4)
+
+
+def test_a_key_that_the_environment_has_not_is_said_with_those_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learning\.image_key is 'camera'.* image, vector"):
+        make(tmp_path, image_key="camera")
+    with pytest.raises(ConfigError, match=r"learning\.vector_key is 'state'"):
+        make(tmp_path, vector_key="state")
+
+
+@pytest.mark.parametrize("left_out", ["image_key", "vector_key"])
+def test_a_key_can_be_left_out(tmp_path: Path, left_out: str) -> None:
+    training = make(tmp_path, **{left_out: ""})
+    training.run()
+    assert training.step == 80 and training.learner.updates == 60
+    key = left_out.removesuffix("_key")
+    assert key not in training.replay.sample(3, training._generators["sampling"]).observations
+    resumed = make(tmp_path, resume=True, total_steps=90, **{left_out: ""})
+    resumed.run()
+    assert resumed.learner.updates == 70
+
+
+def test_the_noise_of_exploration_goes_down_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make(
+        tmp_path,
+        exploration_noise=0.8,
+        exploration_noise_final=0.2,
+        exploration_noise_decay_steps=30,
+    )
+    monkeypatch.setattr(torch, "randn", lambda size, generator: torch.ones(size))
+    monkeypatch.setattr(training._policy, "act", lambda seen: np.zeros(1, np.float32))
+    steps = {20: 0.8, 35: 0.5, 50: 0.2, 70: 0.2}
+    for step, deviation in steps.items():
+        training.step = step
+        assert training._explore({})[0] == pytest.approx(deviation)
+
+
+def test_the_limits_of_q_follow_the_scale_of_the_rewards(tmp_path: Path) -> None:
+    training = make(tmp_path, reward_scale=4.0)
+    training.run()
+    least, greatest = training.replay.reward_range()
+    rewards = training._rewards()
+    assert (rewards.least, rewards.greatest) == (4.0 * least, 4.0 * greatest)
+
+
+def test_where_and_how_it_learns_is_said(tmp_path: Path) -> None:
+    heard = Heard()
+    make(tmp_path, heard=heard, precision="bfloat16")
+    assert "learning on cpu, bfloat16, eager; batches of 16 from cpu" in heard.lines
+
+
+def test_bfloat16_learns_the_rewarded_actions_as_well(tmp_path: Path) -> None:
+    training = make(tmp_path, precision="bfloat16", total_steps=300)
+    training.run()
+    assert training.learner.precision == torch.bfloat16
+    tensors = checkpoint.learner_tensors(training.learner, {})
+    assert {t.dtype for n, t in tensors.items() if n.startswith("critic.")} == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in tensors.values())

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -164,15 +165,27 @@ class HealthMonitor:
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
-        self._contrary = {
-            check.name: 0 for check in CHECKS
-        }  # intervals unlike the state, in a row
+        # Intervals unlike the state, in a row.
+        self._contrary = {check.name: 0 for check in CHECKS}
         self._warnings: dict[str, HealthWarning] = {}
 
     @property
     def warnings(self) -> tuple[HealthWarning, ...]:
         """The warnings in force, with their latest figures."""
         return tuple(self._warnings.values())
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run goes on with, for JSON."""
+        return {
+            "contrary": dict(self._contrary),
+            "warnings": [asdict(warning) for warning in self._warnings.values()],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state()` returned; raise KeyError or TypeError where it is not that."""
+        self._contrary = {check.name: int(state["contrary"][check.name]) for check in CHECKS}
+        warnings = [HealthWarning(**warning) for warning in state["warnings"]]
+        self._warnings = {warning.check: warning for warning in warnings}
 
     def observe(self, figures: Figures, rewards: Rewards) -> None:
         """Take an interval's figures into account."""

@@ -218,6 +218,7 @@ class Training:
             self.step, self.episodes = int(counters["step"]), int(counters["episodes"])
             self._returns.extend(counters["returns"])
             self._completions.extend(counters["completions"])
+            self.health.restore(counters["health"])
             self._env.unwrapped.np_random.bit_generator.state = counters["environment"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -288,6 +289,7 @@ class Training:
             "episodes": self.episodes,
             "returns": list(self._returns),
             "completions": list(self._completions),
+            "health": self.health.state(),
             "environment": self._env.unwrapped.np_random.bit_generator.state,
         }
 
