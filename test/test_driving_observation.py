@@ -14,6 +14,7 @@ from td3_driver.driving.observation import (
     Observation,
     Observer,
     grey_image,
+    image_shape,
     vector_names,
     vector_scale,
 )
@@ -26,6 +27,7 @@ CONFIGS = [
     DrivingConfig(),
     DrivingConfig(waypoints=3, waypoint_spacing_m=1.5, image_stack=2, image_size_px=40),
     DrivingConfig(observe_previous_action=True, image_stack=1),
+    DrivingConfig(image_channels=3, image_size_px=36),
 ]
 
 
@@ -61,7 +63,8 @@ def test_an_observation_is_in_its_space_and_named_and_scaled_entry_by_entry(
     assert observation["image"].dtype == np.uint8
     assert observation["vector"].dtype == np.float32
     side = config.image_size_px
-    assert observation["image"].shape == (config.image_stack, side, side)
+    channels = [3] if config.image_channels == 3 else []
+    assert observation["image"].shape == (config.image_stack, *channels, side, side)
     entries = len(observation["vector"])
     assert entries == 3 + 2 * config.waypoints + 2 * config.observe_previous_action
     names = vector_names(config)
@@ -133,6 +136,16 @@ def test_blue_green_and_red_are_told_apart_and_alpha_is_ignored() -> None:
         image[:, :, channel] = 200
         levels.append(int(grey_image(image, 84)[40, 40]))
     assert levels == [pytest.approx(22.8, abs=1), pytest.approx(117.4, abs=1), 60, 0]
+
+
+def test_colours_come_red_first_each_shrunk_like_grey() -> None:
+    config = DrivingConfig(image_channels=3, image_stack=2)
+    image = np.random.default_rng(2).integers(0, 256, (120, 160, 4), dtype=np.uint8)
+    stack = observe(Observer(config), image)["image"]
+    assert stack.shape == image_shape(config) == (2, 3, 84, 84)
+    for ours, theirs in enumerate((2, 1, 0)):
+        expected = cv2.resize(image[:, :, theirs], (84, 84), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(stack[1, ours], expected)
 
 
 def test_up_and_left_stay_where_they_are() -> None:

@@ -13,6 +13,7 @@ from td3_driver.driving.observation import (
     ACTIONS,
     VECTOR_BOUND_SCALES,
     Observation,
+    image_shape,
     vector_scale,
 )
 from td3_driver.driving.reward import End
@@ -24,11 +25,10 @@ StartSampler = Callable[[np.random.Generator], Start]
 
 def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
     """Return the space of observations: an image stack and a vector in SI units."""
-    image = (config.image_stack, config.image_size_px, config.image_size_px)
     bound = VECTOR_BOUND_SCALES * vector_scale(config)
     return gymnasium.spaces.Dict(
         {
-            "image": gymnasium.spaces.Box(0, 255, image, np.uint8),
+            "image": gymnasium.spaces.Box(0, 255, image_shape(config), np.uint8),
             "vector": gymnasium.spaces.Box(-bound, bound, dtype=np.float32),
         }
     )

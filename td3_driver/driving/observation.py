@@ -1,4 +1,4 @@
-"""The dict observation: stacked grey images and a vector in SI units."""
+"""The dict observation: stacked images and a vector in SI units."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from td3_driver.driving.world import Pose
 Observation = dict[str, np.ndarray]
 
 ACTIONS = ("steering", "speed")
+
+
+def image_shape(config: DrivingConfig) -> tuple[int, ...]:
+    """Return the shape of a stack: (stack, size, size), or in colour (stack, 3, size, size)."""
+    side = config.image_size_px
+    channels = () if config.image_channels == 1 else (config.image_channels,)
+    return (config.image_stack, *channels, side, side)
 
 
 def vector_names(config: DrivingConfig) -> list[str]:
@@ -49,12 +56,19 @@ def grey_image(bgra: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.cvtColor(small, cv2.COLOR_BGRA2GRAY)
 
 
+def colour_image(bgra: np.ndarray, size_px: int) -> np.ndarray:
+    """Reduce a `bgra8` image, uint8 (height, width, 4), to red, green, blue, (3, size, size)."""
+    small = cv2.resize(bgra, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small[:, :, 2::-1].transpose(2, 0, 1))
+
+
 class Observer:
     """Builds observations; the same code serves training, the driver and bags."""
 
     def __init__(self, config: DrivingConfig) -> None:
         self._config = config
         self._bound = VECTOR_BOUND_SCALES * vector_scale(config)
+        self._reduce = grey_image if config.image_channels == 1 else colour_image
         self._stack: np.ndarray | None = None
 
     def reset(self) -> None:
@@ -70,15 +84,15 @@ class Observer:
         projection: Projection,
         previous_action: np.ndarray,
     ) -> Observation:
-        """Return {"image": uint8 (stack, size, size), "vector": float32 (entries,)}.
+        """Return {"image": uint8 of `image_shape`, "vector": float32 (entries,)}.
 
         The newest image comes last. `previous_action` is in [-1, 1]^2.
         """
-        grey = grey_image(image, self._config.image_size_px)
+        latest = self._reduce(image, self._config.image_size_px)
         if self._stack is None:
-            self._stack = np.repeat(grey[None], self._config.image_stack, axis=0)
+            self._stack = np.repeat(latest[None], self._config.image_stack, axis=0)
         else:
-            self._stack = np.concatenate([self._stack[1:], grey[None]])
+            self._stack = np.concatenate([self._stack[1:], latest[None]])
         ahead = tracker.ahead(
             pose,
             projection.progress_m,

@@ -22,7 +22,7 @@ from td3_driver.carla.live_frames import LiveFrames
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.carla.topics import Topic
 from td3_driver.config import ConfigError
-from td3_driver.driving.observation import vector_names
+from td3_driver.driving.observation import image_shape, vector_names
 from td3_driver.driving.pilot import Command, Pilot
 from td3_driver.driving.world import Frame, Pose, WorldError
 from td3_driver.learning.policy import CheckpointError, Policy
@@ -118,9 +118,9 @@ class DriverNode(ConfiguredNode):
         except CheckpointError as error:
             raise ConfigError(str(error)) from None
         driving = self.config.driving
-        image = (driving.image_stack, driving.image_size_px, driving.image_size_px)
-        entries = len(vector_names(driving))
-        if policy.spec.image != image or len(policy.spec.vector_scale) != entries:
+        image, entries = image_shape(driving), len(vector_names(driving))
+        wrong_image = policy.spec.image not in (None, image)
+        if wrong_image or len(policy.spec.vector_scale) not in (0, entries):
             raise ConfigError(
                 f"{checkpoint} is made for images {policy.spec.image} and "
                 f"{len(policy.spec.vector_scale)} numbers, the driving settings for {image} and "
