@@ -65,6 +65,11 @@ class SimulatorConfig(Section):
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
     )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
+    faults: str = _setting(
+        "",
+        "Faults for testing what a client does about them, such as 'lost_step@40, "
+        "missing:image@80x3/500'; empty = none. See td3_driver/carla/faults.py.",
+    )
 
 
 class CarlaConfig(Section):
@@ -89,6 +94,13 @@ class CarlaConfig(Section):
         120.0, "Wall-clock wait for the first status of the simulator.", "s", gt=0.0
     )
     step_timeout_s: float = _setting(5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0)
+    outage_timeout_s: float = _setting(
+        600.0,
+        "Wall-clock wait for a simulator that stops answering to come back; then the training "
+        "ends with everything saved.",
+        "s",
+        ge=0.0,
+    )
     teleport_height_m: float = _setting(
         0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
     )

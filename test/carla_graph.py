@@ -27,7 +27,7 @@ from td3_driver.roads.road_map import RoadMap
 
 MAP = "ring_meadow"
 OTHER_MAP = "ring_harbour"
-CONFIG = CarlaConfig(startup_timeout_s=10.0, step_timeout_s=3.0)
+CONFIG = CarlaConfig(startup_timeout_s=10.0, step_timeout_s=3.0, outage_timeout_s=0.0)
 
 
 def own_domain() -> int:

@@ -42,8 +42,11 @@ class Inbox:
         self.world_info: Any | None = None
         self.route = np.zeros((0, 3))
         self.routes_received = 0
+        self.speed_due = False
+        """Whether a tick has ended without its speed, which may still come."""
         self._events: list[Collision | LaneInvasion] = []
         self._forgotten_until_ns = -1
+        self._latest_clock_ns = -1
         self._node = node
         self._config = config
         handlers: dict[Topic, Callable[[Any], None]] = {
@@ -56,21 +59,21 @@ class Inbox:
                 lane_invasion_from_message(message)
             ),
             **{topic: self._keep(topic) for topic in REQUIRED},
+            topics.SPEEDOMETER: self._on_speed,
         }
-        self._subscriptions = {
-            topic: node.create_subscription(
-                topic.message_type,
-                topic.name(config),
-                self._counting(handler),
-                topic.client_qos.profile(),
-            )
-            for topic, handler in handlers.items()
-        }
+        self._handlers = {topic: self._counting(handler) for topic, handler in handlers.items()}
+        self._subscriptions = {topic: self._subscribe(topic) for topic in handlers}
 
     def destroy(self) -> None:
         """End the subscriptions."""
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
+
+    def renew_map(self) -> None:
+        """Forget the map and have the one that is published now sent again."""
+        self._node.destroy_subscription(self._subscriptions[topics.WORLD_INFO])
+        self.world_info = None
+        self._subscriptions[topics.WORLD_INFO] = self._subscribe(topics.WORLD_INFO)
 
     def unpublished(self) -> list[str]:
         """Return the names of the required topics that nobody publishes."""
@@ -92,9 +95,14 @@ class Inbox:
         self.clock_ns = None
         self.messages.clear()
 
-    def missing(self, tolerance_ns: int) -> list[str]:
-        """Return the names of the required topics that have not arrived for the clock's time."""
-        if self.clock_ns is None:
+    def missing(self, tolerance_ns: int, due_ns: int | None = None) -> list[str]:
+        """Return the names of the required topics that have not arrived for the clock's time.
+
+        `due_ns` is the time that the clock should have, where that is known.
+        """
+        if self.clock_ns is None or (
+            due_ns is not None and abs(self.clock_ns - due_ns) >= tolerance_ns
+        ):
             return [topics.CLOCK.name(self._config)]
         return [
             topic.name(self._config)
@@ -118,6 +126,14 @@ class Inbox:
         self._events.clear()
         self._forgotten_until_ns = until_ns
 
+    def _subscribe(self, topic: Topic) -> Any:
+        return self._node.create_subscription(
+            topic.message_type,
+            topic.name(self._config),
+            self._handlers[topic],
+            topic.client_qos.profile(),
+        )
+
     def _is_of_tick(self, topic: Topic, tolerance_ns: int) -> bool:
         message = self.messages.get(topic)
         if message is None or self.clock_ns is None:
@@ -140,12 +156,20 @@ class Inbox:
 
         return keep
 
+    def _on_speed(self, message: Any) -> None:
+        self.speed_due = False
+        self.messages[topics.SPEEDOMETER] = message
+
     def _on_status(self, message: Any) -> None:
         self.statuses.append(message)
         self.last_status = message
 
     def _on_clock(self, message: Any) -> None:
         self.clock_ns = ns_from_stamp(message.clock)
+        if self.clock_ns < self._latest_clock_ns:
+            # Time starts anew: what was to be forgotten by its stamp is over.
+            self.forget_events(until_ns=-1)
+        self._latest_clock_ns = self.clock_ns
 
     def _on_world_info(self, message: Any) -> None:
         self.world_info = message

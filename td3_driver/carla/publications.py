@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,8 +43,16 @@ class Publications:
     What only passes by is not even converted while nobody listens.
     """
 
-    def __init__(self, node: Node, carla: CarlaConfig, simulator: SimulatorConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        carla: CarlaConfig,
+        simulator: SimulatorConfig,
+        deliver: Callable[[Topic, Callable[[], None]], None],
+    ) -> None:
+        """Create the publishers on `node`; `deliver` is given each message's publication."""
         self._node = node
+        self._deliver = deliver
         self._config = carla
         self._simulator = simulator
         self._publishers: dict[Topic, Publisher] = {
@@ -117,7 +127,7 @@ class Publications:
             self._transforms(frame)
 
     def _publish(self, topic: Topic, message: Any) -> None:
-        self._publishers[topic].publish(message)
+        self._deliver(topic, partial(self._publishers[topic].publish, message))
 
     def _heard(self, topic: Topic) -> bool:
         return self._publishers[topic].get_subscription_count() > 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from carla_msgs.msg import CarlaWorldInfo
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, Quaternion
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -28,13 +29,15 @@ from td3_driver.carla.conversion import (
     same_control,
     target_velocity_to_message,
 )
-from td3_driver.carla.lock_step import Counters, LockStep, Tick
+from td3_driver.carla.counters import Counters
+from td3_driver.carla.lock_step import LockStep, SimulatorLostError, Tick
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import (
     FULL_BRAKE,
     Frame,
     Pose,
     Start,
+    StartRefusedError,
     VehicleControl,
     WorldError,
 )
@@ -57,6 +60,9 @@ ROUTE_TIMEOUT_S = 20.0
 # carla_waypoint_publisher learns of a new car only while the simulation ticks.
 ROUTE_TICK_S = 2.0
 SERVICE_DISCOVERY_S = 3.0
+# Further up or down than that, the car fell through the road or was put on another one.
+HEIGHT_TOLERANCE_M = 2.0
+TILT_TOLERANCE_RAD = 0.5
 # Missing sensors in a row after which they are not coming back.
 INCOMPLETE_TICKS = 3
 
@@ -64,14 +70,24 @@ INCOMPLETE_TICKS = 3
 class CarlaWorld:
     """A `World` over topics: the embedded simulator's node, or CARLA's through its bridge.
 
-    It spins its node in the calling thread, while it waits and only then.
+    It spins its node in the calling thread, while it waits and only then. A simulator that stops
+    answering is waited for, `carla.outage_timeout_s` at most: the step under way is then an
+    unclean one, and a reset is begun again.
     """
 
-    def __init__(self, node: Node, config: CarlaConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: CarlaConfig,
+        on_outage: Callable[[str], object] = lambda line: None,
+    ) -> None:
         """Connect to the simulator and pause it; `node` must not be spun by anybody else.
 
-        Raises WorldError when the simulator or one of its topics is not there in time.
+        `on_outage` is given a line now and then while a simulator that was lost is waited for, and
+        an empty one when it is back. Raises WorldError when the simulator or one of its topics is
+        not there in time.
         """
+        self._on_outage = on_outage
         self._node = node
         self._config = config
         self._road_map: RoadMap | None = None
@@ -126,8 +142,20 @@ class CarlaWorld:
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
-        `start.seed` does not travel over topics: the simulator keeps its own.
+        `start.seed` does not travel over topics: the simulator keeps its own. Raises StartRefusedError
+        where the car does not stay there or no route comes, and WorldError.
         """
+        while True:
+            try:
+                return self._reset(start)
+            except SimulatorLostError as lost:
+                self._wait_for_return(lost)
+            except StartRefusedError as refusal:
+                self.counters.starts_refused += 1
+                self._node.get_logger().warning(str(refusal))
+                raise
+
+    def _reset(self, start: Start) -> Frame:
         if not _same_map(start.map_name, self.map_name):
             self._load_map(start.map_name)
         self._put_down(start.pose)
@@ -144,9 +172,39 @@ class CarlaWorld:
         Where the step was not one complete tick of `control`, the frame says so. Raises
         WorldError where there is none to return.
         """
+        try:
+            frame = self._step(control)
+        except SimulatorLostError as lost:
+            before = self._frame
+            self._wait_for_return(lost)
+            if before is None:
+                raise
+            frame = replace(before, clean=False, reason=str(lost))
+        self.counters.unclean_steps += not frame.clean
+        return frame
+
+    def interrupt(self) -> None:
+        """End a wait for a lost simulator with KeyboardInterrupt; a signal handler may call it."""
+        self._lock_step.interrupt()
+
+    def _step(self, control: VehicleControl) -> Frame:
         tick = self._lock_step.tick(control)
         self._frame = self._make_frame(tick, control)
         return self._frame
+
+    def _wait_for_return(self, lost: SimulatorLostError) -> None:
+        """Wait for a lost simulator; raise WorldError where it stays away."""
+        logger = self._node.get_logger()
+
+        def say(line: str) -> None:
+            logger.warning(line)
+            self._on_outage(line)
+
+        self._lock_step.reconnect(lost, say)
+        self._incomplete_ticks = 0
+        self._road_map = None
+        logger.info("the simulator is back")
+        self._on_outage("")
 
     def close(self) -> None:
         """Stop the car and let the simulator go on without this client."""
@@ -172,7 +230,7 @@ class CarlaWorld:
         self._incomplete_ticks = self._incomplete_ticks + 1 if tick.reason else 0
         if image is None or odometry is None or speedometer is None or status is None:
             if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
-                raise WorldError(f"{tick.reason}: does the car have these sensors?")
+                raise SimulatorLostError(f"{tick.reason}: does the car have these sensors?")
             return replace(before, frame=tick.number, clean=False, reason=tick.reason)
         try:
             pose, yaw_rate = odometry_from_message(odometry)
@@ -181,9 +239,9 @@ class CarlaWorld:
         except ConversionError as error:
             raise WorldError(f"frame {tick.number} cannot be read: {error}") from error
         reason = tick.reason
-        if not same_control(executed, control):
+        if not reason and not same_control(executed, control):
             self.counters.action_misses += 1
-            reason = reason or f"{executed} was in force instead of {control}"
+            reason = f"{executed} was in force instead of {control}"
         tolerance_ns = int(self.fixed_delta_s * 1e9 / 2)
         collisions, lane_invasions = inbox.take_events(tick.stamp_ns + tolerance_ns)
         return Frame(
@@ -207,11 +265,12 @@ class CarlaWorld:
         for attempt in range(RESET_TRIES):
             self.counters.reset_retries += attempt > 0
             frame = self._teleport(pose)
-            problem = _displacement(frame, pose)
+            odometry = self._inbox.messages[topics.ODOMETRY]
+            problem = _displacement(frame, pose) or _tilt(odometry.pose.pose.orientation)
             if not problem:
                 return
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
-        raise WorldError(
+        raise StartRefusedError(
             f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
             f"{RESET_TRIES} times: {problem}. Start elsewhere, or look what stands there."
         )
@@ -224,11 +283,11 @@ class CarlaWorld:
         self._stop()
         above = replace(pose, z=pose.z + self._config.teleport_height_m)
         self._lock_step.publisher(topics.SET_TRANSFORM).publish(pose_to_message(above))
-        self.step(STANDING)
+        self._step(STANDING)
         # A teleport keeps the velocity, and CARLA may take two ticks to set a new one.
         self._stop()
         for _ in range(self._config.reset_settle_ticks):
-            frame = self.step(STANDING)
+            frame = self._step(STANDING)
         return frame
 
     def _stop(self) -> None:
@@ -258,11 +317,11 @@ class CarlaWorld:
         while not self._lock_step.spin_until(arrived, ROUTE_TICK_S):
             if time.monotonic() >= deadline:
                 problem = self._route_problem(goal)
-                raise WorldError(
+                raise StartRefusedError(
                     f"no route on {topics.WAYPOINTS.name(self._config)} in {ROUTE_TIMEOUT_S:g} s "
                     f"for the goal at x {goal.x:.1f}, y {goal.y:.1f}: {problem or 'no new Path'}"
                 )
-            self.step(STANDING)
+            self._step(STANDING)
         return self._frame
 
     def _route_problem(self, goal: Pose) -> str:
@@ -340,8 +399,17 @@ def _displacement(frame: Frame, pose: Pose) -> str:
     turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))
     if apart_m > POSITION_TOLERANCE_M:
         return f"it is {apart_m:.2f} m away"
+    if abs(frame.pose.z - pose.z) > HEIGHT_TOLERANCE_M:
+        return f"it is {frame.pose.z - pose.z:+.1f} m above it"
     if turned_rad > YAW_TOLERANCE_RAD:
         return f"it is turned by {turned_rad:.2f} rad"
     if abs(frame.speed) > STANDING_SPEED_MPS:
         return f"it moves at {frame.speed:.2f} m/s"
     return ""
+
+
+def _tilt(orientation: Quaternion) -> str:
+    """Say by how much the car lies on its side; empty if it stands."""
+    upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
+    tilt_rad = math.acos(min(max(upright, -1.0), 1.0))
+    return f"it is tilted by {tilt_rad:.2f} rad" if tilt_rad > TILT_TOLERANCE_RAD else ""

@@ -106,6 +106,10 @@ class WorldError(RuntimeError):
     """The world cannot go on; the message says what is wrong and what to do."""
 
 
+class StartRefusedError(WorldError):
+    """An episode cannot begin at this start; it may at another."""
+
+
 class World(Protocol):
     """A simulator that is stepped: in process or over topics."""
 
@@ -114,7 +118,10 @@ class World(Protocol):
         """Simulated time of one step, seconds."""
 
     def reset(self, start: Start) -> Frame:
-        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`."""
+        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
+
+        Raises StartRefusedError where another start may do.
+        """
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it."""
