@@ -274,15 +274,14 @@ class LockStep:
         return bool(self.inbox.statuses) and not self.inbox.statuses[-1].synchronous_mode_running
 
     def _paused_hint(self) -> str:
-        last = self.inbox.last_status
-        if last is None:
+        if not self.inbox.statuses:
             return (
-                "It subscribes to commands but does not tick: its synchronisation thread may have "
-                "died; restart it."
+                "Its topics are there, but it does not tick: it hangs, or its synchronisation "
+                "thread has died; restart it."
             )
         return (
-            f"It is running on, at frame {last.frame}: somebody else plays it, or a tick takes "
-            "too long."
+            f"It is running on, at frame {self.inbox.statuses[-1].frame}: somebody else plays "
+            "it, or a tick takes too long."
         )
 
     def _await_step(self, expected: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from carla_msgs.msg import CarlaWorldInfo
-from geometry_msgs.msg import PoseStamped, Quaternion
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -50,6 +50,7 @@ MAP_PARAMETER = "simulator.map"
 
 STANDING = replace(FULL_BRAKE, hand_brake=True)
 RESET_TRIES = 3
+CLEAN_FRAME_TRIES = 10
 POSITION_TOLERANCE_M = 0.5
 YAW_TOLERANCE_RAD = 0.1
 STANDING_SPEED_MPS = 0.1
@@ -142,8 +143,8 @@ class CarlaWorld:
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
-        `start.seed` does not travel over topics: the simulator keeps its own. Raises StartRefusedError
-        where the car does not stay there or no route comes, and WorldError.
+        `start.seed` does not travel over topics: the simulator keeps its own. Raises
+        StartRefusedError where the car does not stay there or no route comes, and WorldError.
         """
         while True:
             try:
@@ -159,11 +160,9 @@ class CarlaWorld:
         if not _same_map(start.map_name, self.map_name):
             self._load_map(start.map_name)
         self._put_down(start.pose)
-        frame = self._request_route(start.goal)
+        frame = self._clean_frame(self._request_route(start.goal))
         self._inbox.forget_events(until_ns=frame.stamp_ns)
-        self._frame = replace(
-            frame, route=self._inbox.route, collisions=(), lane_invasions=(), clean=True, reason=""
-        )
+        self._frame = replace(frame, route=self._inbox.route, collisions=(), lane_invasions=())
         return self._frame
 
     def step(self, control: VehicleControl) -> Frame:
@@ -231,7 +230,13 @@ class CarlaWorld:
         if image is None or odometry is None or speedometer is None or status is None:
             if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
                 raise SimulatorLostError(f"{tick.reason}: does the car have these sensors?")
-            return replace(before, frame=tick.number, clean=False, reason=tick.reason)
+            return replace(
+                before,
+                frame=tick.number,
+                stamp_ns=tick.stamp_ns,
+                clean=False,
+                reason=tick.reason,
+            )
         try:
             pose, yaw_rate = odometry_from_message(odometry)
             pixels = image_from_message(image)
@@ -265,8 +270,7 @@ class CarlaWorld:
         for attempt in range(RESET_TRIES):
             self.counters.reset_retries += attempt > 0
             frame = self._teleport(pose)
-            odometry = self._inbox.messages[topics.ODOMETRY]
-            problem = _displacement(frame, pose) or _tilt(odometry.pose.pose.orientation)
+            problem = _displacement(frame, pose) or self._tilt()
             if not problem:
                 return
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
@@ -274,6 +278,21 @@ class CarlaWorld:
             f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
             f"{RESET_TRIES} times: {problem}. Start elsewhere, or look what stands there."
         )
+
+    def _tilt(self) -> str:
+        """Say by how much the car lies on its side; empty if it stands."""
+        orientation = self._inbox.messages[topics.ODOMETRY].pose.pose.orientation
+        upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
+        tilt_rad = math.acos(min(max(upright, -1.0), 1.0))
+        return f"it is tilted by {tilt_rad:.2f} rad" if tilt_rad > TILT_TOLERANCE_RAD else ""
+
+    def _clean_frame(self, frame: Frame) -> Frame:
+        """Let the car stand until a tick is clean, if that of `frame` was not."""
+        for _ in range(CLEAN_FRAME_TRIES):
+            if frame.clean:
+                return frame
+            frame = self._step(STANDING)
+        raise SimulatorLostError(f"no clean tick in {CLEAN_FRAME_TRIES}: {frame.reason}.")
 
     def _teleport(self, pose: Pose) -> Frame:
         """Stop the car, move it to `pose` and return the frame after it has settled."""
@@ -288,7 +307,7 @@ class CarlaWorld:
         self._stop()
         for _ in range(self._config.reset_settle_ticks):
             frame = self._step(STANDING)
-        return frame
+        return self._clean_frame(frame)
 
     def _stop(self) -> None:
         self._lock_step.publisher(topics.SET_TARGET_VELOCITY).publish(
@@ -406,10 +425,3 @@ def _displacement(frame: Frame, pose: Pose) -> str:
     if abs(frame.speed) > STANDING_SPEED_MPS:
         return f"it moves at {frame.speed:.2f} m/s"
     return ""
-
-
-def _tilt(orientation: Quaternion) -> str:
-    """Say by how much the car lies on its side; empty if it stands."""
-    upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
-    tilt_rad = math.acos(min(max(upright, -1.0), 1.0))
-    return f"it is tilted by {tilt_rad:.2f} rad" if tilt_rad > TILT_TOLERANCE_RAD else ""

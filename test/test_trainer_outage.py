@@ -1,0 +1,152 @@
+"""The trainer's process when its simulator dies, comes back, or stays away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from carla_graph import Observer, own_domain, ros_node, simulator_process
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from td3_driver.learning import checkpoint
+
+PARAMETERS = {
+    "training.maps": "[ring_meadow]",
+    "training.total_steps": "1000000",
+    "training.random_steps": "20",
+    "training.torch_threads": "1",
+    "learning.batch_size": "4",
+    "learning.channels": "[4, 4, 4]",
+    "learning.image_features": "8",
+    "learning.hidden": "[16]",
+    "learning.replay_capacity": "2000",
+    "learning.device": "cpu",
+    "carla.step_timeout_s": "1.0",
+}
+
+
+class Trainer:
+    """A trainer in a process of its own, whose log is read line by line."""
+
+    def __init__(self, run: Path, **parameters: str) -> None:
+        values = {**PARAMETERS, **parameters, "run": str(run)}
+        assignments = [f"{name.replace('__', '.')}:={value}" for name, value in values.items()]
+        arguments = [part for assignment in assignments for part in ("-p", assignment)]
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "td3_driver.nodes.trainer", "--ros-args", *arguments],
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "ROS_DOMAIN_ID": str(own_domain())},
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._arrived:
+                self.lines.append(line)
+                self._arrived.notify_all()
+
+    def wait_for(self, words: str, timeout_s: float = 40.0) -> None:
+        """Wait for a line with `words`, among those that have not been waited for."""
+
+        def found() -> int | None:
+            numbers = (n for n, line in enumerate(self.lines) if words in line)
+            return next(numbers, None)
+
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: found() is not None, timeout_s), self.lines
+            number = found()
+            assert number is not None
+            del self.lines[: number + 1]
+
+    def wait(self, timeout_s: float = 40.0) -> int:
+        """Return the exit code."""
+        code = self.process.wait(timeout_s)
+        self._reader.join()
+        return code
+
+    def kill(self) -> None:
+        """End it if it has not ended."""
+        self.process.kill()
+        self._reader.join()
+
+
+@contextmanager
+def training(run: Path, **parameters: str) -> Iterator[tuple[Trainer, subprocess.Popen[str]]]:
+    """A trainer that learns from a simulator of its own, both in processes."""
+    simulator = simulator_process(own_domain())
+    trainer = Trainer(run, **parameters)
+    try:
+        trainer.wait_for("updates/s")
+        yield trainer, simulator
+    finally:
+        trainer.kill()
+        simulator.kill()
+        simulator.communicate()
+
+
+@pytest.mark.timeout(150)
+def test_training_goes_on_when_the_simulator_is_back(tmp_path: Path) -> None:
+    simulators = []
+    with (
+        ros_node("monitor", own_domain()) as node,
+        training(tmp_path / "run") as (trainer, simulator),
+    ):
+        observer = Observer(node)
+        heard: list[DiagnosticStatus] = []
+        node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda array: heard.extend(array.status), 10
+        )
+
+        def level() -> bytes | None:
+            simulation = [s.level for s in heard if s.name == "trainer: simulation"]
+            return simulation[-1] if simulation else None
+
+        observer.wait(lambda: level() == DiagnosticStatus.OK)
+        simulator.kill()
+        trainer.wait_for("Waiting for the simulator to come back")
+        observer.wait(lambda: level() == DiagnosticStatus.ERROR)
+        simulators.append(simulator_process(own_domain()))
+        try:
+            trainer.wait_for("the simulator is back")
+            observer.wait(lambda: level() == DiagnosticStatus.OK)
+            counts = {pair.key: pair.value for pair in heard[-1].values}
+            trainer.wait_for("updates/s")
+            simulators[0].kill()
+            trainer.wait_for("Waiting for the simulator to come back")
+            trainer.process.send_signal(signal.SIGINT)
+            trainer.wait_for("stopped. What was learnt is saved", 10.0)
+            assert trainer.wait() == 0
+        finally:
+            simulators[0].kill()
+            simulators[0].communicate()
+    assert any(
+        s.name == "trainer: simulation" and s.level == DiagnosticStatus.ERROR for s in heard
+    )
+    assert counts.get("outages", "1") == "1"
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
+
+
+@pytest.mark.timeout(120)
+def test_training_ends_with_everything_saved_when_it_stays_away(tmp_path: Path) -> None:
+    with training(tmp_path / "run", carla__outage_timeout_s="3.0") as (trainer, simulator):
+        simulator.kill()
+        trainer.wait_for("error: the simulator was away for 3 s: nothing on /carla/")
+        assert trainer.wait() == 1
+        said = "".join(trainer.lines)
+        assert f"go on with td3-driver train --resume {tmp_path / 'run'}" in said
+        assert "Traceback" not in said
+    saved = checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert int(saved.name) > 20
