@@ -82,6 +82,24 @@ class CarlaConfig(Section):
     )
     camera: str = _setting("rgb_front", "Id of the camera sensor.", min_length=1)
     control: str = _setting("control", "Id of the actor.pseudo.control.", min_length=1)
+    profile: Literal["ros_bridge", "ttgamage", "tum", "openads", "native"] = _setting(
+        "ros_bridge",
+        "Which bridge's names, types and QoS: ros_bridge (carla-simulator's, and "
+        "ika-rwth-aachen's), another fork, or native (CARLA's own --ros2). See docs/carla.md.",
+    )
+    topic_names: str = _setting(
+        "",
+        "Names instead of the profile's, such as "
+        "'image=/carla/{role}/front/image, goal=/goal_pose'.",
+    )
+    map_frame: str = _setting("", "Frame of the map; empty = the profile's.")
+    ackermann_message: Literal["profile", "AckermannDrive", "AckermannDriveStamped"] = _setting(
+        "profile", "Message type of Ackermann commands."
+    )
+    image_reliability: Literal["best_effort", "reliable"] = _setting(
+        "best_effort",
+        "Reliability asked of the camera's images: best_effort matches every bridge.",
+    )
     command_lead_s: float = _setting(
         0.0,
         "Wall-clock time between a command and its STEP_ONCE: 0 for the embedded simulator, "

@@ -38,9 +38,9 @@ KINDS: dict[str, str] = {
 TIMED = frozenset({"late_step", "hang", "late"})
 OF_A_TOPIC = frozenset({"missing", "late"})
 TOPICS: dict[str, Topic] = {
-    name.lower(): topic
-    for name, topic in vars(topics).items()
-    if isinstance(topic, Topic) and topic.direction is topics.Direction.FROM_SIMULATOR
+    key: topic
+    for key, topic in topics.BY_KEY.items()
+    if topic.direction is topics.Direction.FROM_SIMULATOR
 }
 
 _FORM = "KIND[:TOPIC][=SECONDS]@TICK[xTICKS][/PERIOD]"

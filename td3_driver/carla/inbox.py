@@ -127,12 +127,7 @@ class Inbox:
         self._forgotten_until_ns = until_ns
 
     def _subscribe(self, topic: Topic) -> Any:
-        return self._node.create_subscription(
-            topic.message_type,
-            topic.name(self._config),
-            self._handlers[topic],
-            topic.client_qos.profile(),
-        )
+        return topics.create_subscription(self._node, topic, self._config, self._handlers[topic])
 
     def _is_of_tick(self, topic: Topic, tolerance_ns: int) -> bool:
         message = self.messages.get(topic)

@@ -84,9 +84,7 @@ class LockStep:
     def publisher(self, topic: Topic) -> Publisher:
         """Return the publisher of a topic, created at the first use."""
         if topic not in self._publishers:
-            self._publishers[topic] = self._node.create_publisher(
-                topic.message_type, topic.name(self._config), topic.client_qos.profile()
-            )
+            self._publishers[topic] = topics.create_publisher(self._node, topic, self._config)
         return self._publishers[topic]
 
     def connect(self) -> None:

@@ -56,13 +56,12 @@ class Publications:
         self._config = carla
         self._simulator = simulator
         self._publishers: dict[Topic, Publisher] = {
-            topic: node.create_publisher(
-                topic.message_type, topic.name(carla), topic.bridge_qos.profile()
-            )
+            topic: topics.create_bridge_publisher(node, topic, carla)
             for topic in topics.TOPICS
             if topic.direction is topics.Direction.FROM_SIMULATOR
         }
         self._role = carla.role_name
+        self._map_frame = topics.map_frame(carla)
         self._camera_frame = f"{carla.role_name}/{carla.camera}"
         self._camera_transform = _camera_transform(simulator)
 
@@ -76,7 +75,9 @@ class Publications:
 
     def waypoints(self, route: np.ndarray, stamp_ns: int) -> None:
         """Publish the route (n, 3: x, y, yaw), latched."""
-        self._publish(topics.WAYPOINTS, route_to_path(route, make_header(stamp_ns)))
+        self._publish(
+            topics.WAYPOINTS, route_to_path(route, make_header(stamp_ns, self._map_frame))
+        )
 
     def status(self, frame: int, running: bool) -> None:
         """Publish frame number and run state."""
@@ -98,7 +99,7 @@ class Publications:
         `lateral_speed` is the origin's, m/s to the left; `acceleration` (m/s^2) is in map axes.
         """
         self._publish(topics.CLOCK, Clock(clock=stamp_from_ns(frame.stamp_ns)))
-        in_map = make_header(frame.stamp_ns)
+        in_map = make_header(frame.stamp_ns, self._map_frame)
         if self._heard(topics.VEHICLE_STATUS):
             speed = math.hypot(frame.speed, lateral_speed)
             self._publish(
@@ -146,7 +147,9 @@ class Publications:
             self._publish(topics.IMAGE, image_to_message(frame.image, header))
 
     def _transforms(self, frame: Frame) -> None:
-        car = TransformStamped(header=make_header(frame.stamp_ns), child_frame_id=self._role)
+        car = TransformStamped(
+            header=make_header(frame.stamp_ns, self._map_frame), child_frame_id=self._role
+        )
         car.transform = _transform(frame.pose)
         camera = TransformStamped(
             header=make_header(frame.stamp_ns, self._role), child_frame_id=self._camera_frame

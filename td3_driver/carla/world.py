@@ -30,6 +30,7 @@ from td3_driver.carla.conversion import (
     target_velocity_to_message,
 )
 from td3_driver.carla.counters import Counters
+from td3_driver.carla.inbox import REQUIRED
 from td3_driver.carla.lock_step import LockStep, SimulatorLostError, Tick
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import (
@@ -45,6 +46,16 @@ from td3_driver.driving.world import (
 if TYPE_CHECKING:
     from td3_driver.roads.road_map import RoadMap
 
+NEEDED = (
+    *REQUIRED,
+    topics.STATUS,
+    topics.CLOCK,
+    topics.WORLD_INFO,
+    topics.CONTROL,
+    topics.VEHICLE_CONTROL,
+    topics.SET_TRANSFORM,
+    topics.SET_TARGET_VELOCITY,
+)
 SIMULATOR_NODE = "/simulator"
 MAP_PARAMETER = "simulator.map"
 
@@ -86,8 +97,9 @@ class CarlaWorld:
 
         `on_outage` is given a line now and then while a simulator that was lost is waited for, and
         an empty one when it is back. Raises WorldError when the simulator or one of its topics is
-        not there in time.
+        not there in time, and ConfigError for a profile that has not all of them.
         """
+        topics.require(config, NEEDED)
         self._on_outage = on_outage
         self._node = node
         self._config = config
@@ -100,9 +112,7 @@ class CarlaWorld:
             self._lock_step.publisher(topic)
         # Optional at their other end: a goal is asked for only once there is a car to route.
         self._optional = {
-            topic: node.create_publisher(
-                topic.message_type, topic.name(config), topic.client_qos.profile()
-            )
+            topic: topics.create_publisher(node, topic, config)
             for topic in (topics.GOAL, topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
         }
         try:
@@ -318,7 +328,9 @@ class CarlaWorld:
         """Ask for a route from where the car stands to `goal`; return the frame it begins at."""
         assert self._frame is not None
         before = self._inbox.routes_received
-        goal_message = PoseStamped(header=make_header(self._frame.stamp_ns))
+        goal_message = PoseStamped(
+            header=make_header(self._frame.stamp_ns, topics.map_frame(self._config))
+        )
         goal_message.pose = pose_to_message(goal)
         publisher = self._optional[topics.GOAL]
         self._lock_step.wait_until(

@@ -127,12 +127,7 @@ class SimulatorNode(ConfiguredNode):
         self.get_logger().debug(self._announce_map())
 
     def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
-        return self.create_subscription(
-            topic.message_type,
-            topic.name(self.config.carla),
-            handler,
-            topic.bridge_qos.profile(),
-        )
+        return topics.create_bridge_subscription(self, topic, self.config.carla, handler)
 
     def _announce_map(self) -> str:
         """Publish the map and its route; return a line about it."""
