@@ -119,6 +119,11 @@ class CarlaConfig(Section):
         "s",
         ge=0.0,
     )
+    route_planner: Literal["waypoint_publisher", "own"] = _setting(
+        "waypoint_publisher",
+        "Who plans an episode's route: the node that answers goals with a Path, or this package "
+        "from the map's OpenDRIVE, along the same lane centres.",
+    )
     teleport_height_m: float = _setting(
         0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
     )
@@ -265,6 +270,16 @@ class TrainingConfig(Section):
         ("ring_meadow", "ring_harbour", "ring_orchard", "ring_quarry", "grid_old_town"),
         "Maps of the embedded simulator to train on.",
         min_length=1,
+    )
+    starts: Literal["maps", "town", "listed", "route"] = _setting(
+        "maps",
+        "Where episodes start: at random on training.maps, which the embedded simulator loads; at "
+        "random in the town that the simulator has; at the places listed in training.starts_file; "
+        "or along the route that is published when the training begins.",
+    )
+    starts_file: str = _setting(
+        "carla_towns",
+        "Starts and goals of each town: a YAML file, or the name of one in config/starts.",
     )
     route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
     log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)

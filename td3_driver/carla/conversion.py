@@ -335,8 +335,12 @@ def route_to_path(route: np.ndarray, header: Header) -> Path:
 
 def route_from_path(path: Path) -> np.ndarray:
     """Return route points, float64 (n, 3): x, y, yaw."""
-    poses = [pose_from_message(stamped.pose) for stamped in path.poses]
-    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses]).reshape(-1, 3)
+    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses_from_path(path)]).reshape(-1, 3)
+
+
+def poses_from_path(path: Path) -> list[Pose]:
+    """Return the poses of a route, heights included."""
+    return [pose_from_message(stamped.pose) for stamped in path.poses]
 
 
 def collision_to_message(collision: Collision, frame_id: str) -> CarlaCollisionEvent:

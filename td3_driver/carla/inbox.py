@@ -13,12 +13,13 @@ from td3_driver.carla.conversion import (
     collision_from_message,
     lane_invasion_from_message,
     ns_from_stamp,
+    poses_from_path,
     route_from_path,
 )
 from td3_driver.carla.runtime import take_waiting
 from td3_driver.carla.topics import Topic
 from td3_driver.config import CarlaConfig
-from td3_driver.driving.world import Collision, LaneInvasion
+from td3_driver.driving.world import Collision, LaneInvasion, Pose
 
 # The topics without which a tick is not complete.
 REQUIRED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER, topics.VEHICLE_STATUS)
@@ -40,6 +41,8 @@ class Inbox:
         self.messages: dict[Topic, Any] = {}
         """Latest message of each required topic since the tick began."""
         self.world_info: Any | None = None
+        self.path: list[Pose] = []
+        """The route with the heights of its points."""
         self.route = np.zeros((0, 3))
         self.routes_received = 0
         self.speed_due = False
@@ -170,6 +173,7 @@ class Inbox:
         self.world_info = message
 
     def _on_path(self, message: Any) -> None:
+        self.path = poses_from_path(message)
         self.route = route_from_path(message)
         self.routes_received += 1
 

@@ -61,6 +61,7 @@ MAP_PARAMETER = "simulator.map"
 
 STANDING = replace(FULL_BRAKE, hand_brake=True)
 RESET_TRIES = 3
+RESETS_AFTER_OUTAGE = 5
 CLEAN_FRAME_TRIES = 10
 POSITION_TOLERANCE_M = 0.5
 YAW_TOLERANCE_RAD = 0.1
@@ -69,11 +70,10 @@ STANDING_SPEED_MPS = 0.1
 ROUTE_START_TOLERANCE_M = 3.0
 ROUTE_END_TOLERANCE_M = 5.0
 ROUTE_TIMEOUT_S = 20.0
+GOAL_DISCOVERY_S = 20.0
 # carla_waypoint_publisher learns of a new car only while the simulation ticks.
 ROUTE_TICK_S = 2.0
 SERVICE_DISCOVERY_S = 3.0
-# Further up or down than that, the car fell through the road or was put on another one.
-HEIGHT_TOLERANCE_M = 2.0
 TILT_TOLERANCE_RAD = 0.5
 # Missing sensors in a row after which they are not coming back.
 INCOMPLETE_TICKS = 3
@@ -105,6 +105,8 @@ class CarlaWorld:
         self._config = config
         self._road_map: RoadMap | None = None
         self._frame: Frame | None = None
+        self._planned_route: np.ndarray | None = None
+        """The episode's route, where it is not the one that is published."""
         self._incomplete_ticks = 0
         self._lock_step = LockStep(node, config)
         self._inbox = self._lock_step.inbox
@@ -156,24 +158,66 @@ class CarlaWorld:
         `start.seed` does not travel over topics: the simulator keeps its own. Raises
         StartRefusedError where the car does not stay there or no route comes, and WorldError.
         """
-        while True:
+        map_before = self.map_name
+        for _ in range(RESETS_AFTER_OUTAGE):
             try:
                 return self._reset(start)
             except SimulatorLostError as lost:
                 self._wait_for_return(lost)
+                problem = str(lost)
             except StartRefusedError as refusal:
                 self.counters.starts_refused += 1
                 self._node.get_logger().warning(str(refusal))
                 raise
+            if self.map_name != map_before and not self._can_load_maps():
+                raise StartRefusedError(
+                    f"the simulator has come back with map {self.map_name!r} for {map_before!r}"
+                )
+        raise WorldError(f"no reset has come to its end, {RESETS_AFTER_OUTAGE} times: {problem}")
 
     def _reset(self, start: Start) -> Frame:
         if not _same_map(start.map_name, self.map_name):
             self._load_map(start.map_name)
         self._put_down(start.pose)
-        frame = self._clean_frame(self._request_route(start.goal))
+        self._planned_route = self._known_route(start)
+        if self._planned_route is None:
+            self._request_route(start.goal)
+        assert self._frame is not None
+        frame = self._clean_frame(self._frame)
         self._inbox.forget_events(until_ns=frame.stamp_ns)
-        self._frame = replace(frame, route=self._inbox.route, collisions=(), lane_invasions=())
+        self._frame = replace(frame, route=self._route, collisions=(), lane_invasions=())
         return self._frame
+
+    @property
+    def _route(self) -> np.ndarray:
+        """The route of the episode."""
+        return self._inbox.route if self._planned_route is None else self._planned_route
+
+    def _known_route(self, start: Start) -> np.ndarray | None:
+        """Return the route where nobody has to be asked for it."""
+        if start.route is not None or self._config.route_planner == "waypoint_publisher":
+            return start.route
+        from td3_driver.roads.errors import RoadMapError
+
+        try:
+            return self.road_map.route(start.pose, start.goal)
+        except RoadMapError as error:
+            raise StartRefusedError(f"no route: {error}") from error
+
+    def published_path(self) -> list[Pose]:
+        """Return the route that is published, heights included; wait for it.
+
+        Raises WorldError where there is none.
+        """
+        deadline = time.monotonic() + ROUTE_TIMEOUT_S
+        while not self._lock_step.spin_until(lambda: len(self._inbox.path) > 1, ROUTE_TICK_S):
+            if time.monotonic() >= deadline:
+                raise WorldError(
+                    f"no Path of two points or more on {topics.WAYPOINTS.name(self._config)} in "
+                    f"{ROUTE_TIMEOUT_S:g} s: publish a route, or choose other training.starts"
+                )
+            self._step(STANDING)
+        return self._inbox.path
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it.
@@ -266,7 +310,7 @@ class CarlaWorld:
             pose=pose,
             speed=speedometer.data,
             yaw_rate=yaw_rate,
-            route=inbox.route,
+            route=self._route,
             collisions=collisions,
             lane_invasions=lane_invasions,
             control=executed,
@@ -280,7 +324,8 @@ class CarlaWorld:
         for attempt in range(RESET_TRIES):
             self.counters.reset_retries += attempt > 0
             frame = self._teleport(pose)
-            problem = _displacement(frame, pose) or self._tilt()
+            speed = self._inbox.messages[topics.VEHICLE_STATUS].velocity
+            problem = _displacement(frame, pose, speed) or self._tilt()
             if not problem:
                 return
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
@@ -324,8 +369,8 @@ class CarlaWorld:
             target_velocity_to_message(0.0)
         )
 
-    def _request_route(self, goal: Pose) -> Frame:
-        """Ask for a route from where the car stands to `goal`; return the frame it begins at."""
+    def _request_route(self, goal: Pose) -> None:
+        """Ask for a route from where the car stands to `goal`, and wait for it."""
         assert self._frame is not None
         before = self._inbox.routes_received
         goal_message = PoseStamped(
@@ -333,12 +378,13 @@ class CarlaWorld:
         )
         goal_message.pose = pose_to_message(goal)
         publisher = self._optional[topics.GOAL]
-        self._lock_step.wait_until(
-            lambda: publisher.get_subscription_count() > 0,
-            self._config.startup_timeout_s,
-            lambda: f"{topics.GOAL.name(self._config)} (no subscriber)",
-            "With carla-ros-bridge, start carla_waypoint_publisher.",
-        )
+        if not self._lock_step.spin_until(
+            lambda: publisher.get_subscription_count() > 0, GOAL_DISCOVERY_S
+        ):
+            raise WorldError(
+                f"nobody listens on {topics.GOAL.name(self._config)}, so nobody plans routes: "
+                "start carla_waypoint_publisher, or set carla.route_planner to own"
+            )
         publisher.publish(goal_message)
 
         def arrived() -> bool:
@@ -353,7 +399,6 @@ class CarlaWorld:
                     f"for the goal at x {goal.x:.1f}, y {goal.y:.1f}: {problem or 'no new Path'}"
                 )
             self._step(STANDING)
-        return self._frame
 
     def _route_problem(self, goal: Pose) -> str:
         """Say why the latest route is not one from the car to `goal`; empty if it is."""
@@ -380,6 +425,14 @@ class CarlaWorld:
             "The simulator publishes it once, latched; is it a whole bridge?",
         )
 
+    def _can_load_maps(self) -> bool:
+        """Return whether the simulator is the embedded one."""
+        client: Any = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
+        try:
+            return self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S)
+        finally:
+            self._node.destroy_client(client)
+
     def _load_map(self, name: str) -> None:
         """Have the embedded simulator load another map; CARLA's town is its bridge's choice."""
         self._node.get_logger().debug(f"loading map {name}")
@@ -389,7 +442,8 @@ class CarlaWorld:
                 raise WorldError(
                     f"the simulator's map is {self.map_name!r} and the episode's is {name!r}; "
                     f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
-                    "Start CARLA's bridge with that town, or train on the one it has."
+                    "Train on the one it has, with training.starts:=town, or start CARLA's bridge "
+                    "with the other."
                 )
             before = self._inbox.world_info
             parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
@@ -424,16 +478,17 @@ def _distance(point: np.ndarray, pose: Pose) -> float:
     return math.hypot(point[0] - pose.x, point[1] - pose.y)
 
 
-def _displacement(frame: Frame, pose: Pose) -> str:
-    """Say how the car is not standing at `pose`; empty if it is."""
+def _displacement(frame: Frame, pose: Pose, speed: float) -> str:
+    """Say how the car is not standing at `pose`; empty if it is.
+
+    `speed` (m/s) is that in any direction, which tells a fall as well.
+    """
     apart_m = math.hypot(frame.pose.x - pose.x, frame.pose.y - pose.y)
     turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))
     if apart_m > POSITION_TOLERANCE_M:
         return f"it is {apart_m:.2f} m away"
-    if abs(frame.pose.z - pose.z) > HEIGHT_TOLERANCE_M:
-        return f"it is {frame.pose.z - pose.z:+.1f} m above it"
     if turned_rad > YAW_TOLERANCE_RAD:
         return f"it is turned by {turned_rad:.2f} rad"
-    if abs(frame.speed) > STANDING_SPEED_MPS:
-        return f"it moves at {frame.speed:.2f} m/s"
+    if speed > STANDING_SPEED_MPS:
+        return f"it moves at {speed:.2f} m/s"
     return ""

@@ -100,6 +100,8 @@ class Start:
     pose: Pose
     goal: Pose
     seed: int = 0
+    route: np.ndarray | None = field(default=None, compare=False)
+    """float64 (n, 3) as in `Frame.route`, where it is known already; the world finds it if not."""
 
 
 class WorldError(RuntimeError):

@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 
 # Read when PyTorch is loaded: its threads must not spin while the simulator wants the processor.
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from td3_driver.carla import runtime
 from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.starts import make_sampler
 from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
@@ -27,7 +29,6 @@ from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training
 from td3_driver.nodes.diagnostics import HealthDiagnostics, SimulationDiagnostics
-from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
 
 OWN_PARAMETERS = {
@@ -105,16 +106,29 @@ def train(node: ConfiguredNode) -> RunFolder:
     folder = open_run(node)
     logger = node.get_logger()
     logger.info(f"run folder: {folder.path}")
-    starts = StartSampler(config.training.maps, config.training.route_length_m)
     simulation = SimulationDiagnostics(node)
-    world = CarlaWorld(
-        node,
-        config.carla,
-        on_outage=lambda line: simulation.publish_outage(line, world.counters),
-    )
-    live = LiveLine(logger.info)
+    with closing(
+        CarlaWorld(
+            node,
+            config.carla,
+            on_outage=lambda line: simulation.publish_outage(line, world.counters),
+        )
+    ) as world:
+        training, saved = _train_in(world, node, folder, simulation)
+    logger.info(f"{training.step:,} steps, {training.episodes:,} episodes; saved {saved}")
+    if training.complete and node.get_parameter("evaluate_at_end").value:
+        _evaluate(folder)
+    return folder
+
+
+def _train_in(
+    world: CarlaWorld, node: ConfiguredNode, folder: RunFolder, simulation: SimulationDiagnostics
+) -> tuple[Training, Path]:
+    """Train in a world; return the training and its last checkpoint's path."""
+    config, logger = node.config, node.get_logger()
+    env = DrivingEnv(world, make_sampler(config.training, world), config.driving)
     diagnostics = HealthDiagnostics(node)
-    env = DrivingEnv(world, starts, config.driving)
+    live = LiveLine(logger.info)
 
     def show(progress: Progress) -> None:
         live.show(progress)
@@ -133,7 +147,7 @@ def train(node: ConfiguredNode) -> RunFolder:
             report=diagnostics.publish,
         )
         with _ending_in_good_order(training, world):
-            saved = training.run()
+            return training, training.run()
     except NotFiniteError as error:
         diagnostics.publish_failure(str(error))
         raise
@@ -144,13 +158,8 @@ def train(node: ConfiguredNode) -> RunFolder:
         raise
     finally:
         live.close()
-        env.close()
         if troubles := world.counters.in_words():
             logger.warning(f"in {world.counters.ticks:,} ticks: {troubles}")
-    logger.info(f"{training.step:,} steps, {training.episodes:,} episodes; saved {saved}")
-    if training.complete and node.get_parameter("evaluate_at_end").value:
-        _evaluate(folder)
-    return folder
 
 
 def _where_saved(folder: RunFolder) -> str:
