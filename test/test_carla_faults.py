@@ -22,7 +22,7 @@ from conftest import free_domain
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import Parameter
 
-from td3_driver.carla import topics
+from td3_driver.carla import conversion, topics
 from td3_driver.carla.counters import Counters
 from td3_driver.carla.faults import KINDS, Agenda, Faults
 from td3_driver.carla.world import CarlaWorld
@@ -331,6 +331,35 @@ def test_no_unclean_step_passes_for_a_clean_one_in_a_long_drive(world, truth, si
             env.reset()
     assert unclean == world.counters.unclean_steps >= 10
     assert world.counters.outages == 0
+
+
+@pytest.mark.parametrize("broken", ["speed_from_message", "odometry_from_message"])
+def test_a_message_that_means_nothing_is_no_clean_step(world, truth, monkeypatch, broken):
+    read, calls = getattr(conversion, broken), []
+
+    def read_worse(message):
+        calls.append(message)
+        if len(calls) == 3 or len(calls) > 8:
+            field = message if broken.startswith("speed") else message.twist.twist.angular
+            setattr(field, "data" if broken.startswith("speed") else "z", math.nan)
+        return read(message)
+
+    monkeypatch.setattr(f"td3_driver.carla.world.{broken}", read_worse)
+    found = drive(world, truth)
+    assert len(found) == 1 and "cannot be read" in found[0] and "not finite" in found[0]
+    assert world.counters.unreadable_ticks == 1
+    with pytest.raises(WorldError, match=r"cannot be read: the .* is not finite: nan"):
+        drive(world, truth)
+
+
+def test_a_car_that_falls_on_the_road_is_given_the_time(world, simulator, monkeypatch):
+    """CARLA lets it down from above; the embedded simulator does not, so it is told here."""
+    velocities = iter([2.0, 1.0, 0.5])
+    monkeypatch.setattr(world, "_velocity", lambda: next(velocities, 0.0))
+    before = world._frame
+    frame = world.reset(make_start())
+    assert frame.frame == before.frame + 1 + CONFIG.reset_settle_ticks + 3
+    assert world.counters.reset_retries == 0
 
 
 def test_every_kind_of_fault_is_tested():

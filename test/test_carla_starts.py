@@ -215,10 +215,11 @@ def test_routes_can_be_planned_here(world, simulator, agent, monkeypatch):
 
 
 def test_nobody_who_plans_routes_is_an_error(world, monkeypatch):
-    monkeypatch.setattr("td3_driver.carla.world.GOAL_DISCOVERY_S", 0.1)
+    config = CONFIG.model_copy(update={"startup_timeout_s": 0.1})
+    monkeypatch.setattr(world, "_config", config)
     silent = SimpleNamespace(get_subscription_count=lambda: 0)
     monkeypatch.setitem(world._optional, topics.GOAL, silent)
-    with pytest.raises(WorldError, match=r"nobody listens on .*/goal.*route_planner to own"):
+    with pytest.raises(WorldError, match=r"/goal \(no subscriber\).*Nobody plans.*planner to own"):
         reset(world, TrainingConfig(starts="town"))
 
 

@@ -22,7 +22,7 @@ def training(run: Path, **parameters: str) -> Iterator[tuple[Trainer, subprocess
     simulator = simulator_process(own_domain())
     trainer = Trainer(run, **parameters)
     try:
-        trainer.wait_for("updates/s")
+        trainer.wait_for("updates 40: ")
         yield trainer, simulator
     finally:
         trainer.kill()

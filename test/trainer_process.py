@@ -15,6 +15,7 @@ PARAMETERS = {
     "training.total_steps": "1000000",
     "training.random_steps": "20",
     "training.torch_threads": "1",
+    "training.log_interval_updates": "40",
     "learning.batch_size": "4",
     "learning.channels": "[4, 4, 4]",
     "learning.image_features": "8",

@@ -24,7 +24,7 @@ from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Float32, Header
 
 from td3_driver.carla import topics
 from td3_driver.config import CarlaConfig
@@ -266,8 +266,18 @@ def odometry_to_message(
 
 
 def odometry_from_message(message: Odometry) -> tuple[Pose, float]:
-    """Return the pose and the yaw rate (rad/s, + = left)."""
-    return pose_from_message(message.pose.pose), message.twist.twist.angular.z
+    """Return the pose and the yaw rate (rad/s, + = left); raises ConversionError for NaN."""
+    yaw_rate = message.twist.twist.angular.z
+    if not math.isfinite(yaw_rate):
+        raise ConversionError(f"the yaw rate is not finite: {yaw_rate}")
+    return pose_from_message(message.pose.pose), yaw_rate
+
+
+def speed_from_message(message: Float32) -> float:
+    """Return the signed forward speed, m/s; raises ConversionError for NaN."""
+    if not math.isfinite(message.data):
+        raise ConversionError(f"the speed is not finite: {message.data}")
+    return float(message.data)
 
 
 def vehicle_status_to_message(

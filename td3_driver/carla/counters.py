@@ -21,6 +21,8 @@ class Counters:
     """Ticks after which simulation time was not one tick later."""
     incomplete_ticks: int = 0
     """Ticks that ended without one of the required topics."""
+    unreadable_ticks: int = 0
+    """Ticks with a message that means nothing, such as NaN."""
     missing: Counter[str] = field(default_factory=Counter)
     """Those ticks by the name of the topic."""
     outages: int = 0

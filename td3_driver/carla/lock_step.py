@@ -30,6 +30,8 @@ PAUSE_ANSWER_S = 2.0
 STEP_ANSWER_S = 1.0
 # The bridge itself gives up on a sensor after 1 s, so what is later than that never comes.
 SENSOR_GRACE_S = 1.5
+# A speed that is later than that is taken for lost.
+LATE_SPEED_S = 5.0
 # Silence that ends the messages of earlier ticks.
 QUIET_S = 0.02
 RESYNCHRONISATIONS = 3
@@ -125,16 +127,16 @@ class LockStep:
         raise WorldError(f"the simulator was away for {timeout_s:.0f} s: {problem}")
 
     def interrupt(self) -> None:
-        """End a wait for a lost simulator with KeyboardInterrupt; a signal handler may call it."""
+        """End every wait of seconds with KeyboardInterrupt; a signal handler may call it."""
         self._interrupted = True
 
     @contextlib.contextmanager
     def _interruptibly(self) -> Iterator[None]:
-        self._interruptible = True
+        outer, self._interruptible = self._interruptible, True
         try:
             yield
         finally:
-            self._interruptible = False
+            self._interruptible = outer
 
     def _take_hold(self, timeout_s: float) -> None:
         """Wait for the simulator's topics, pause it, and tick until a tick is complete."""
@@ -224,17 +226,19 @@ class LockStep:
     ) -> None:
         """Spin until `condition` holds; a long wait is logged.
 
-        Raises SimulatorLostError with what `missing()` and `advice` say after `timeout_s`.
+        Raises SimulatorLostError with what `missing()` and `advice` say after `timeout_s`, and
+        KeyboardInterrupt after `interrupt`.
         """
         start = time.monotonic()
-        while not self.spin_until(
-            condition, min(PROGRESS_S, start + timeout_s - time.monotonic())
-        ):
-            waited_s = time.monotonic() - start
-            if waited_s >= timeout_s:
-                hint = advice if isinstance(advice, str) else advice()
-                raise SimulatorLostError(f"nothing on {missing()} for {timeout_s:g} s. {hint}")
-            self._logger.info(f"waiting for {missing()}, {waited_s:.0f} s")
+        with self._interruptibly():
+            while not self.spin_until(
+                condition, min(PROGRESS_S, start + timeout_s - time.monotonic())
+            ):
+                waited_s = time.monotonic() - start
+                if waited_s >= timeout_s:
+                    hint = advice if isinstance(advice, str) else advice()
+                    raise SimulatorLostError(f"nothing on {missing()} for {timeout_s:g} s. {hint}")
+                self._logger.info(f"waiting for {missing()}, {waited_s:.0f} s")
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Spin until `condition` holds; return whether it did within `timeout_s`."""
@@ -381,7 +385,7 @@ class LockStep:
         The speedometer has no stamp: one message too many, and all later ones are a tick old.
         """
         if self.inbox.speed_due:
-            self.spin_until(lambda: not self.inbox.speed_due, self._config.step_timeout_s)
+            self.spin_until(lambda: not self.inbox.speed_due, LATE_SPEED_S)
             self.inbox.speed_due = False
 
     def _drain(self) -> None:

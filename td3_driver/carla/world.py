@@ -27,6 +27,7 @@ from td3_driver.carla.conversion import (
     odometry_from_message,
     pose_to_message,
     same_control,
+    speed_from_message,
     target_velocity_to_message,
 )
 from td3_driver.carla.counters import Counters
@@ -66,11 +67,12 @@ CLEAN_FRAME_TRIES = 10
 POSITION_TOLERANCE_M = 0.5
 YAW_TOLERANCE_RAD = 0.1
 STANDING_SPEED_MPS = 0.1
+# From CARLA's 0.3 to 0.5 m above the road the car is down and at rest well before that.
+FALLING_TICKS = 40
 # A new route begins where the car projects to its lane and ends where the goal does.
 ROUTE_START_TOLERANCE_M = 3.0
 ROUTE_END_TOLERANCE_M = 5.0
 ROUTE_TIMEOUT_S = 20.0
-GOAL_DISCOVERY_S = 20.0
 # carla_waypoint_publisher learns of a new car only while the simulation ticks.
 ROUTE_TICK_S = 2.0
 SERVICE_DISCOVERY_S = 3.0
@@ -158,6 +160,14 @@ class CarlaWorld:
         `start.seed` does not travel over topics: the simulator keeps its own. Raises
         StartRefusedError where the car does not stay there or no route comes, and WorldError.
         """
+        try:
+            return self._reset_despite_outages(start)
+        except StartRefusedError as refusal:
+            self.counters.starts_refused += 1
+            self._node.get_logger().warning(str(refusal))
+            raise
+
+    def _reset_despite_outages(self, start: Start) -> Frame:
         map_before = self.map_name
         for _ in range(RESETS_AFTER_OUTAGE):
             try:
@@ -165,10 +175,6 @@ class CarlaWorld:
             except SimulatorLostError as lost:
                 self._wait_for_return(lost)
                 problem = str(lost)
-            except StartRefusedError as refusal:
-                self.counters.starts_refused += 1
-                self._node.get_logger().warning(str(refusal))
-                raise
             if self.map_name != map_before and not self._can_load_maps():
                 raise StartRefusedError(
                     f"the simulator has come back with map {self.map_name!r} for {map_before!r}"
@@ -237,7 +243,7 @@ class CarlaWorld:
         return frame
 
     def interrupt(self) -> None:
-        """End a wait for a lost simulator with KeyboardInterrupt; a signal handler may call it."""
+        """End a wait for the simulator with KeyboardInterrupt; a signal handler may call it."""
         self._lock_step.interrupt()
 
     def _step(self, control: VehicleControl) -> Frame:
@@ -280,24 +286,26 @@ class CarlaWorld:
         odometry = inbox.messages.get(topics.ODOMETRY)
         speedometer = inbox.messages.get(topics.SPEEDOMETER)
         status = inbox.messages.get(topics.VEHICLE_STATUS)
-        self._incomplete_ticks = self._incomplete_ticks + 1 if tick.reason else 0
+        self._incomplete_ticks += bool(tick.reason)
         if image is None or odometry is None or speedometer is None or status is None:
             if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
                 raise SimulatorLostError(f"{tick.reason}: does the car have these sensors?")
-            return replace(
-                before,
-                frame=tick.number,
-                stamp_ns=tick.stamp_ns,
-                clean=False,
-                reason=tick.reason,
-            )
+            return _repeated(before, tick, tick.reason)
         try:
             pose, yaw_rate = odometry_from_message(odometry)
             pixels = image_from_message(image)
-            executed = control_from_message(status.control)
+            speed = speed_from_message(speedometer)
         except ConversionError as error:
-            raise WorldError(f"frame {tick.number} cannot be read: {error}") from error
+            self.counters.unreadable_ticks += 1
+            self._incomplete_ticks += not tick.reason
+            reason = f"frame {tick.number} cannot be read: {error}"
+            if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
+                raise WorldError(reason) from error
+            return _repeated(before, tick, reason)
+        executed = control_from_message(status.control)
         reason = tick.reason
+        if not reason:
+            self._incomplete_ticks = 0
         if not reason and not same_control(executed, control):
             self.counters.action_misses += 1
             reason = f"{executed} was in force instead of {control}"
@@ -308,7 +316,7 @@ class CarlaWorld:
             stamp_ns=tick.stamp_ns,
             image=pixels,
             pose=pose,
-            speed=speedometer.data,
+            speed=speed,
             yaw_rate=yaw_rate,
             route=self._route,
             collisions=collisions,
@@ -324,8 +332,7 @@ class CarlaWorld:
         for attempt in range(RESET_TRIES):
             self.counters.reset_retries += attempt > 0
             frame = self._teleport(pose)
-            speed = self._inbox.messages[topics.VEHICLE_STATUS].velocity
-            problem = _displacement(frame, pose, speed) or self._tilt()
+            problem = _displacement(frame, pose, self._velocity()) or self._tilt()
             if not problem:
                 return
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
@@ -362,7 +369,16 @@ class CarlaWorld:
         self._stop()
         for _ in range(self._config.reset_settle_ticks):
             frame = self._step(STANDING)
+        for _ in range(FALLING_TICKS):
+            if self._velocity() <= STANDING_SPEED_MPS:
+                break
+            frame = self._step(STANDING)
         return self._clean_frame(frame)
+
+    def _velocity(self) -> float:
+        """Return the speed in any direction, m/s: that of a fall as well."""
+        status = self._inbox.messages.get(topics.VEHICLE_STATUS)
+        return math.inf if status is None else float(status.velocity)
 
     def _stop(self) -> None:
         self._lock_step.publisher(topics.SET_TARGET_VELOCITY).publish(
@@ -378,13 +394,19 @@ class CarlaWorld:
         )
         goal_message.pose = pose_to_message(goal)
         publisher = self._optional[topics.GOAL]
-        if not self._lock_step.spin_until(
-            lambda: publisher.get_subscription_count() > 0, GOAL_DISCOVERY_S
-        ):
-            raise WorldError(
-                f"nobody listens on {topics.GOAL.name(self._config)}, so nobody plans routes: "
-                "start carla_waypoint_publisher, or set carla.route_planner to own"
+        name = topics.GOAL.name(self._config)
+        try:
+            self._lock_step.wait_until(
+                lambda: publisher.get_subscription_count() > 0,
+                self._config.startup_timeout_s,
+                lambda: f"{name} (no subscriber)",
+                "Nobody plans routes.",
             )
+        except SimulatorLostError as error:
+            # The simulator is there: to wait for its return would be in vain.
+            raise WorldError(
+                f"{error} Start carla_waypoint_publisher, or set carla.route_planner to own"
+            ) from error
         publisher.publish(goal_message)
 
         def arrived() -> bool:
@@ -467,6 +489,11 @@ class CarlaWorld:
         # Time starts anew: what was to be forgotten by its stamp is over.
         self._inbox.forget_events(until_ns=-1)
         self._lock_step.settle()
+
+
+def _repeated(before: Frame, tick: Tick, reason: str) -> Frame:
+    """Return the frame `before` in place of a tick's that is not to be had."""
+    return replace(before, frame=tick.number, stamp_ns=tick.stamp_ns, clean=False, reason=reason)
 
 
 def _same_map(first: str, second: str) -> bool:
