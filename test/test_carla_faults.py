@@ -248,7 +248,7 @@ def test_the_missing_topic_is_counted_by_its_name(world, truth, simulator):
     image, odometry = (topic.name(CONFIG) for topic in (topics.IMAGE, topics.ODOMETRY))
     assert world.counters.missing == {image: 2, odometry: 1}
     words = world.counters.in_words()
-    assert "3 unclean steps" in words and f"2 without {image}" in words
+    assert "unclean steps: 3" in words and f"without {image}: 2" in words
 
 
 def test_collisions_of_before_a_clock_that_went_back_are_forgotten(world, truth, simulator):

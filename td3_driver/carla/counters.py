@@ -44,11 +44,11 @@ class Counters:
     def in_words(self) -> str:
         """Return the counts that are not 0, `ticks` left out; empty where all are."""
         counts = [
-            f"{value} {name.replace('_', ' ')}"
+            f"{name.replace('_', ' ')}: {value}"
             for name, value in vars(self).items()
             if isinstance(value, int) and value and name != "ticks"
         ]
-        counts += [f"{count} without {topic}" for topic, count in self.missing.items()]
+        counts += [f"without {topic}: {count}" for topic, count in self.missing.items()]
         if self.outage_s:
-            counts.append(f"{self.outage_s:.0f} s of outage")
+            counts.append(f"waited: {self.outage_s:.0f} s")
         return ", ".join(counts)
