@@ -68,7 +68,7 @@ class SimulatorConfig(Section):
     faults: str = _setting(
         "",
         "Faults for testing what a client does about them, such as 'lost_step@40, "
-        "missing:image@80x3/500'; empty = none. See td3_driver/carla/faults.py.",
+        "missing:image@80x3/500'; empty = none. See docs/carla.md.",
     )
 
 
