@@ -106,6 +106,11 @@ def test_a_start_without_a_goal_gets_one_ahead(town, file):
             "ring_meadow: [{start: {x_m: -72.9, y_m: -30.6, yaw_deg: -131.4}}]",
             "entry 1, start looks against its lane, which leads to 4",
         ),
+        (
+            "ring_meadow: [{start: {x_m: -72.9, y_m: -30.6, yaw_deg: 48.6}, "
+            "goal: {x_m: -75.5, y_m: -28.3, yaw_deg: 228.6}}]",
+            "ring_meadow, entry 1: .*no",
+        ),
     ],
 )
 def test_a_wrong_file_is_an_error_that_says_where(town, file, text, words):

@@ -52,6 +52,7 @@ class Inbox:
         self._latest_clock_ns = -1
         self._node = node
         self._config = config
+        self._names = {topic: topic.name(config) for topic in (topics.CLOCK, *REQUIRED)}
         handlers: dict[Topic, Callable[[Any], None]] = {
             topics.STATUS: self._on_status,
             topics.CLOCK: self._on_clock,
@@ -106,11 +107,9 @@ class Inbox:
         if self.clock_ns is None or (
             due_ns is not None and abs(self.clock_ns - due_ns) >= tolerance_ns
         ):
-            return [topics.CLOCK.name(self._config)]
+            return [self._names[topics.CLOCK]]
         return [
-            topic.name(self._config)
-            for topic in REQUIRED
-            if not self._is_of_tick(topic, tolerance_ns)
+            self._names[topic] for topic in REQUIRED if not self._is_of_tick(topic, tolerance_ns)
         ]
 
     def take_events(self, until_ns: int) -> tuple[tuple[Collision, ...], tuple[LaneInvasion, ...]]:

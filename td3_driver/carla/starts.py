@@ -13,6 +13,7 @@ from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import CONFIG_FOLDER, ConfigError, TrainingConfig
 from td3_driver.driving.environment import StartSampler
 from td3_driver.driving.world import Pose, Start
+from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.goals import goal_ahead
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.roads.starts import StartSampler as MapStarts
@@ -90,15 +91,23 @@ class ListedStarts:
                 f"{', '.join(self._towns)}): add some, or set training.starts to town"
             )
         self._starts = [
-            (
-                self._placed(road_map, entry.start, f"{town}, entry {number}, start"),
-                None
-                if entry.goal is None
-                else self._placed(road_map, entry.goal, f"{town}, entry {number}, goal"),
-            )
+            self._entry(road_map, entry, f"{town}, entry {number}")
             for number, entry in enumerate(self._towns[town], 1)
         ]
         self._checked_town = town
+
+    def _entry(self, road_map: RoadMap, entry: ListedStart, name: str) -> tuple[Pose, Pose | None]:
+        """Return an entry's places; raises ConfigError where no way leads on from the start."""
+        pose = self._placed(road_map, entry.start, f"{name}, start")
+        goal = None if entry.goal is None else self._placed(road_map, entry.goal, f"{name}, goal")
+        try:
+            if goal is None:
+                goal_ahead(road_map, np.random.default_rng(0), pose, self._route_length_m)
+            else:
+                road_map.route(pose, goal)
+        except RoadMapError as error:
+            raise ConfigError(f"{self._path}: {name}: {error}") from None
+        return pose, goal
 
     def _placed(self, road_map: RoadMap, place: ListedPose, name: str) -> Pose:
         pose = Pose(place.x_m, place.y_m, math.radians(place.yaw_deg))
