@@ -355,7 +355,7 @@ def test_a_message_that_means_nothing_is_no_clean_step(world, truth, monkeypatch
 def test_a_car_that_falls_on_the_road_is_given_the_time(world, simulator, monkeypatch):
     """CARLA lets it down from above; the embedded simulator does not, so it is told here."""
     velocities = iter([2.0, 1.0, 0.5])
-    monkeypatch.setattr(world, "_velocity", lambda: next(velocities, 0.0))
+    monkeypatch.setattr(world._placement, "_velocity", lambda: next(velocities, 0.0))
     before = world._frame
     frame = world.reset(make_start())
     assert frame.frame == before.frame + 1 + CONFIG.reset_settle_ticks + 3

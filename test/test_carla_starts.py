@@ -223,7 +223,7 @@ def test_nobody_who_plans_routes_is_an_error(world, monkeypatch):
     config = CONFIG.model_copy(update={"startup_timeout_s": 0.1})
     monkeypatch.setattr(world, "_config", config)
     silent = SimpleNamespace(get_subscription_count=lambda: 0)
-    monkeypatch.setitem(world._optional, topics.GOAL, silent)
+    monkeypatch.setattr(world, "_goals", silent)
     with pytest.raises(WorldError, match=r"/goal \(no subscriber\).*Nobody plans.*planner to own"):
         reset(world, TrainingConfig(starts="town"))
 
@@ -232,19 +232,19 @@ def test_a_car_on_its_side_is_no_start(world):
     message = Odometry()
     message.pose.pose.orientation = pose_to_message(Pose(0.0, 0.0, 1.0)).orientation
     world._inbox.messages[topics.ODOMETRY] = message
-    assert world._tilt() == ""
+    assert world._placement._tilt() == ""
     turned = message.pose.pose.orientation
     turned.x, turned.y, turned.z, turned.w = math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)
-    assert world._tilt() == "it is tilted by 1.57 rad"
+    assert world._placement._tilt() == "it is tilted by 1.57 rad"
 
 
 def test_a_town_that_changes_while_the_simulator_is_away_is_another_start(
     world, simulator, monkeypatch
 ):
     """As when CARLA's bridge is started again with another town."""
-    monkeypatch.setattr("td3_driver.carla.world.SIMULATOR_NODE", "/carla_ros_bridge")
-    monkeypatch.setattr("td3_driver.carla.world.SERVICE_DISCOVERY_S", 0.1)
-    teleport, lost = world._teleport, []
+    monkeypatch.setattr("td3_driver.carla.town.SIMULATOR_NODE", "/carla_ros_bridge")
+    monkeypatch.setattr("td3_driver.carla.town.SERVICE_DISCOVERY_S", 0.1)
+    teleport, lost = world._placement._teleport, []
 
     def lose_once(pose):
         if not lost:
@@ -254,7 +254,7 @@ def test_a_town_that_changes_while_the_simulator_is_away_is_another_start(
             raise SimulatorLostError("it is gone.")
         return teleport(pose)
 
-    monkeypatch.setattr(world, "_teleport", lose_once)
+    monkeypatch.setattr(world._placement, "_teleport", lose_once)
     monkeypatch.setattr(
         world._lock_step, "_config", CONFIG.model_copy(update={"outage_timeout_s": 20.0})
     )
@@ -263,7 +263,7 @@ def test_a_town_that_changes_while_the_simulator_is_away_is_another_start(
     assert world.counters.starts_refused == 1
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_the_trainer_learns_in_the_town_it_finds(tmp_path):
     """A town of which this package ships no map, as CARLA's are."""
     town = shutil.copy(MAPS_FOLDER / f"{MAP}.xodr", tmp_path / "Town99.xodr")

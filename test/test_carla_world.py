@@ -194,8 +194,8 @@ def test_a_map_that_is_none_is_refused(world):
 
 
 def test_carla_keeps_its_town(world, monkeypatch):
-    monkeypatch.setattr("td3_driver.carla.world.SIMULATOR_NODE", "/carla_ros_bridge")
-    monkeypatch.setattr("td3_driver.carla.world.SERVICE_DISCOVERY_S", 0.1)
+    monkeypatch.setattr("td3_driver.carla.town.SIMULATOR_NODE", "/carla_ros_bridge")
+    monkeypatch.setattr("td3_driver.carla.town.SERVICE_DISCOVERY_S", 0.1)
     with pytest.raises(WorldError, match=r"map is 'ring_.*' and the episode's is 'Town05'"):
         world.reset(Start("Town05", make_start().pose, make_start().goal))
 

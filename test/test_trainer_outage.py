@@ -30,7 +30,7 @@ def training(run: Path, **parameters: str) -> Iterator[tuple[Trainer, subprocess
         simulator.communicate()
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 def test_training_goes_on_when_the_simulator_is_back(tmp_path: Path) -> None:
     simulators = []
     with (
@@ -67,7 +67,7 @@ def test_training_goes_on_when_the_simulator_is_back(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_training_ends_with_everything_saved_when_it_stays_away(tmp_path: Path) -> None:
     with training(tmp_path / "run", carla__outage_timeout_s="3.0") as (trainer, simulator):
         simulator.kill()

@@ -52,7 +52,7 @@ class Trainer:
                 self.lines.append(line)
                 self._arrived.notify_all()
 
-    def wait_for(self, words: str, timeout_s: float = 40.0) -> None:
+    def wait_for(self, words: str, timeout_s: float = 90.0) -> None:
         """Wait for a line with `words`, among those that have not been waited for."""
 
         def found() -> int | None:
@@ -65,7 +65,7 @@ class Trainer:
             assert number is not None
             del self.lines[: number + 1]
 
-    def wait(self, timeout_s: float = 40.0) -> int:
+    def wait(self, timeout_s: float = 90.0) -> int:
         """Return the exit code."""
         code = self.process.wait(timeout_s)
         self._reader.join()

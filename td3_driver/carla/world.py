@@ -6,17 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from carla_msgs.msg import CarlaWorldInfo
 from geometry_msgs.msg import PoseStamped
-from rcl_interfaces.msg import SetParametersResult
-from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
-from rclpy.parameter import Parameter
-from std_msgs.msg import Bool
 
 from td3_driver.carla import topics
 from td3_driver.carla.conversion import (
@@ -28,11 +22,12 @@ from td3_driver.carla.conversion import (
     pose_to_message,
     same_control,
     speed_from_message,
-    target_velocity_to_message,
 )
 from td3_driver.carla.counters import Counters
 from td3_driver.carla.inbox import REQUIRED
 from td3_driver.carla.lock_step import LockStep, SimulatorLostError, Tick
+from td3_driver.carla.placement import STANDING, Placement
+from td3_driver.carla.town import Town
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import (
     FULL_BRAKE,
@@ -57,26 +52,13 @@ NEEDED = (
     topics.SET_TRANSFORM,
     topics.SET_TARGET_VELOCITY,
 )
-SIMULATOR_NODE = "/simulator"
-MAP_PARAMETER = "simulator.map"
-
-STANDING = replace(FULL_BRAKE, hand_brake=True)
-RESET_TRIES = 3
 RESETS_AFTER_OUTAGE = 5
-CLEAN_FRAME_TRIES = 10
-POSITION_TOLERANCE_M = 0.5
-YAW_TOLERANCE_RAD = 0.1
-STANDING_SPEED_MPS = 0.1
-# From CARLA's 0.3 to 0.5 m above the road the car is down and at rest well before that.
-FALLING_TICKS = 40
 # A new route begins where the car projects to its lane and ends where the goal does.
 ROUTE_START_TOLERANCE_M = 3.0
 ROUTE_END_TOLERANCE_M = 5.0
 ROUTE_TIMEOUT_S = 20.0
 # carla_waypoint_publisher learns of a new car only while the simulation ticks.
 ROUTE_TICK_S = 2.0
-SERVICE_DISCOVERY_S = 3.0
-TILT_TOLERANCE_RAD = 0.5
 # Missing sensors in a row after which they are not coming back.
 INCOMPLETE_TICKS = 3
 
@@ -105,20 +87,16 @@ class CarlaWorld:
         self._on_outage = on_outage
         self._node = node
         self._config = config
-        self._road_map: RoadMap | None = None
         self._frame: Frame | None = None
         self._planned_route: np.ndarray | None = None
         """The episode's route, where it is not the one that is published."""
         self._incomplete_ticks = 0
         self._lock_step = LockStep(node, config)
         self._inbox = self._lock_step.inbox
-        for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
-            self._lock_step.publisher(topic)
-        # Optional at their other end: a goal is asked for only once there is a car to route.
-        self._optional = {
-            topic: topics.create_publisher(node, topic, config)
-            for topic in (topics.GOAL, topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
-        }
+        self._town = Town(node, config, self._lock_step)
+        self._placement = Placement(node, config, self._lock_step, self._step)
+        # Not the lock-step's, which waits for the other end: not everybody plans routes.
+        self._goals = topics.create_publisher(node, topics.GOAL, config)
         try:
             self._lock_step.connect()
         except BaseException:
@@ -138,21 +116,12 @@ class CarlaWorld:
     @property
     def map_name(self) -> str:
         """Name of the map, as the simulator gives it."""
-        self._await_world_info()
-        assert self._inbox.world_info is not None
-        return str(self._inbox.world_info.map_name)
+        return self._town.name
 
     @property
     def road_map(self) -> RoadMap:
         """The map's roads, read from `/carla/world_info`."""
-        if self._road_map is None:
-            # Only who asks for roads needs the carla wheel, which not every platform has.
-            from td3_driver.roads.road_map import RoadMap
-
-            name = self.map_name
-            assert self._inbox.world_info is not None
-            self._road_map = RoadMap.from_opendrive(name, self._inbox.world_info.opendrive)
-        return self._road_map
+        return self._town.road_map
 
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
@@ -175,21 +144,22 @@ class CarlaWorld:
             except SimulatorLostError as lost:
                 self._wait_for_return(lost)
                 problem = str(lost)
-            if self.map_name != map_before and not self._can_load_maps():
+            if self.map_name != map_before and not self._town.can_change():
                 raise StartRefusedError(
                     f"the simulator has come back with map {self.map_name!r} for {map_before!r}"
                 )
         raise WorldError(f"no reset has come to its end, {RESETS_AFTER_OUTAGE} times: {problem}")
 
     def _reset(self, start: Start) -> Frame:
-        if not _same_map(start.map_name, self.map_name):
-            self._load_map(start.map_name)
-        self._put_down(start.pose)
+        if not self._town.is_called(start.map_name):
+            self._town.change(start.map_name)
+            self._frame = None
+        self._placement.put_down(start.pose)
         self._planned_route = self._known_route(start)
         if self._planned_route is None:
             self._request_route(start.goal)
         assert self._frame is not None
-        frame = self._clean_frame(self._frame)
+        frame = self._placement.clean_frame(self._frame)
         self._inbox.forget_events(until_ns=frame.stamp_ns)
         self._frame = replace(frame, route=self._route, collisions=(), lane_invasions=())
         return self._frame
@@ -261,7 +231,7 @@ class CarlaWorld:
 
         self._lock_step.reconnect(lost, say)
         self._incomplete_ticks = 0
-        self._road_map = None
+        self._town.forget()
         logger.info("the simulator is back")
         self._on_outage("")
 
@@ -276,8 +246,8 @@ class CarlaWorld:
 
     def _destroy(self) -> None:
         self._lock_step.destroy()
-        for publisher in self._optional.values():
-            self._node.destroy_publisher(publisher)
+        self._placement.destroy()
+        self._node.destroy_publisher(self._goals)
 
     def _make_frame(self, tick: Tick, control: VehicleControl) -> Frame:
         """Return the tick's messages as a frame; what is missing is as in the frame before."""
@@ -326,65 +296,6 @@ class CarlaWorld:
             reason=reason,
         )
 
-    def _put_down(self, pose: Pose) -> None:
-        """Teleport the car and let it come to rest; retried, as physics may object."""
-        problem = ""
-        for attempt in range(RESET_TRIES):
-            self.counters.reset_retries += attempt > 0
-            frame = self._teleport(pose)
-            problem = _displacement(frame, pose, self._velocity()) or self._tilt()
-            if not problem:
-                return
-            self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
-        raise StartRefusedError(
-            f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
-            f"{RESET_TRIES} times: {problem}. Start elsewhere, or look what stands there."
-        )
-
-    def _tilt(self) -> str:
-        """Say by how much the car lies on its side; empty if it stands."""
-        orientation = self._inbox.messages[topics.ODOMETRY].pose.pose.orientation
-        upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
-        tilt_rad = math.acos(min(max(upright, -1.0), 1.0))
-        return f"it is tilted by {tilt_rad:.2f} rad" if tilt_rad > TILT_TOLERANCE_RAD else ""
-
-    def _clean_frame(self, frame: Frame) -> Frame:
-        """Let the car stand until a tick is clean, if that of `frame` was not."""
-        for _ in range(CLEAN_FRAME_TRIES):
-            if frame.clean:
-                return frame
-            frame = self._step(STANDING)
-        raise SimulatorLostError(f"no clean tick in {CLEAN_FRAME_TRIES}: {frame.reason}.")
-
-    def _teleport(self, pose: Pose) -> Frame:
-        """Stop the car, move it to `pose` and return the frame after it has settled."""
-        self._optional[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
-        self._optional[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
-        self._lock_step.command(STANDING)
-        self._stop()
-        above = replace(pose, z=pose.z + self._config.teleport_height_m)
-        self._lock_step.publisher(topics.SET_TRANSFORM).publish(pose_to_message(above))
-        self._step(STANDING)
-        # A teleport keeps the velocity, and CARLA may take two ticks to set a new one.
-        self._stop()
-        for _ in range(self._config.reset_settle_ticks):
-            frame = self._step(STANDING)
-        for _ in range(FALLING_TICKS):
-            if self._velocity() <= STANDING_SPEED_MPS:
-                break
-            frame = self._step(STANDING)
-        return self._clean_frame(frame)
-
-    def _velocity(self) -> float:
-        """Return the speed in any direction, m/s: that of a fall as well."""
-        status = self._inbox.messages.get(topics.VEHICLE_STATUS)
-        return math.inf if status is None else float(status.velocity)
-
-    def _stop(self) -> None:
-        self._lock_step.publisher(topics.SET_TARGET_VELOCITY).publish(
-            target_velocity_to_message(0.0)
-        )
-
     def _request_route(self, goal: Pose) -> None:
         """Ask for a route from where the car stands to `goal`, and wait for it."""
         assert self._frame is not None
@@ -393,11 +304,10 @@ class CarlaWorld:
             header=make_header(self._frame.stamp_ns, topics.map_frame(self._config))
         )
         goal_message.pose = pose_to_message(goal)
-        publisher = self._optional[topics.GOAL]
         name = topics.GOAL.name(self._config)
         try:
             self._lock_step.wait_until(
-                lambda: publisher.get_subscription_count() > 0,
+                lambda: self._goals.get_subscription_count() > 0,
                 self._config.startup_timeout_s,
                 lambda: f"{name} (no subscriber)",
                 "Nobody plans routes.",
@@ -407,7 +317,7 @@ class CarlaWorld:
             raise WorldError(
                 f"{error} Start carla_waypoint_publisher, or set carla.route_planner to own"
             ) from error
-        publisher.publish(goal_message)
+        self._goals.publish(goal_message)
 
         def arrived() -> bool:
             return self._inbox.routes_received > before and not self._route_problem(goal)
@@ -436,86 +346,11 @@ class CarlaWorld:
             return f"the Path ends {to_goal_m:.1f} m from the goal"
         return ""
 
-    def _await_world_info(self, before: CarlaWorldInfo | None = None) -> None:
-        """Wait for a map that is not the one `before`."""
-        if self._inbox.world_info is not before:
-            return
-        self._lock_step.wait_until(
-            lambda: self._inbox.world_info is not before,
-            self._config.startup_timeout_s,
-            lambda: topics.WORLD_INFO.name(self._config),
-            "The simulator publishes it once, latched; is it a whole bridge?",
-        )
-
-    def _can_load_maps(self) -> bool:
-        """Return whether the simulator is the embedded one."""
-        client: Any = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
-        try:
-            return self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S)
-        finally:
-            self._node.destroy_client(client)
-
-    def _load_map(self, name: str) -> None:
-        """Have the embedded simulator load another map; CARLA's town is its bridge's choice."""
-        self._node.get_logger().debug(f"loading map {name}")
-        client: Any = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
-        try:
-            if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):
-                raise WorldError(
-                    f"the simulator's map is {self.map_name!r} and the episode's is {name!r}; "
-                    f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
-                    "Train on the one it has, with training.starts:=town, or start CARLA's bridge "
-                    "with the other."
-                )
-            before = self._inbox.world_info
-            parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
-            future = client.call_async(SetParameters.Request(parameters=[parameter]))
-            self._lock_step.wait_until(
-                future.done,
-                self._config.startup_timeout_s,
-                lambda: f"{SIMULATOR_NODE}/set_parameters",
-                "The simulator hangs while it loads the map, or has died.",
-            )
-            response = future.result()
-            assert response is not None
-            result: SetParametersResult = response.results[0]
-        finally:
-            self._node.destroy_client(client)
-        if not result.successful:
-            raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
-        self._await_world_info(before)
-        self._road_map = None
-        self._frame = None
-        # Time starts anew: what was to be forgotten by its stamp is over.
-        self._inbox.forget_events(until_ns=-1)
-        self._lock_step.settle()
-
 
 def _repeated(before: Frame, tick: Tick, reason: str) -> Frame:
     """Return the frame `before` in place of a tick's that is not to be had."""
     return replace(before, frame=tick.number, stamp_ns=tick.stamp_ns, clean=False, reason=reason)
 
 
-def _same_map(first: str, second: str) -> bool:
-    """Compare names like `Town01`, `Carla/Maps/Town01` and `folder/town.xodr`."""
-    return PurePosixPath(first).stem == PurePosixPath(second).stem
-
-
 def _distance(point: np.ndarray, pose: Pose) -> float:
     return math.hypot(point[0] - pose.x, point[1] - pose.y)
-
-
-def _displacement(frame: Frame, pose: Pose, speed: float) -> str:
-    """Say how the car is not standing at `pose`; empty if it is.
-
-    `speed` (m/s) is that in any direction, which tells a fall as well.
-    """
-    apart_m = math.hypot(frame.pose.x - pose.x, frame.pose.y - pose.y)
-    turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))
-    if apart_m > POSITION_TOLERANCE_M:
-        return f"it is {apart_m:.2f} m away"
-    if turned_rad > YAW_TOLERANCE_RAD:
-        return f"it is turned by {turned_rad:.2f} rad"
-    if speed > STANDING_SPEED_MPS:
-        return f"it moves at {speed:.2f} m/s"
-    return ""
