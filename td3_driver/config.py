@@ -65,6 +65,11 @@ class SimulatorConfig(Section):
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
     )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
+    faults: str = _setting(
+        "",
+        "Faults for testing what a client does about them, such as 'lost_step@40, "
+        "missing:image@80x3/500'; empty = none. See docs/carla.md.",
+    )
 
 
 class CarlaConfig(Section):
@@ -77,6 +82,24 @@ class CarlaConfig(Section):
     )
     camera: str = _setting("rgb_front", "Id of the camera sensor.", min_length=1)
     control: str = _setting("control", "Id of the actor.pseudo.control.", min_length=1)
+    profile: Literal["ros_bridge", "ttgamage", "tum", "openads", "native"] = _setting(
+        "ros_bridge",
+        "Which bridge's names, types and QoS: ros_bridge (carla-simulator's, and "
+        "ika-rwth-aachen's), another fork, or native (CARLA's own --ros2). See docs/carla.md.",
+    )
+    topic_names: str = _setting(
+        "",
+        "Names instead of the profile's, such as "
+        "'image=/carla/{role}/front/image, goal=/goal_pose'.",
+    )
+    map_frame: str = _setting("", "Frame of the map; empty = the profile's.")
+    ackermann_message: Literal["profile", "AckermannDrive", "AckermannDriveStamped"] = _setting(
+        "profile", "Message type of Ackermann commands."
+    )
+    image_reliability: Literal["best_effort", "reliable"] = _setting(
+        "best_effort",
+        "Reliability asked of the camera's images: best_effort matches every bridge.",
+    )
     command_lead_s: float = _setting(
         0.0,
         "Wall-clock time between a command and its STEP_ONCE: 0 for the embedded simulator, "
@@ -89,6 +112,18 @@ class CarlaConfig(Section):
         120.0, "Wall-clock wait for the first status of the simulator.", "s", gt=0.0
     )
     step_timeout_s: float = _setting(5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0)
+    outage_timeout_s: float = _setting(
+        600.0,
+        "Wall-clock wait for a simulator that stops answering to come back; then the training "
+        "ends with everything saved.",
+        "s",
+        ge=0.0,
+    )
+    route_planner: Literal["waypoint_publisher", "own"] = _setting(
+        "waypoint_publisher",
+        "Who plans an episode's route: the node that answers goals with a Path, or this package "
+        "from the map's OpenDRIVE, along the same lane centres.",
+    )
     teleport_height_m: float = _setting(
         0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
     )
@@ -311,6 +346,16 @@ class TrainingConfig(Section):
         ("ring_meadow", "ring_harbour", "ring_orchard", "ring_quarry", "grid_old_town"),
         "Maps of the embedded simulator to train on.",
         min_length=1,
+    )
+    starts: Literal["maps", "town", "listed", "route"] = _setting(
+        "maps",
+        "Where episodes start: at random on training.maps, which the embedded simulator loads; at "
+        "random in the town that the simulator has; at the places listed in training.starts_file; "
+        "or along the route that is published when the training begins.",
+    )
+    starts_file: str = _setting(
+        "carla_towns",
+        "Starts and goals of each town: a YAML file, or the name of one in config/starts.",
     )
     route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
     log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)

@@ -24,8 +24,11 @@ from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Float32, Header
 
+from td3_driver.carla import topics
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
 
 if TYPE_CHECKING:
@@ -113,6 +116,28 @@ def control_to_message(
         gear=control.gear,
         manual_gear_shift=control.manual_gear_shift,
     )
+    if stamp_ns is not None:
+        message.header.stamp = stamp_from_ns(stamp_ns)
+    return message
+
+
+def ackermann_to_message(
+    command: AckermannCommand, config: CarlaConfig, stamp_ns: int | None = None
+) -> Any:
+    """Return a command as the message that the settings ask for, stamped or not.
+
+    Raises ConversionError where it is not finite. `stamp_ns` is that of the image the command
+    answers; `ackermann_msgs/AckermannDrive` has no place for it.
+    """
+    if not all(map(math.isfinite, (command.steering_angle, command.speed))):
+        raise ConversionError(f"the command is not finite: {command}")
+    drive = topics.ACKERMANN.message_type(
+        steering_angle=float(command.steering_angle), speed=float(command.speed)
+    )
+    if topics.ackermann_type(config) != topics.ACKERMANN_STAMPED:
+        return drive
+    message = topics.ACKERMANN.message_type_in(config)(drive=drive)
+    message.header.frame_id = config.role_name
     if stamp_ns is not None:
         message.header.stamp = stamp_from_ns(stamp_ns)
     return message
@@ -241,8 +266,18 @@ def odometry_to_message(
 
 
 def odometry_from_message(message: Odometry) -> tuple[Pose, float]:
-    """Return the pose and the yaw rate (rad/s, + = left)."""
-    return pose_from_message(message.pose.pose), message.twist.twist.angular.z
+    """Return the pose and the yaw rate (rad/s, + = left); raises ConversionError for NaN."""
+    yaw_rate = message.twist.twist.angular.z
+    if not math.isfinite(yaw_rate):
+        raise ConversionError(f"the yaw rate is not finite: {yaw_rate}")
+    return pose_from_message(message.pose.pose), yaw_rate
+
+
+def speed_from_message(message: Float32) -> float:
+    """Return the signed forward speed, m/s; raises ConversionError for NaN."""
+    if not math.isfinite(message.data):
+        raise ConversionError(f"the speed is not finite: {message.data}")
+    return float(message.data)
 
 
 def vehicle_status_to_message(
@@ -310,8 +345,12 @@ def route_to_path(route: np.ndarray, header: Header) -> Path:
 
 def route_from_path(path: Path) -> np.ndarray:
     """Return route points, float64 (n, 3): x, y, yaw."""
-    poses = [pose_from_message(stamped.pose) for stamped in path.poses]
-    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses]).reshape(-1, 3)
+    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses_from_path(path)]).reshape(-1, 3)
+
+
+def poses_from_path(path: Path) -> list[Pose]:
+    """Return the poses of a route, heights included."""
+    return [pose_from_message(stamped.pose) for stamped in path.poses]
 
 
 def collision_to_message(collision: Collision, frame_id: str) -> CarlaCollisionEvent:

@@ -1,23 +1,72 @@
-"""The learner's health on /diagnostics, for the robot's usual tools."""
+"""The trainer's state on /diagnostics, for the robot's usual tools."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from td3_driver.carla.counters import Counters
 from td3_driver.learning.health import CHECKS, HealthMonitor
 
 TOPIC = "/diagnostics"
+SIMULATION_PERIOD_S = 2.0
 
 
-class HealthDiagnostics:
-    """Publishes a status for each check, and one of the training with its figures."""
+class Diagnostics:
+    """Publishes the statuses of one node."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 10)
+
+    def _status(self, name: str, level: bytes, message: str) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=level, name=f"{self._node.get_name()}: {name.replace('_', ' ')}", message=message
+        )
+
+    def _send(self, statuses: list[DiagnosticStatus]) -> None:
+        array = DiagnosticArray(status=statuses)
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+
+class SimulationDiagnostics(Diagnostics):
+    """Publishes how the lock-step goes: what was no clean step, how often, and why."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._published_s = -SIMULATION_PERIOD_S
+        self._unclean_steps = 0
+
+    def publish(self, counters: Counters) -> None:
+        """Publish the counts, unless they have just been; to be called at every step."""
+        now = time.monotonic()
+        if now - self._published_s < SIMULATION_PERIOD_S:
+            return
+        self._published_s = now
+        fresh = counters.unclean_steps - self._unclean_steps
+        self._unclean_steps = counters.unclean_steps
+        level = DiagnosticStatus.WARN if fresh else DiagnosticStatus.OK
+        self._publish(level, f"{fresh} unclean steps" if fresh else "in step", counters)
+
+    def publish_outage(self, line: str, counters: Counters) -> None:
+        """Publish that the simulator is waited for; an empty line says that it is back."""
+        level = DiagnosticStatus.ERROR if line else DiagnosticStatus.OK
+        self._publish(level, line or "the simulator is back", counters)
+
+    def _publish(self, level: bytes, message: str, counters: Counters) -> None:
+        status = self._status("simulation", level, message)
+        status.values = [
+            KeyValue(key=name, value=f"{value:g}") for name, value in counters.as_dict().items()
+        ]
+        self._send([status])
+
+
+class HealthDiagnostics(Diagnostics):
+    """Publishes a status for each check, and one of the training with its figures."""
 
     def publish(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Publish an interval's figures and the warnings in force; any thread may call it."""
@@ -40,13 +89,3 @@ class HealthDiagnostics:
     def publish_failure(self, reason: str) -> None:
         """Publish why the training has broken down."""
         self._send([self._status("training", DiagnosticStatus.ERROR, reason)])
-
-    def _status(self, name: str, level: bytes, message: str) -> DiagnosticStatus:
-        return DiagnosticStatus(
-            level=level, name=f"{self._node.get_name()}: {name.replace('_', ' ')}", message=message
-        )
-
-    def _send(self, statuses: list[DiagnosticStatus]) -> None:
-        array = DiagnosticArray(status=statuses)
-        array.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(array)
