@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_processes_command(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.description = command.summary
     for option in command.options:
-        _add_option(parser, option)
+        if not option.launch_only:
+            _add_option(parser, option)
     parser.set_defaults(execute=lambda given: supervision.run(command.processes(vars(given))))
 
 
