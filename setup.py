@@ -44,6 +44,7 @@ setup(
             "simulator = td3_driver.nodes.simulator:main",
             "trainer = td3_driver.nodes.trainer:main",
             "driver = td3_driver.nodes.driver:main",
+            "ackermann_controller = td3_driver.nodes.ackermann_controller:main",
         ],
     },
 )

@@ -272,6 +272,26 @@ class DriverConfig(Section):
     )
 
 
+class AckermannControllerConfig(Section):
+    """The node that turns Ackermann commands into pedals."""
+
+    input_timeout_s: float = _setting(
+        0.4,
+        "Wall-clock silence of ackermann_cmd after which the car is stopped.",
+        "s",
+        ge=0.05,
+        le=5.0,
+    )
+    speed_timeout_s: float = _setting(
+        0.4,
+        "Wall-clock silence of the speedometer, while the simulator runs, after which the car is "
+        "stopped.",
+        "s",
+        ge=0.05,
+        le=5.0,
+    )
+
+
 class Config(Section):
     """All settings."""
 
@@ -282,6 +302,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
+    ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()
 
 
 def build(values: dict[str, Any], source: str) -> Config:

@@ -218,7 +218,11 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
-    return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+    driver = Process("driver", {**own, **shared})
+    if not values["ackermann_controller"]:
+        return [*_simulator(values, shared), driver]
+    driver.parameters["driver.publish_vehicle_control"] = False
+    return [*_simulator(values, shared), Process("ackermann_controller", shared), driver]
 
 
 def _training_configuration(values: Mapping[str, Any]) -> str:
@@ -408,6 +412,12 @@ COMMANDS: dict[str, Command] = {
                 default=True,
             ),
             Option("seed", "Seed of the random goals.", default="0"),
+            Option(
+                "ackermann_controller",
+                "Leave the pedals to a node of their own, ackermann_controller, which follows the "
+                "driver's Ackermann commands.",
+                default=False,
+            ),
             WORLD,
             START_BRIDGE,
             *BRIDGE_OPTIONS,

@@ -111,7 +111,8 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    assert {entry.name for entry in commands} == {"td3-driver", "simulator", "trainer", "driver"}
+    nodes = {"simulator", "trainer", "driver", "ackermann_controller"}
+    assert {entry.name for entry in commands} == {"td3-driver", *nodes}
     for entry in commands:
         assert callable(entry.load())
 
