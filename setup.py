@@ -25,6 +25,7 @@ setup(
         "matplotlib",
         "networkx",
         "numpy>=1.26",
+        "packaging",
         "pydantic>=2",
         "pyyaml",
         "safetensors",

@@ -172,6 +172,7 @@ BRIDGE_OPTIONS = (
     ),
 )
 CARLA_CONFIGURATION = "carla"
+BRIDGE_PACKAGES = ("carla_ros_bridge", "carla_spawn_objects", "carla_waypoint_publisher")
 
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
@@ -267,17 +268,18 @@ def _bridge(values: Mapping[str, Any], configuration: str) -> list[Include]:
     Every argument is given: some of their defaults are of no use (a list that becomes one string,
     a time limit of 2 s), and an argument left out takes the value of the including file's.
     """
-    settings = _effective(values, configuration)
+    settings = effective_settings(values, configuration)
     role_name = settings.carla.role_name
     server = {
         "host": values["host"],
         "port": str(_whole_number("port", values["port"])),
         "timeout": str(_whole_number("timeout", values["timeout"])),
     }
+    bridge, spawner, route_publisher = BRIDGE_PACKAGES
     return [
         Include(
-            "carla_ros_bridge",
-            "carla_ros_bridge.launch.py",
+            bridge,
+            f"{bridge}.launch.py",
             {
                 **server,
                 "passive": "False",
@@ -290,8 +292,8 @@ def _bridge(values: Mapping[str, Any], configuration: str) -> list[Include]:
             },
         ),
         Include(
-            "carla_spawn_objects",
-            "carla_spawn_objects.launch.py",
+            spawner,
+            f"{spawner}.launch.py",
             {
                 "objects_definition_file": str(_objects_file(values, settings)),
                 "spawn_point_ego_vehicle": "None",
@@ -299,8 +301,8 @@ def _bridge(values: Mapping[str, Any], configuration: str) -> list[Include]:
             },
         ),
         Include(
-            "carla_waypoint_publisher",
-            "carla_waypoint_publisher.launch.py",
+            route_publisher,
+            f"{route_publisher}.launch.py",
             {**server, "role_name": role_name},
         ),
     ]
@@ -361,7 +363,7 @@ def _base(configuration: str) -> config.Config:
     return config.load(configuration) if configuration else config.Config()
 
 
-def _effective(values: Mapping[str, Any], configuration: str) -> config.Config:
+def effective_settings(values: Mapping[str, Any], configuration: str) -> config.Config:
     """Return the settings that the processes will have; raises ConfigError."""
     given = _shared(values, configuration)
     given.pop("config", None)

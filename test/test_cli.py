@@ -52,7 +52,7 @@ def test_every_option_is_on_the_command_line_with_its_description(
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate"):
+    for command in (*COMMANDS, "evaluate", "doctor"):
         assert command in text
 
 

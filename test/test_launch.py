@@ -23,7 +23,7 @@ import pytest
 
 from td3_driver import transport
 from td3_driver.config import Config, ConfigError
-from td3_driver.processes import LAUNCHES, Process
+from td3_driver.processes import BRIDGE_PACKAGES, LAUNCHES, Process
 from td3_driver.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +33,6 @@ LAUNCH_FILES = {
     "simulate": ROOT / "launch" / "simulator.launch.py",
     "carla": ROOT / "launch" / "carla.launch.py",
 }
-BRIDGE_PACKAGES = ("carla_ros_bridge", "carla_spawn_objects", "carla_waypoint_publisher")
 
 
 @dataclass

@@ -22,6 +22,7 @@ ROSDEP_KEYS = {
     "matplotlib": "python3-matplotlib",
     "networkx": "python3-networkx",
     "numpy": "python3-numpy",
+    "packaging": "python3-packaging",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }

@@ -22,6 +22,7 @@ class Direction(enum.Enum):
 
     FROM_SIMULATOR = "from the simulator"
     TO_SIMULATOR = "to the simulator"
+    FROM_NODES = "from this package's other nodes"
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,15 @@ ACKERMANN = _subscribed(
     "/carla/{role}/ackermann_cmd",
     "ackermann_msgs/msg/AckermannDrive",
     "Steering angle (+ = left) and speed, for carla_ackermann_control.",
+)
+
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    Direction.FROM_NODES,
+    RELIABLE,
+    RELIABLE,
+    "The trainer's health and figures, at every row of metrics.",
 )
 
 TOPICS: tuple[Topic, ...] = tuple(

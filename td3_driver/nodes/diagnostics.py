@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from td3_driver.carla.topics import DIAGNOSTICS
 from td3_driver.learning.health import CHECKS, HealthMonitor
-
-TOPIC = "/diagnostics"
 
 
 class HealthDiagnostics:
@@ -17,7 +16,9 @@ class HealthDiagnostics:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 10)
+        self._publisher = node.create_publisher(
+            DiagnosticArray, DIAGNOSTICS.template, DIAGNOSTICS.client_qos.profile()
+        )
 
     def publish(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Publish an interval's figures and the warnings in force; any thread may call it."""
