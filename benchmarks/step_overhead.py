@@ -4,6 +4,10 @@ The simulator's node runs in a process of its own, as users run it. Blocks of st
 between the two, so that both meet the same machine. Run on a machine that does nothing else:
 
     python benchmarks/step_overhead.py
+    python benchmarks/step_overhead.py --size 800x600 --compare-profiles
+
+The latter measures large images with Fast DDS's own settings and with the shipped profile, in
+turn.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import numpy as np
 import rclpy
 
+from td3_driver import transport
 from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import CarlaConfig, SimulatorConfig
 from td3_driver.driving.world import Start, VehicleControl, World
@@ -28,6 +34,7 @@ from td3_driver.simulator.world import SimulatedWorld
 BLOCK_STEPS = 25
 WARM_UP_STEPS = 50
 ROUTE_M = 200.0
+TRIES = 10
 
 
 def time_steps(world: World, steps: int) -> list[float]:
@@ -41,14 +48,18 @@ def time_steps(world: World, steps: int) -> list[float]:
     return times_ms
 
 
-def measure(steps: int) -> dict[str, float]:
+def measure(steps: int, width_px: int, height_px: int) -> dict[str, float]:
     """Return medians in milliseconds, from `steps` steps of each kind."""
-    config = SimulatorConfig()
+    size: dict[str, Any] = {"image_width_px": width_px, "image_height_px": height_px}
+    config = SimulatorConfig(**size)
     in_process = SimulatedWorld(config)
     pose, goal = in_process.road_map.random_start(np.random.default_rng(0), ROUTE_M)
     start = Start(config.map, pose, goal)
     rclpy.init(args=[])
-    simulator = subprocess.Popen([sys.executable, "-m", "td3_driver.nodes.simulator"])
+    given = [part for name, value in size.items() for part in ("-p", f"simulator.{name}:={value}")]
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "td3_driver.nodes.simulator", "--ros-args", *given]
+    )
     try:
         over_topics = CarlaWorld(rclpy.create_node("step_overhead"), CarlaConfig())
         worlds: dict[str, World] = {"in_process_ms": in_process, "topics_ms": over_topics}
@@ -73,16 +84,64 @@ def measure(steps: int) -> dict[str, float]:
     return {**result, "overhead_ms": result["topics_ms"] - result["in_process_ms"]}
 
 
+def compare_profiles(steps: int, size: str, rounds: int) -> dict[str, float]:
+    """Return medians over `rounds` measurements without and with the shipped profile.
+
+    A measurement fails where an image is lost at a reset, as images are best effort.
+    """
+    found: dict[str, list[dict[str, float]]] = {"none": [], "shipped": []}
+    failed = dict.fromkeys(found, 0)
+    for _ in range(TRIES):
+        if all(len(results) >= rounds for results in found.values()):
+            break
+        # The profile is read when ROS is loaded: each measurement is a process of its own.
+        for profile, results in found.items():
+            command = [sys.executable, __file__, "--steps", str(steps), "--size", size]
+            done = subprocess.run(
+                [*command, "--profile", profile], stdout=subprocess.PIPE, text=True, check=False
+            )
+            print(f"--- profile: {profile}\n{done.stdout}", flush=True)
+            if done.returncode:
+                failed[profile] += 1
+            else:
+                results.append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {
+        f"{profile}_{name}": median(result[name] for result in results)
+        for profile, results in found.items()
+        for name in ("topics_ms", "overhead_ms")
+        if results
+    }
+    return medians | {f"{profile}_failed": count for profile, count in failed.items()}
+
+
 def main() -> None:
     """Run the benchmark; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=500, help="steps of each kind")
     parser.add_argument("--domain", default="87", help="ROS_DOMAIN_ID to use")
+    parser.add_argument("--size", default="160x120", help="of the camera image")
+    parser.add_argument(
+        "--profile",
+        choices=("yours", "none", "shipped"),
+        default="yours",
+        help="of Fast DDS: what the environment says, none, or the shipped one",
+    )
+    parser.add_argument("--compare-profiles", action="store_true", help="none against shipped")
+    parser.add_argument("--rounds", type=int, default=3, help="of such a comparison")
     options = parser.parse_args()
     os.environ["ROS_DOMAIN_ID"] = options.domain
+    if options.profile != "yours":
+        for name in transport.CHOICES:
+            os.environ.pop(name, None)
+    if options.profile == "shipped":
+        os.environ.update(transport.environment(os.environ))
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     print(f"load average before: {load}; {os.cpu_count()} cores")
-    result = measure(options.steps)
+    if options.compare_profiles:
+        result = compare_profiles(options.steps, options.size, options.rounds)
+    else:
+        width_px, height_px = map(int, options.size.split("x"))
+        result = measure(options.steps, width_px, height_px)
     print(json.dumps({name: round(value, 3) for name, value in result.items()}))
 
 
