@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.context import Context
@@ -22,21 +21,21 @@ from td3_driver.carla.conversion import (
     control_from_message,
     control_to_message,
     image_from_message,
-    ns_from_stamp,
     same_control,
 )
 from td3_driver.carla.run_state import RunCommand
 from td3_driver.carla.topics import Direction, Topic
 from td3_driver.config import Config
 from td3_driver.doctor.findings import Finding, Verdict
+from td3_driver.doctor.watching import NODE_NAME, Graph, Record, node_names
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl
 
-NODE_NAME = "td3_driver_doctor"
 SIMULATOR, SENSING, COMMANDING = "simulator", "from the simulator", "to the simulator"
 
 DISCOVERY_S = 8.0
 SETTLE_S = 1.5
 """Time in which nothing new is found, once something has been, that ends the search."""
+PLAY_TRIES = 2
 DRIVE_S = 5.0
 DRIVE_THROTTLE = 0.5
 MOVING_MPS = 0.5
@@ -88,7 +87,7 @@ def examine(
     if context is None:
         context = Context()
         context.init(args=[])
-    graph = _Graph(Node(NODE_NAME, context=context), config)
+    graph = Graph(Node(NODE_NAME, context=context), config)
     try:
         return _Examination(graph, watch_s, say).findings(move, required)
     finally:
@@ -97,136 +96,10 @@ def examine(
             context.try_shutdown()
 
 
-@dataclass
-class _Record:
-    """What has come on one topic."""
-
-    count: int = 0
-    first_s: float = 0.0
-    last_s: float = 0.0
-    stamps_ns: list[int] | None = None
-    message: Any = None
-
-    def note(self, message: Any) -> None:
-        now = time.monotonic()
-        self.first_s = self.first_s if self.count else now
-        self.last_s = now
-        self.count += 1
-        self.message = message
-        stamp_ns = _stamp_ns(message)
-        if stamp_ns is not None:
-            self.stamps_ns = [*(self.stamps_ns or ()), stamp_ns]
-
-    @property
-    def rate_hz(self) -> float:
-        return (self.count - 1) / (self.last_s - self.first_s) if self.count > 1 else 0.0
-
-
-def _stamp_ns(message: Any) -> int | None:
-    """Return a message's simulation time, None where it has none."""
-    if hasattr(message, "clock"):
-        return ns_from_stamp(message.clock)
-    return ns_from_stamp(message.header.stamp) if hasattr(message, "header") else None
-
-
-class _Graph:
-    """The topics as one node sees them."""
-
-    def __init__(self, node: Node, config: Config) -> None:
-        self.node = node
-        self.config = config
-        self.records: dict[Topic, _Record] = {}
-        self._executor = runtime.create_executor(node.context)
-        self._executor.add_node(node)
-        self._publishers: dict[Topic, Any] = {}
-        for topic in topics.TOPICS:
-            if topic.direction is Direction.FROM_SIMULATOR or topic is topics.MANUAL_OVERRIDE:
-                self._subscribe(topic)
-
-    def _subscribe(self, topic: Topic) -> None:
-        # The callbacks look records up, so that a new watch begins with new ones.
-        self.records[topic] = _Record()
-        self.node.create_subscription(
-            topic.message_type,
-            self.name(topic),
-            lambda message: self.records[topic].note(message),
-            topic.client_qos.profile(),
-        )
-
-    def close(self) -> None:
-        self._executor.remove_node(self.node)
-        self._executor.shutdown()
-        self.node.destroy_node()
-
-    def name(self, topic: Topic) -> str:
-        return topic.name(self.config.carla)
-
-    def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            left_s = deadline - time.monotonic()
-            if left_s <= 0.0:
-                return False
-            self._executor.spin_once(timeout_sec=min(left_s, 0.02))
-        return True
-
-    def spin(self, duration_s: float) -> None:
-        self.spin_until(lambda: False, duration_s)
-
-    def forget(self) -> None:
-        """Begin to watch anew; what is latched stays, as it comes only once."""
-        for topic in self.records:
-            if not topic.client_qos.latched:
-                self.records[topic] = _Record()
-
-    def publish(self, topic: Topic, message: Any) -> None:
-        """Publish, once the other end has been found."""
-        if topic not in self._publishers:
-            self._publishers[topic] = self.node.create_publisher(
-                topic.message_type, self.name(topic), topic.client_qos.profile()
-            )
-            publisher = self._publishers[topic]
-            self.spin_until(lambda: publisher.get_subscription_count() > 0, DISCOVERY_S)
-        self._publishers[topic].publish(message)
-
-    def publisher(self, topic: Topic) -> Any:
-        return self._publishers[topic]
-
-    def others_publishing(self, topic: Topic) -> list[Any]:
-        return self._others(self.node.get_publishers_info_by_topic(self.name(topic)))
-
-    def others_subscribing(self, topic: Topic) -> list[Any]:
-        return self._others(self.node.get_subscriptions_info_by_topic(self.name(topic)))
-
-    @staticmethod
-    def _others(endpoints: Iterable[Any]) -> list[Any]:
-        return [endpoint for endpoint in endpoints if endpoint.node_name != NODE_NAME]
-
-    def ends(self) -> int:
-        """Return how many ends other nodes have of the known topics."""
-        return sum(
-            len(self.others_publishing(topic)) + len(self.others_subscribing(topic))
-            for topic in topics.TOPICS
-        )
-
-    def topic_names(self) -> list[str]:
-        """Return the names of all topics that another node has an end of."""
-        return [
-            name
-            for name, _ in self.node.get_topic_names_and_types()
-            if self._others(self.node.get_publishers_info_by_topic(name))
-            or self._others(self.node.get_subscriptions_info_by_topic(name))
-        ]
-
-
-def _nodes(endpoints: Iterable[Any]) -> str:
-    return ", ".join(sorted({endpoint.node_name for endpoint in endpoints}))
-
-
 class _Examination:
     """The checks, in their order, and what they need to know of each other."""
 
-    def __init__(self, graph: _Graph, watch_s: float, say: Callable[[str], None]) -> None:
+    def __init__(self, graph: Graph, watch_s: float, say: Callable[[str], None]) -> None:
         self._graph = graph
         self._names = graph.config.carla
         self._watch_s = watch_s
@@ -312,15 +185,16 @@ class _Examination:
         for topic in (topics.STATUS, topics.CLOCK):
             publishers = self._graph.others_publishing(topic)
             if len(publishers) > 1:
-                found = (
-                    f"{len(publishers)} publish {self._graph.name(topic)}: {_nodes(publishers)}"
-                )
+                who = node_names(publishers)
+                found = f"{len(publishers)} publish {self._graph.name(topic)}: {who}"
                 remedy = (
                     "leave one simulator in this ROS_DOMAIN_ID: one bridge, no CARLA server with "
                     "--ros2 beside it"
                 )
                 return Finding(SIMULATOR, "only one", Verdict.FAILED, found, remedy)
-        found = _nodes(self._graph.others_publishing(topics.STATUS)) or "none publishes a status"
+        found = (
+            node_names(self._graph.others_publishing(topics.STATUS)) or "none publishes a status"
+        )
         return Finding(SIMULATOR, "only one", Verdict.OK, found)
 
     def _running(self) -> Finding:
@@ -338,7 +212,7 @@ class _Examination:
             return Finding(SIMULATOR, "running", Verdict.OK, f"{rate_hz:.1f} ticks per second")
         holders = self._graph.others_publishing(topics.CONTROL)
         if holders:
-            found = f"paused, or dead; {_nodes(holders)} can pause it"
+            found = f"paused, or dead; {node_names(holders)} can pause it"
         else:
             found = "paused, or dead: no tick"
         remedy = (
@@ -451,7 +325,7 @@ class _Examination:
 
     def _silent(self, topic: Topic, name: str, publishers: list[Any]) -> Finding:
         if topic.client_qos.latched:
-            found = f"{_nodes(publishers)} publishes it latched, but nothing came"
+            found = f"{node_names(publishers)} publishes it latched, but nothing came"
             return self._failed(name, found, self._source(topic))
         if not self._ticking:
             return self._skipped(SENSING, name, "there; silent while the simulator stands still")
@@ -459,12 +333,12 @@ class _Examination:
             return self._skipped(SENSING, name, "there; silent, and not needed")
         return self._failed(
             name,
-            f"{_nodes(publishers)} publishes it, but nothing came in {self._watch_s:g} s",
+            f"{node_names(publishers)} publishes it, but nothing came in {self._watch_s:g} s",
             "a sensor that the bridge waits for in vain, or shared memory between containers: "
             "start them with --ipc=host, or use UDP alone",
         )
 
-    def _latched(self, topic: Topic, name: str, record: _Record) -> Finding:
+    def _latched(self, topic: Topic, name: str, record: Record) -> Finding:
         message = record.message
         if topic is topics.WORLD_INFO:
             size = len(message.opendrive)
@@ -479,7 +353,7 @@ class _Examination:
             return self._ok(name, f"a route of {len(message.poses)} points")
         return self._ok(name, "there")
 
-    def _stream(self, topic: Topic, name: str, record: _Record) -> Finding:
+    def _stream(self, topic: Topic, name: str, record: Record) -> Finding:
         found = f"{record.rate_hz:.1f} Hz"
         stamps_ns = record.stamps_ns or []
         if len(stamps_ns) > 1:
@@ -535,14 +409,16 @@ class _Examination:
                 COMMANDING, name, Verdict.FAILED, "nobody listens to it", self._source(topic)
             )
         problem = self._ends_problem(topic, listeners, Direction.TO_SIMULATOR)
-        return problem or Finding(COMMANDING, name, Verdict.OK, f"heard by {_nodes(listeners)}")
+        return problem or Finding(
+            COMMANDING, name, Verdict.OK, f"heard by {node_names(listeners)}"
+        )
 
     def _override(self) -> Finding:
         check = "manual override"
         message = self._graph.records[OVERRIDE].message
         if message is None or not message.data:
             return Finding(COMMANDING, check, Verdict.OK, "off" if message else "not switched on")
-        publishers = _nodes(self._graph.others_publishing(OVERRIDE))
+        publishers = node_names(self._graph.others_publishing(OVERRIDE))
         return Finding(
             COMMANDING,
             check,
@@ -557,9 +433,9 @@ class _Examination:
         commanders = self._graph.others_publishing(topics.VEHICLE_CONTROL)
         if len(commanders) > 1:
             remedy = "leave one: two fight over the car (driver.publish_vehicle_control=false)"
-            found = f"{len(commanders)}: {_nodes(commanders)}"
+            found = f"{len(commanders)}: {node_names(commanders)}"
             return Finding(COMMANDING, check, Verdict.WARNING, found, remedy)
-        return Finding(COMMANDING, check, Verdict.OK, _nodes(commanders) or "nobody now")
+        return Finding(COMMANDING, check, Verdict.OK, node_names(commanders) or "nobody now")
 
     def _not_moved(self) -> Finding:
         found = "not tried; --move drives it a few metres"
@@ -574,7 +450,7 @@ class _Examination:
                 COMMANDING,
                 check,
                 Verdict.FAILED,
-                f"not tried: {_nodes(commanders)} commands it",
+                f"not tried: {node_names(commanders)} commands it",
                 "end it first",
             )
         if not self._ticking or not self._graph.records[topics.SPEEDOMETER].count:
@@ -605,14 +481,15 @@ class _Examination:
         """Let a paused simulator run; return whether it was told to."""
         graph = self._graph
         graph.forget()
-        ticks = graph.records[topics.CLOCK]
-        if graph.spin_until(lambda: ticks.count > 1, SETTLE_S):
+        if graph.spin_until(lambda: graph.records[topics.CLOCK].count > 1, SETTLE_S):
             return False
         if not graph.others_subscribing(topics.CONTROL):
             return False
         self._say("letting the paused simulator run ...")
-        graph.publish(topics.CONTROL, _run_command(RunCommand.PLAY))
-        graph.spin(SETTLE_S)
+        for _ in range(PLAY_TRIES):  # the first may come before the other end is ready
+            graph.publish(topics.CONTROL, _run_command(RunCommand.PLAY))
+            if graph.spin_until(lambda: graph.records[topics.CLOCK].count > 1, SETTLE_S):
+                break
         return True
 
     def _command_until(
