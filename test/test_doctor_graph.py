@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from carla_graph import Observer, own_domain, ros_node, simulator_node
 from rclpy.context import Context
@@ -30,6 +31,7 @@ from td3_driver.doctor.findings import Finding, Verdict, healthy
 from td3_driver.driving.world import Pose, VehicleControl
 
 TICK_S = 0.05
+BOOL = "std_msgs/msg/Bool"
 BEST_EFFORT = Qos(reliable=False, latched=False, depth=1)
 
 
@@ -125,7 +127,10 @@ def test_another_camera_is_listed() -> None:
     assert "cameras seen: /carla/ego_vehicle/rgb_front/image" in remedy
 
 
-def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_only() -> None:
+def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph, "SETTLE_S", 2.0)
     with simulator_node(own_domain()), ros_node("holder", own_domain()) as node:
         holder = Observer(node)
         holder.listen_and_hear(topics.CLOCK)
@@ -270,8 +275,6 @@ class FaultyBridge:
                 synchronous_mode_running=True,
             ),
         )
-        import numpy as np
-
         image = image_to_message(np.zeros((4, 6, 4), np.uint8), header)
         image.encoding = self.faults.encoding
         self.publish(topics.IMAGE, image)
@@ -314,61 +317,83 @@ def test_a_bridge_without_faults_is_healthy() -> None:
 
 
 @pytest.mark.parametrize(
-    "faults, failed, words",
+    "faults, told",
     [
         (
-            {"absent": (topics.ODOMETRY,)},
-            name(topics.ODOMETRY),
-            "nobody publishes it|sensor.pseudo.odom with the id 'odometry'",
+            {
+                "absent": (
+                    topics.ODOMETRY,
+                    topics.WAYPOINTS,
+                    topics.SET_TRANSFORM,
+                    topics.VEHICLE_CONTROL,
+                    topics.CONTROL,
+                ),
+                "silent": (topics.SPEEDOMETER,),
+            },
+            {
+                topics.ODOMETRY: "nobody publishes it|sensor.pseudo.odom with the id 'odometry'",
+                topics.WAYPOINTS: "carla_waypoint_publisher with role_name:=ego_vehicle",
+                topics.SET_TRANSFORM: "nobody listens|actor.pseudo.control with the id 'control'",
+                topics.VEHICLE_CONTROL: "nobody listens",
+                topics.CONTROL: "passive:=False",
+                topics.SPEEDOMETER: "nothing came in 1 s",
+            },
         ),
         (
-            {"absent": (topics.WAYPOINTS,)},
-            name(topics.WAYPOINTS),
-            "carla_waypoint_publisher with role_name:=ego_vehicle",
+            {
+                "types": {
+                    topics.SPEEDOMETER: "std_msgs/msg/Bool",
+                    topics.GOAL: "std_msgs/msg/Bool",
+                },
+                "qos": {
+                    topics.ODOMETRY: BEST_EFFORT,
+                    topics.VEHICLE_INFO: topics.RELIABLE,
+                },
+                "encoding": "32FC1",
+                "opendrive": "",
+            },
+            {
+                topics.SPEEDOMETER: f"carla_ros_bridge has {BOOL}, not std_msgs/msg/Float32",
+                topics.GOAL: f"has {BOOL}, not geometry_msgs/msg/PoseStamped",
+                topics.ODOMETRY: "does not fit: best effort is offered|reliable, volatile",
+                topics.VEHICLE_INFO: "does not fit: volatile is offered|transient local",
+                topics.IMAGE: "32FC1|bgra8",
+                topics.WORLD_INFO: "without OpenDRIVE",
+            },
         ),
         (
-            {"absent": (topics.SET_TRANSFORM,)},
-            name(topics.SET_TRANSFORM),
-            "nobody listens|actor.pseudo.control with the id 'control'",
+            {"odometry_late_s": 50.0, "asynchronous": True},
+            {
+                "images with odometry": "0 of|of the same stamp",
+                "running": "asynchronous mode|synchronous_mode:=True",
+            },
         ),
-        ({"absent": (topics.VEHICLE_CONTROL,)}, name(topics.VEHICLE_CONTROL), "nobody listens"),
-        ({"absent": (topics.CONTROL,)}, name(topics.CONTROL), "passive:=False"),
-        ({"silent": (topics.SPEEDOMETER,)}, name(topics.SPEEDOMETER), "nothing came in 1 s"),
-        (
-            {"types": {topics.SPEEDOMETER: "std_msgs/msg/Bool"}},
-            name(topics.SPEEDOMETER),
-            "carla_ros_bridge has std_msgs/msg/Bool, not std_msgs/msg/Float32",
-        ),
-        (
-            {"qos": {topics.ODOMETRY: BEST_EFFORT}},
-            name(topics.ODOMETRY),
-            "QoS of carla_ros_bridge does not fit|reliable, volatile",
-        ),
-        (
-            {"qos": {topics.VEHICLE_INFO: topics.RELIABLE}},
-            name(topics.VEHICLE_INFO),
-            "QoS of carla_ros_bridge does not fit|transient local",
-        ),
-        ({"frozen": True}, name(topics.IMAGE), "stamps do not advance"),
-        ({"jumping": True}, name(topics.IMAGE), "stamps jump back"),
-        ({"encoding": "32FC1"}, name(topics.IMAGE), "32FC1|bgra8"),
-        ({"odometry_late_s": 0.5}, "images with odometry", "of the same stamp"),
-        ({"asynchronous": True}, "running", "asynchronous mode|synchronous_mode:=True"),
-        ({"opendrive": ""}, name(topics.WORLD_INFO), "without OpenDRIVE"),
     ],
-    ids=lambda value: value if isinstance(value, str) else None,
+    ids=["absent", "mismatched", "out of step"],
 )
-def test_each_fault_is_found_with_its_remedy(
-    faults: dict[str, Any], failed: str, words: str
+def test_each_fault_is_found_with_its_remedy_and_nothing_else(
+    faults: dict[str, Any], told: dict[Topic | str, str]
 ) -> None:
     with faulty_bridge(**faults):
         findings = examine()
-    assert failed in failures(findings)
-    told = findings[failed].found + findings[failed].remedy
-    for word in words.split("|"):
-        assert word in told
-    if not faults.get("frozen") and not faults.get("jumping"):
-        assert failures(findings) == {failed}
+    expected = {
+        check if isinstance(check, str) else name(check): words for check, words in told.items()
+    }
+    assert failures(findings) == set(expected)
+    for check, words in expected.items():
+        for word in words.split("|"):
+            assert word in findings[check].found + findings[check].remedy
+
+
+@pytest.mark.parametrize(
+    "fault, words", [("frozen", "stamps do not advance"), ("jumping", "stamps jump back")]
+)
+def test_stamps_have_to_advance(fault: str, words: str) -> None:
+    with faulty_bridge(**{fault: True}):
+        findings = examine()
+    for topic in (topics.CLOCK, topics.IMAGE, topics.ODOMETRY, topics.VEHICLE_STATUS):
+        assert findings[name(topic)].verdict is Verdict.FAILED
+        assert words in findings[name(topic)].found
 
 
 def test_an_empty_route_is_a_warning() -> None:
