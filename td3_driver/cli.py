@@ -123,7 +123,11 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     for option in (CONFIG, ROLE_NAME, SET):
         _add_option(parser, option)
     parser.add_argument(
-        "--watch", type=float, default=3.0, metavar="SECONDS", help="How long. Default: 3."
+        "--watch",
+        type=_seconds,
+        default=3.0,
+        metavar="SECONDS",
+        help="How long to watch the topics. Default: 3.",
     )
     parser.add_argument(
         "--move",
@@ -160,6 +164,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.0 < number <= 3600.0:
+        raise argparse.ArgumentTypeError(f"{number:g} is not above 0, or above an hour")
     return number
 
 

@@ -219,11 +219,14 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
-    driver = Process("driver", {**own, **shared})
     if not values["ackermann_controller"]:
-        return [*_simulator(values, shared), driver]
-    driver.parameters["driver.publish_vehicle_control"] = False
-    return [*_simulator(values, shared), Process("ackermann_controller", shared), driver]
+        return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+    alone = {"driver.publish_vehicle_control": False}
+    return [
+        *_simulator(values, shared),
+        Process("ackermann_controller", shared),
+        Process("driver", {**own, **shared, **alone}),
+    ]
 
 
 def _training_configuration(values: Mapping[str, Any]) -> str:

@@ -124,7 +124,16 @@ def test_wrong_input_is_told_in_plain_words(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["drive"], ["train", "--world", "mars"], ["evaluate", "a", "--episodes", "0"]],
+    [
+        [],
+        ["fly"],
+        ["drive"],
+        ["train", "--world", "mars"],
+        ["evaluate", "a", "--episodes", "0"],
+        ["doctor", "--watch", "0"],
+        ["doctor", "--world", "mars"],
+        ["drive", "a", "--town", "x"],
+    ],
 )
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as end:

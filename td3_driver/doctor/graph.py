@@ -138,9 +138,11 @@ class _Examination:
 
     def _let_settle(self) -> None:
         """Wait until the graph has stopped growing."""
-        deadline, seen = time.monotonic() + DISCOVERY_S, -1
-        while time.monotonic() < deadline and seen != (seen := self._graph.ends()):
+        deadline = time.monotonic() + DISCOVERY_S
+        before, ends = -1, self._graph.ends()
+        while ends != before and time.monotonic() < deadline:
             self._graph.spin(SETTLE_S)
+            before, ends = ends, self._graph.ends()
 
     def _roles(self) -> list[str]:
         """Return the role names that topics are seen of."""
