@@ -26,6 +26,7 @@ setup(
         "matplotlib",
         "networkx",
         "numpy>=1.26",
+        "packaging",
         "pydantic>=2",
         "pyyaml",
         "safetensors",
@@ -45,6 +46,7 @@ setup(
             "simulator = td3_driver.nodes.simulator:main",
             "trainer = td3_driver.nodes.trainer:main",
             "driver = td3_driver.nodes.driver:main",
+            "ackermann_controller = td3_driver.nodes.ackermann_controller:main",
         ],
     },
 )

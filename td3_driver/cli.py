@@ -1,19 +1,30 @@
 """`td3-driver`: the commands people type.
 
-Exit codes: 0 when done, 2 for wrong input, and those of `supervision.run` for what it ran.
+Exit codes: 0 when done, 1 where the doctor found something, 2 for wrong input, and those of
+`supervision.run` for what it ran.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from td3_driver import supervision
 from td3_driver.config import ConfigError
-from td3_driver.processes import COMMANDS, Command, Option
+from td3_driver.processes import (
+    COMMANDS,
+    CONFIG,
+    ROLE_NAME,
+    SET,
+    Command,
+    Option,
+    effective_settings,
+)
 
+EXIT_UNHEALTHY = 1
 EXIT_WRONG_INPUT = 2
 
 
@@ -40,13 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         _add_processes_command(commands.add_parser(name, help=command.summary), command)
     summary = "Drive a run's policy in the embedded simulator, without noise, and report."
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
+    summary = "Check this machine, and what runs: say what is wrong and what to do about it."
+    _add_doctor(commands.add_parser("doctor", help=summary, description=summary))
     return parser
 
 
 def _add_processes_command(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.description = command.summary
     for option in command.options:
-        _add_option(parser, option)
+        if not option.launch_only:
+            _add_option(parser, option)
     parser.set_defaults(execute=lambda given: supervision.run(command.processes(vars(given))))
 
 
@@ -98,10 +112,65 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(execute=_evaluate)
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--world",
+        choices=("auto", "embedded", "carla"),
+        default="auto",
+        help="What has to run: the embedded simulator, or carla-ros-bridge; auto looks at what "
+        "there is, and nothing need be. Default: auto.",
+    )
+    for option in (CONFIG, ROLE_NAME, SET):
+        _add_option(parser, option)
+    parser.add_argument(
+        "--watch",
+        type=_seconds,
+        default=3.0,
+        metavar="SECONDS",
+        help="How long to watch the topics. Default: 3.",
+    )
+    parser.add_argument(
+        "--move",
+        action="store_true",
+        help="Drive the car a few metres; a paused simulator runs meanwhile.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+    parser.set_defaults(execute=_doctor)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from td3_driver.doctor import environment, findings
+
+    configuration = given.config or ("carla" if given.world == "carla" else "")
+    settings = effective_settings({**vars(given), "map": ""}, configuration)
+    found = environment.examine(given.world)
+    try:
+        from td3_driver.doctor import graph  # needs ROS, whose absence is among the findings
+    except ImportError:
+        pass
+    else:
+        found += graph.examine(
+            settings,
+            watch_s=given.watch,
+            move=given.move,
+            required=given.move or given.world != "auto",
+            say=lambda message: print(message, file=sys.stderr, flush=True),
+        )
+    print(json.dumps(findings.as_dict(found), indent=2) if given.json else findings.table(found))
+    return 0 if findings.healthy(found) else EXIT_UNHEALTHY
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.0 < number <= 3600.0:
+        raise argparse.ArgumentTypeError(f"{number:g} is not above 0, or above an hour")
     return number
 
 

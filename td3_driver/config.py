@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 
 def shipped_folder(module: Path) -> Path:
@@ -40,6 +41,23 @@ class Section(BaseModel):
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
     """Declare a setting; `limits` are pydantic's (ge, gt, le, lt, min_length, ...)."""
     return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
+
+
+def limits(field: FieldInfo) -> dict[str, Any]:
+    """Return a setting's limits by their names in pydantic: ge, gt, le, lt, min_length."""
+    names = ("ge", "gt", "le", "lt", "min_length")
+    return {
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in names
+        if getattr(item, name, None) is not None
+    }
+
+
+def unit(field: FieldInfo) -> str:
+    """Return a setting's unit, empty where it has none."""
+    extra = field.json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
 class SimulatorConfig(Section):
@@ -393,6 +411,26 @@ class DriverConfig(Section):
     )
 
 
+class AckermannControllerConfig(Section):
+    """The node that turns Ackermann commands into pedals."""
+
+    input_timeout_s: float = _setting(
+        0.4,
+        "Wall-clock silence of ackermann_cmd after which the car is stopped.",
+        "s",
+        ge=0.05,
+        le=5.0,
+    )
+    speed_timeout_s: float = _setting(
+        0.4,
+        "Wall-clock silence of the speedometer, while the simulator runs, after which the car is "
+        "stopped.",
+        "s",
+        ge=0.05,
+        le=5.0,
+    )
+
+
 class Config(Section):
     """All settings."""
 
@@ -403,6 +441,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
+    ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()
 
 
 def build(values: dict[str, Any], source: str) -> Config:

@@ -1,7 +1,8 @@
 """What runs with what: the processes of train, drive and simulate, and the options they take.
 
 The launch files and the `td3-driver` command are both made from `COMMANDS`, so that an option or
-a process is added here and nowhere else.
+a process is added here and nowhere else. Only launch files can start carla-ros-bridge, by the
+launch files of its packages (`Include`); the command joins one that is running.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -33,6 +36,8 @@ class Option:
     default: OptionValue | None = ""
     """None: must be given. A bool: a switch. A tuple: may be given several times."""
     choices: tuple[str, ...] = ()
+    launch_only: bool = False
+    """Whether only the launch files have it."""
 
     def parse(self, text: str) -> OptionValue:
         """Return the value that a launch argument's text means; raises ConfigError."""
@@ -78,12 +83,27 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Include:
+    """A launch file of another package, with every argument it is to be given."""
+
+    package: str
+    file: str
+    """Its name; in `share/<package>/`."""
+    arguments: dict[str, str]
+
+
+def _nothing(values: Mapping[str, Any]) -> list[Any]:
+    return []
+
+
+@dataclass(frozen=True)
 class Command:
     """A set of processes that is started together, and the options it takes."""
 
     summary: str
     options: tuple[Option, ...]
     build: Callable[[Mapping[str, Any]], list[Process]]
+    build_includes: Callable[[Mapping[str, Any]], list[Include]] = _nothing
 
     def processes(self, values: Mapping[str, Any]) -> list[Process]:
         """Return the processes in the order of their start; they are stopped in reverse.
@@ -93,11 +113,15 @@ class Command:
         """
         return self.build(values)
 
+    def includes(self, values: Mapping[str, Any]) -> list[Include]:
+        """Return what a launch file starts before the processes; raises ConfigError."""
+        return self.build_includes(values)
+
 
 WORLD = Option(
     "world",
-    "Where to drive: in the embedded simulator, which is started along, or in a CARLA whose "
-    "carla-ros-bridge is running already.",
+    "Where to drive: in the embedded simulator, which is started along, or in CARLA through "
+    "carla-ros-bridge.",
     default="embedded",
     choices=("embedded", "carla"),
 )
@@ -110,6 +134,45 @@ MAP = Option(
     "map", "Map of the embedded simulator: a shipped name, or the path of an OpenDRIVE file."
 )
 SET = Option("set", "A setting over the configuration's, as section.setting=value.", default=())
+
+START_BRIDGE = Option(
+    "start_bridge",
+    "Start carla-ros-bridge, the car and its route publisher too (with world:=carla); false joins "
+    "those that are running.",
+    default=True,
+    launch_only=True,
+)
+BRIDGE_OPTIONS = (
+    Option("host", "Host of the CARLA server.", default="localhost", launch_only=True),
+    Option("port", "Port of the CARLA server.", default="2000", launch_only=True),
+    Option(
+        "timeout",
+        "Seconds that the CARLA server may take to answer, and to load a town.",
+        default="60",
+        launch_only=True,
+    ),
+    Option(
+        "town",
+        "Town that the bridge loads: one of CARLA's, a shipped map, or the path of an OpenDRIVE "
+        "file.",
+        default="Town01",
+        launch_only=True,
+    ),
+    Option(
+        "objects",
+        "Objects file for carla_spawn_objects; default: carla_objects.json, with the role name "
+        "and the camera of the configuration.",
+        launch_only=True,
+    ),
+    Option(
+        "spawn_point",
+        "Where the shipped car is put: x,y,z,roll,pitch,yaw (m, degrees, y to the left); default: "
+        "one of the town's spawn points.",
+        launch_only=True,
+    ),
+)
+CARLA_CONFIGURATION = "carla"
+BRIDGE_PACKAGES = ("carla_ros_bridge", "carla_spawn_objects", "carla_waypoint_publisher")
 
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
@@ -139,8 +202,7 @@ def _setting(sections: Mapping[str, Any], name: str) -> Any:
 
 
 def _train(values: Mapping[str, Any]) -> list[Process]:
-    resumed = _run_configuration(values["resume"]) if values["resume"] else ""
-    shared = _shared(values, values["config"] or resumed)
+    shared = _shared(values, _training_configuration(values))
     own = {name: values[name] for name in ("run", "resume") if values[name]}
     own["evaluate_at_end"] = values["evaluate"]
     if values["map"]:
@@ -157,7 +219,23 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
-    return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+    if not values["ackermann_controller"]:
+        return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+    alone = {"driver.publish_vehicle_control": False}
+    return [
+        *_simulator(values, shared),
+        Process("ackermann_controller", shared),
+        Process("driver", {**own, **shared, **alone}),
+    ]
+
+
+def _training_configuration(values: Mapping[str, Any]) -> str:
+    """Return the configuration given, or that of the resumed run, or what suits the world."""
+    if values["config"]:
+        return str(values["config"])
+    if values["resume"]:
+        return _run_configuration(values["resume"])
+    return CARLA_CONFIGURATION if values["world"] == "carla" else ""
 
 
 def _simulate(values: Mapping[str, Any]) -> list[Process]:
@@ -175,6 +253,95 @@ def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Proces
     return []
 
 
+def _train_bridge(values: Mapping[str, Any]) -> list[Include]:
+    if values["world"] != "carla" or not values["start_bridge"]:
+        return []
+    return _bridge(values, _training_configuration(values))
+
+
+def _drive_bridge(values: Mapping[str, Any]) -> list[Include]:
+    if values["world"] != "carla" or not values["start_bridge"]:
+        return []
+    return _bridge(values, _run_configuration(values["run"]))
+
+
+def _bridge(values: Mapping[str, Any], configuration: str) -> list[Include]:
+    """Return carla-ros-bridge in active synchronous mode, the car, and its route publisher.
+
+    Every argument is given: some of their defaults are of no use (a list that becomes one string,
+    a time limit of 2 s), and an argument left out takes the value of the including file's.
+    """
+    settings = effective_settings(values, configuration)
+    role_name = settings.carla.role_name
+    server = {
+        "host": values["host"],
+        "port": str(_whole_number("port", values["port"])),
+        "timeout": str(_whole_number("timeout", values["timeout"])),
+    }
+    bridge, spawner, route_publisher = BRIDGE_PACKAGES
+    return [
+        Include(
+            bridge,
+            f"{bridge}.launch.py",
+            {
+                **server,
+                "passive": "False",
+                "synchronous_mode": "True",
+                "synchronous_mode_wait_for_vehicle_control_command": "False",
+                "fixed_delta_seconds": str(settings.simulator.fixed_delta_s),
+                "town": _town(values["town"]),
+                "register_all_sensors": "False",
+                "ego_vehicle_role_name": json.dumps([role_name]),
+            },
+        ),
+        Include(
+            spawner,
+            f"{spawner}.launch.py",
+            {
+                "objects_definition_file": str(_objects_file(values, settings)),
+                "spawn_point_ego_vehicle": "None",
+                "spawn_sensors_only": "False",
+            },
+        ),
+        Include(
+            route_publisher,
+            f"{route_publisher}.launch.py",
+            {**server, "role_name": role_name},
+        ),
+    ]
+
+
+def _town(name: str) -> str:
+    """Return the path of a shipped map, or of a file; other names are CARLA's towns."""
+    from td3_driver.roads.road_map import MAPS_FOLDER
+
+    shipped = MAPS_FOLDER / f"{name}.xodr"
+    if shipped.is_file():
+        return str(shipped)
+    if not name.endswith(".xodr"):
+        return name
+    if not Path(name).is_file():
+        raise config.ConfigError(f"town: there is no file {name}")
+    return str(Path(name).resolve())
+
+
+def _objects_file(values: Mapping[str, Any], settings: config.Config) -> Path:
+    from td3_driver.carla import objects
+
+    if not values["objects"]:
+        content = objects.shipped(settings, values["spawn_point"])
+        if content == json.loads(objects.SHIPPED.read_text()):
+            return objects.SHIPPED
+        path = Path(tempfile.mkdtemp(prefix="td3_driver-")) / objects.SHIPPED.name
+        path.write_text(json.dumps(content, indent=2))
+        return path
+    path = Path(values["objects"]).resolve()
+    if values["spawn_point"]:
+        raise config.ConfigError("spawn_point is for the shipped car: write it into your objects")
+    objects.load(path, settings)
+    return path
+
+
 def _run_configuration(run: str) -> str:
     """Return the path of a run's configuration; raises ConfigError if there is no such run."""
     return str(RunFolder(run).path / "config.yaml")
@@ -185,7 +352,7 @@ def _shared(values: Mapping[str, Any], configuration: str) -> Parameters:
 
     `configuration` is a name or a path, or empty for the defaults. Raises ConfigError.
     """
-    base = config.load(configuration) if configuration else config.Config()
+    base = _base(configuration)
     parameters: Parameters = {"config": configuration} if configuration else {}
     if values["role_name"]:
         parameters["carla.role_name"] = values["role_name"]
@@ -193,6 +360,17 @@ def _shared(values: Mapping[str, Any], configuration: str) -> Parameters:
         _check_map(values["map"])
         parameters["simulator.map"] = values["map"]
     return {**parameters, **setting_overrides(values["set"], base)}
+
+
+def _base(configuration: str) -> config.Config:
+    return config.load(configuration) if configuration else config.Config()
+
+
+def effective_settings(values: Mapping[str, Any], configuration: str) -> config.Config:
+    """Return the settings that the processes will have; raises ConfigError."""
+    given = _shared(values, configuration)
+    given.pop("config", None)
+    return config.override(_base(configuration), given, "the command")
 
 
 def _check_map(name: str) -> None:
@@ -220,11 +398,14 @@ COMMANDS: dict[str, Command] = {
             Option("resume", "Run to go on with, with its configuration unless one is given."),
             Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
             WORLD,
+            START_BRIDGE,
+            *BRIDGE_OPTIONS,
             ROLE_NAME,
             MAP,
             SET,
         ),
         _train,
+        _train_bridge,
     ),
     "drive": Command(
         "Drive with the actor of a run.",
@@ -236,14 +417,43 @@ COMMANDS: dict[str, Command] = {
                 default=True,
             ),
             Option("seed", "Seed of the random goals.", default="0"),
+            Option(
+                "ackermann_controller",
+                "Leave the pedals to a node of their own, ackermann_controller, which follows the "
+                "driver's Ackermann commands.",
+                default=False,
+            ),
             WORLD,
+            START_BRIDGE,
+            *BRIDGE_OPTIONS,
             ROLE_NAME,
             MAP,
             SET,
         ),
         _drive,
+        _drive_bridge,
     ),
     "simulate": Command(
         "Run the embedded simulator alone.", (CONFIG, ROLE_NAME, MAP, SET), _simulate
     ),
 }
+
+CARLA = Command(
+    "Start carla-ros-bridge, the car and its route publisher, for others to join.",
+    (
+        Option(
+            CONFIG.name,
+            CONFIG.description,
+            default=CARLA_CONFIGURATION,
+            launch_only=True,
+        ),
+        *BRIDGE_OPTIONS,
+        ROLE_NAME,
+        SET,
+    ),
+    _nothing,
+    lambda values: _bridge({**values, "map": ""}, values["config"]),
+)
+
+LAUNCHES: dict[str, Command] = {**COMMANDS, "carla": CARLA}
+"""What the launch files start: the commands, and what only they can."""

@@ -42,6 +42,9 @@ def test_every_option_is_on_the_command_line_with_its_description(
 ) -> None:
     text = help_of(command, capsys=capsys)
     for option in COMMANDS[command].options:
+        if option.launch_only:
+            assert option.description not in text
+            continue
         dashed = "--" + option.name.replace("_", "-")
         assert (option.name.upper() if option.default is None else dashed) in text
         assert option.description in text
@@ -49,7 +52,7 @@ def test_every_option_is_on_the_command_line_with_its_description(
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate"):
+    for command in (*COMMANDS, "evaluate", "doctor"):
         assert command in text
 
 
@@ -121,7 +124,16 @@ def test_wrong_input_is_told_in_plain_words(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["drive"], ["train", "--world", "mars"], ["evaluate", "a", "--episodes", "0"]],
+    [
+        [],
+        ["fly"],
+        ["drive"],
+        ["train", "--world", "mars"],
+        ["evaluate", "a", "--episodes", "0"],
+        ["doctor", "--watch", "0"],
+        ["doctor", "--world", "mars"],
+        ["drive", "a", "--town", "x"],
+    ],
 )
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as end:

@@ -22,6 +22,7 @@ ROSDEP_KEYS = {
     "matplotlib": "python3-matplotlib",
     "networkx": "python3-networkx",
     "numpy": "python3-numpy",
+    "packaging": "python3-packaging",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
@@ -111,7 +112,8 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    assert {entry.name for entry in commands} == {"td3-driver", "simulator", "trainer", "driver"}
+    nodes = {"simulator", "trainer", "driver", "ackermann_controller"}
+    assert {entry.name for entry in commands} == {"td3-driver", *nodes}
     for entry in commands:
         assert callable(entry.load())
 

@@ -46,6 +46,22 @@ def test_carla_replaces_the_embedded_simulator(command: str, served: str, run: s
     assert list(processes_of(command, run=run, world="carla")) == [served]
 
 
+def test_the_pedals_can_be_left_to_a_node_of_their_own(run: str) -> None:
+    settings = ("carla.camera=eye",)
+    processes = processes_of("drive", run=run, ackermann_controller=True, set=settings)
+    assert list(processes) == ["simulator", "ackermann_controller", "driver"]
+    assert processes["driver"].parameters["driver.publish_vehicle_control"] is False
+    assert processes["ackermann_controller"].parameters == processes["simulator"].parameters
+
+
+def test_a_training_in_carla_has_its_configuration_unless_another_is_given(run: str) -> None:
+    assert processes_of("train", world="carla")["trainer"].parameters["config"] == "carla"
+    given = processes_of("train", world="carla", config="first_drive")
+    assert given["trainer"].parameters["config"] == "first_drive"
+    resumed = processes_of("train", world="carla", resume=run)
+    assert resumed["trainer"].parameters["config"] == f"{run}/config.yaml"
+
+
 def test_every_process_gets_the_role_name_the_map_and_the_settings() -> None:
     processes = processes_of(
         "train", role_name="hero", map="ring_quarry", set=("driving.max_speed_mps=7",)

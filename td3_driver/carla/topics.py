@@ -28,6 +28,7 @@ class Direction(enum.Enum):
 
     FROM_SIMULATOR = "from the simulator"
     TO_SIMULATOR = "to the simulator"
+    FROM_NODES = "from this package's other nodes"
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,17 @@ BY_KEY: dict[str, Topic] = {
 }
 """Each topic by its name in this table, in lower case: what `carla.topic_names` calls it."""
 TOPICS: tuple[Topic, ...] = tuple(BY_KEY.values())
+"""What a bridge and this package's nodes say to each other."""
+
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    Direction.FROM_NODES,
+    RELIABLE,
+    RELIABLE,
+    "The trainer's health, figures and lock-step, and the driver's state: statuses named after the "
+    "node.",
+)
 
 ACKERMANN_STAMPED = "ackermann_msgs/msg/AckermannDriveStamped"
 

@@ -9,9 +9,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from td3_driver.carla.counters import Counters
+from td3_driver.carla.topics import DIAGNOSTICS
 from td3_driver.learning.health import CHECKS, HealthMonitor
 
-TOPIC = "/diagnostics"
 SIMULATION_PERIOD_S = 2.0
 
 
@@ -20,7 +20,9 @@ class Diagnostics:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 10)
+        self._publisher = node.create_publisher(
+            DiagnosticArray, DIAGNOSTICS.template, DIAGNOSTICS.client_qos.profile()
+        )
 
     def _status(self, name: str, level: bytes, message: str) -> DiagnosticStatus:
         return DiagnosticStatus(

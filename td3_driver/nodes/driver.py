@@ -32,10 +32,11 @@ from td3_driver.roads.road_map import RoadMap
 from td3_driver.runs import RunFolder
 
 NODE_NAME = "driver"
+SECTIONS = ("carla", "driving", "driver", "evaluation")
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
     "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
-    "seed": (0, "Seed of the random goals."),
+    "seed": (0, "Seed of the random goals.", 0, 2**31 - 1),
 }
 
 # Together they keep the time from the last image to the stop command below 0.5 s.
@@ -64,7 +65,7 @@ class DriverNode(ConfiguredNode):
         """Load the run's actor; raises ConfigError where that cannot be."""
         super().__init__(
             NODE_NAME,
-            ("carla", "driving", "driver", "evaluation"),
+            SECTIONS,
             own=OWN_PARAMETERS,
             context=context,
             parameter_overrides=parameter_overrides,

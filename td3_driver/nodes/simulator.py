@@ -31,6 +31,8 @@ from td3_driver.roads.errors import RoadMapError
 from td3_driver.simulator.world import EGO_ACTOR_ID, SPAWN_SPACING_M, SimulatedWorld
 
 NODE_NAME = "simulator"
+SECTIONS = ("simulator", "carla")
+SETTABLE = ("simulator.map", "simulator.realtime_factor", "simulator.faults")
 VEHICLE_TYPE = "vehicle.tesla.model3"
 # A simulator that has fallen further behind real time lets the lost time go.
 MAX_LAG_S = 0.2
@@ -50,8 +52,8 @@ class SimulatorNode(ConfiguredNode):
         """Load the map and announce the world; raise ConfigError or RoadMapError."""
         super().__init__(
             NODE_NAME,
-            ("simulator", "carla"),
-            settable=("simulator.map", "simulator.realtime_factor", "simulator.faults"),
+            SECTIONS,
+            settable=SETTABLE,
             context=context,
             parameter_overrides=parameter_overrides,
         )
