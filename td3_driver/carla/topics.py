@@ -94,7 +94,11 @@ class Topic:
 
     def message_type_in(self, config: CarlaConfig) -> Any:
         """Return the message class that the settings ask for."""
-        return _message_class(ackermann_type(config) if self is ACKERMANN else self.type_name)
+        return _message_class(self.type_name_in(config))
+
+    def type_name_in(self, config: CarlaConfig) -> str:
+        """Return the name of the message type that the settings ask for."""
+        return ackermann_type(config) if self is ACKERMANN else self.type_name
 
     def bridge_qos_in(self, config: CarlaConfig) -> Qos:
         """Return the QoS of the bridge's end under a profile."""
@@ -255,8 +259,8 @@ DIAGNOSTICS = Topic(
     Direction.FROM_NODES,
     RELIABLE,
     RELIABLE,
-    "The trainer's health, figures and lock-step, and the driver's state: statuses named after the "
-    "node.",
+    "Statuses named after their node: the trainer's health, figures and lock-step; the driver's "
+    "watchdog, camera, policy and commands.",
 )
 
 ACKERMANN_STAMPED = "ackermann_msgs/msg/AckermannDriveStamped"

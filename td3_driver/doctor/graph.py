@@ -286,18 +286,20 @@ class _Examination:
         """Return what keeps the two ends of a topic apart: their types or their QoS."""
         name = self._graph.name(topic)
         group = SENSING if direction is Direction.FROM_SIMULATOR else COMMANDING
+        wanted = topic.type_name_in(self._names)
+        qos = topic.client_qos_in(self._names)
         for end in endpoints:
-            if end.topic_type != topic.type_name:
-                found = f"{end.node_name} has {end.topic_type}, not {topic.type_name}"
+            if end.topic_type != wanted:
+                found = f"{end.node_name} has {end.topic_type}, not {wanted}"
                 remedy = "stop what is not the bridge (CARLA's --ros2, another fork), or rename it"
                 return Finding(group, name, Verdict.FAILED, found, remedy)
-            ours, theirs = topic.client_qos.profile(), end.qos_profile
+            ours, theirs = qos.profile(), end.qos_profile
             sensing = direction is Direction.FROM_SIMULATOR
             apart = _qos_apart(*((theirs, ours) if sensing else (ours, theirs)))
             if apart:
                 found = f"QoS of {end.node_name} does not fit: {apart}"
                 verb = "offer" if sensing else "ask for no more than"
-                remedy = f"it has to {verb}: {topic.client_qos}"
+                remedy = f"it has to {verb}: {qos}"
                 return Finding(group, name, Verdict.FAILED, found, remedy)
         return self._definition_problem(topic, endpoints, name, group)
 

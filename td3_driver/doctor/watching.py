@@ -71,11 +71,11 @@ class Graph:
     def _subscribe(self, topic: Topic) -> None:
         # The callbacks look records up, so that a new watch begins with new ones.
         self.records[topic] = Record()
-        self.node.create_subscription(
-            topic.message_type,
-            self.name(topic),
+        topics.create_subscription(
+            self.node,
+            topic,
+            self.config.carla,
             lambda message: self.records[topic].note(message),
-            topic.client_qos.profile(),
         )
 
     def close(self) -> None:
@@ -111,8 +111,8 @@ class Graph:
     def publish(self, topic: Topic, message: Any) -> None:
         """Publish, once the other end has been found."""
         if topic not in self._publishers:
-            self._publishers[topic] = self.node.create_publisher(
-                topic.message_type, self.name(topic), topic.client_qos.profile()
+            self._publishers[topic] = topics.create_publisher(
+                self.node, topic, self.config.carla
             )
             publisher = self._publishers[topic]
             self.spin_until(lambda: publisher.get_subscription_count() > 0, MATCH_S)

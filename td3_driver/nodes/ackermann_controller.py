@@ -81,13 +81,8 @@ class AckermannControllerNode(ConfiguredNode):
         }
         names = self.config.carla
         for topic, handler in handlers.items():
-            self.create_subscription(
-                topic.message_type, topic.name(names), handler, topic.client_qos.profile()
-            )
-        out = topics.VEHICLE_CONTROL
-        self._publisher = self.create_publisher(
-            out.message_type, out.name(names), out.client_qos.profile()
-        )
+            topics.create_subscription(self, topic, names, handler)
+        self._publisher = topics.create_publisher(self, topics.VEHICLE_CONTROL, names)
         # Simulation time stands still when the simulator does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCHDOG_PERIOD_S, self._watch, clock=steady)
