@@ -6,6 +6,7 @@ started with (`-p learning.batch_size:=64`, or `--params-file`).
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
@@ -18,6 +19,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -44,10 +46,21 @@ def _limits(field: FieldInfo) -> dict[str, Any]:
     }
 
 
+def _choices(kind: Any) -> list[str]:
+    """Return the names that an item of a list may have; none where it is not a name."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return [member.value for member in kind]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [choice for part in get_args(kind) for choice in _choices(part)]
+
+
 def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     """Say in words what a ROS range cannot."""
     if get_origin(field.annotation) is Literal:
         return "One of " + ", ".join(get_args(field.annotation)) + "."
+    if choices := [choice for item in get_args(field.annotation) for choice in _choices(item)]:
+        return "Any of " + ", ".join(choices) + "."
     if "min_length" in limits:
         return "Not empty."
     strict = {"gt": "Above", "lt": "Below"}
@@ -173,3 +186,12 @@ class ConfiguredNode(Node):
             return SetParametersResult(successful=False, reason=str(error))
         self.config = new
         return SetParametersResult(successful=True)
+
+
+class ConfiguredLifecycleNode(LifecycleNodeMixin, ConfiguredNode):
+    """A configured node that others take through the states of a managed node."""
+
+    def __init__(self, node_name: str, sections: Iterable[str] = SECTIONS, **options: Any) -> None:
+        """Declare the settings as `ConfiguredNode` does; the node begins unconfigured."""
+        ConfiguredNode.__init__(self, node_name, sections, **options)
+        LifecycleNodeMixin.__init__(self)
