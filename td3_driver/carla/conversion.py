@@ -26,6 +26,9 @@ from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from td3_driver.carla import topics
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
 
 if TYPE_CHECKING:
@@ -116,6 +119,21 @@ def control_to_message(
     if stamp_ns is not None:
         message.header.stamp = stamp_from_ns(stamp_ns)
     return message
+
+
+def ackermann_to_message(
+    command: AckermannCommand, config: CarlaConfig, stamp_ns: int | None = None
+) -> Any:
+    """Return a command as the message of the topic; raises ConversionError where not finite.
+
+    `stamp_ns` is that of the image the command answers; `ackermann_msgs/AckermannDrive` has no
+    place for it.
+    """
+    if not all(map(math.isfinite, (command.steering_angle, command.speed))):
+        raise ConversionError(f"the command is not finite: {command}")
+    return topics.ACKERMANN.message_type(
+        steering_angle=float(command.steering_angle), speed=float(command.speed)
+    )
 
 
 def control_from_message(message: CarlaEgoVehicleControl) -> VehicleControl:

@@ -22,6 +22,7 @@ class Direction(enum.Enum):
 
     FROM_SIMULATOR = "from the simulator"
     TO_SIMULATOR = "to the simulator"
+    FROM_DRIVER = "from the driver"
 
 
 @dataclass(frozen=True)
