@@ -196,7 +196,7 @@ def test_a_driver_that_cannot_drive_says_why(
     context.init(args=[])
     try:
         with pytest.raises(ConfigError, match=reason):
-            DriverNode(context, overrides)
+            DriverNode(context, overrides).start()
     finally:
         context.try_shutdown()
 

@@ -119,9 +119,11 @@ class LiveFrames:
         """Forget which topics have brought something."""
         self._received.clear()
 
-    def take_speed(self) -> None:
-        """Take the speeds that have arrived without spinning."""
+    def take_speed(self) -> float | None:
+        """Take the speeds that have arrived without spinning; return the last, None for none."""
+        self.speed = None
         take_waiting(self._subscriptions[topics.SPEEDOMETER])
+        return self.speed
 
     def camera_rate_hz(self) -> float:
         """Return the rate of the latest images in wall-clock time; 0 while there are none."""
@@ -221,10 +223,13 @@ class LiveFrames:
         if self._image is None or self.speed is None:
             return
         stamp_ns = self._image.stamp_ns
-        for odometry_ns, pose, yaw_rate in reversed(self._odometries):
-            if abs(odometry_ns - stamp_ns) < self._fixed_delta_ns / 2:
-                break
-        else:
+        matching = (
+            (pose, yaw_rate)
+            for odometry_ns, pose, yaw_rate in reversed(self._odometries)
+            if abs(odometry_ns - stamp_ns) < self._fixed_delta_ns / 2
+        )
+        pose, yaw_rate = next(matching, (None, 0.0))
+        if pose is None:
             return
         image, self._image = self._image, None
         self._frames += 1

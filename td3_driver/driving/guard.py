@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Iterator
 
 from td3_driver.config import DriverConfig, DrivingConfig
 from td3_driver.driving.faults import Fault
@@ -63,6 +62,11 @@ class Guard:
     def standing(self) -> Stop | None:
         """Why the car stands; None while it drives."""
         return self._told
+
+    @property
+    def engaged(self) -> bool:
+        """Whether it commands the car."""
+        return self._engaged
 
     @property
     def commands_limited(self) -> int:

@@ -57,7 +57,7 @@ class Pilot:
         return self._task
 
     def drive(self, frame: Frame) -> Command:
-        """Return the command for a frame; raise ValueError where it, or the frame, is not finite."""
+        """Return the command for a frame; raise ValueError where that, or it, is not finite."""
         observation = self._observe(frame)
         self._stamp_ns = frame.stamp_ns
         if self.standing_because:

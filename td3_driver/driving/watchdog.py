@@ -1,6 +1,7 @@
-"""Decides whether what a driver needs is there and sound. Knows no clock: each call brings its own.
+"""Decides whether what a driver needs is there and sound.
 
-Times are seconds of a steady clock; simulation time stands still when the simulator dies.
+It knows no clock, every call brings the time: seconds of a steady clock, as simulation time
+stands still when the simulator dies.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import numpy as np
 
 from td3_driver.learning.checkpoint import list_checkpoints
 from td3_driver.learning.evaluator import Evaluator, load_critic
-from td3_driver.learning.manifest import CheckpointError
+from td3_driver.learning.manifest import CheckpointError, recorded_digest
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.policy import Policy
+from td3_driver.learning.policy import WEIGHTS, Policy
 
 PROBES = 4
 
@@ -26,6 +26,7 @@ class Served:
     policy: Policy
     evaluator: Evaluator | None
     """None where the checkpoint has no critic."""
+    actor_sha256: str
 
     @classmethod
     def load(
@@ -52,7 +53,7 @@ class Served:
             q_values = evaluator.q_values(observation, action)
             if not np.all(np.isfinite(q_values)):
                 raise CheckpointError(f"{checkpoint}: the critic answers {q_values}")
-        return cls(checkpoint, policy, evaluator)
+        return cls(checkpoint, policy, evaluator, recorded_digest(checkpoint, WEIGHTS))
 
 
 def _random_like(
