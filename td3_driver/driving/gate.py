@@ -108,7 +108,8 @@ def _around(centre: float, reach: float) -> tuple[float, float]:
     return centre - reach, centre + reach
 
 
-def _alike(first: Command, second: Command, tolerance: float = 1e-6) -> bool:
+# Actions are single precision: limits kept before may be exceeded by their rounding.
+def _alike(first: Command, second: Command, tolerance: float = 1e-4) -> bool:
     pairs = (
         (first.ackermann.steering_angle, second.ackermann.steering_angle),
         (first.ackermann.speed, second.ackermann.speed),
