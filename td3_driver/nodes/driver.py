@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rclpy.context import Context
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -29,6 +30,7 @@ OWN_PARAMETERS = {
     "seed": (0, "Seed of the random goals."),
     "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
 }
+RCLError = rclpy_implementation.RCLError
 FINALIZED = "finalized"
 
 
@@ -65,7 +67,11 @@ class DriverNode(ConfiguredLifecycleNode):
         executor.add_node(self)
         try:
             while self.context.ok() and self._state_machine.current_state[1] != FINALIZED:
-                executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
+                try:
+                    executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
+                except RCLError as error:
+                    # Some middleware so tells of a message that it cannot make sense of.
+                    self.get_logger().warning(f"a message could not be taken: {error}")
                 runtime.check_signals()
         finally:
             executor.remove_node(self)
