@@ -60,6 +60,8 @@ class ScriptedCar:
         self.route_every_tick = False
         self.published_s: dict[Topic, float] = {}
         """When the last message of each topic was published, on the steady clock."""
+        self.images_s: dict[int, float] = {}
+        """When the image of each stamp was published."""
         self.commands: dict[Topic, list[tuple[float, Any]]] = {topic: [] for topic in HEARD}
         """What was commanded, with the time it came."""
         shape = (height_px, width_px, 4)
@@ -106,6 +108,7 @@ class ScriptedCar:
         header = make_header(self.stamp_ns)
         pose = Pose(1.0, 0.0, 0.0)
         self.publish(topics.IMAGE, image_to_message(self._pixels, header))
+        self.images_s[self.stamp_ns] = self.published_s.get(topics.IMAGE, 0.0)
         self.publish(
             topics.ODOMETRY, odometry_to_message(pose, (self.speed_mps, 0.0, 0.0), header, "ego")
         )

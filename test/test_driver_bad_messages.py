@@ -257,7 +257,8 @@ def test_nothing_crashes_or_moves_that_should_not(tmp_path: Path, executor: str)
         finally:
             car.end()
     print(
-        f"\n{sent} messages, {refused[-1]} of them refused, {commands} commands; {before_mib:.1f} MiB after the first "
+        f"\n{sent} messages, {refused[-1]} of them refused, {commands} commands; "
+        f"{before_mib:.1f} MiB after the first "
         f"{CHUNK * len(BAD_TOPICS)}, {after_mib:.1f} MiB at the end"
     )
     assert refused[-1] > sent / 10

@@ -329,3 +329,19 @@ def test_a_watch_that_fails_says_so() -> None:
         guard.engage()
     assert told.wait(5.0)
     watch.end()
+
+
+def test_in_the_end_only_stops_are_sent_whatever_is_silent() -> None:
+    scene = engaged()
+    scene.drive()
+    scene.guard.end("the driver ends")
+    scene.now_s += 5.0
+    assert scene.drive() is None
+    assert scene.guard.check() == Stop("the driver ends") and scene.stopped
+    scene.guard.disengage()
+    scene.guard.engage()
+    scene.hear()
+    scene.guard.resume()
+    scene.now_s += 0.4
+    scene.hear()
+    assert scene.guard.check() == Stop("it has not begun")

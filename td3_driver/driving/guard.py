@@ -52,6 +52,7 @@ class Guard:
         self._clock = clock
         self._lock = threading.RLock()
         self._engaged = False
+        self._ending = False
         self._standing: str | None = "it has not begun"
         self._told: Stop | None = INACTIVE
         self._stamp_ns = 0
@@ -86,11 +87,17 @@ class Guard:
     def engage(self) -> None:
         """Take command of the car, which stands until the first command."""
         with self._lock:
-            self._engaged = True
+            self._engaged, self._ending = True, False
             self._standing = "it has not begun"
             self._checked_s = self._clock()
             self._watchdog.resume()
             self.check()
+
+    def end(self, reason: str) -> None:
+        """Stop the car, and do nothing else from now on than to repeat that."""
+        with self._lock:
+            self._ending = True
+            self.stand(reason)
 
     def disengage(self) -> None:
         """Stop the car for the last time, and be silent from then on."""
@@ -153,6 +160,8 @@ class Guard:
         guard's clock.
         """
         with self._lock:
+            if not self._engaged or self._ending:
+                return None
             now_s = self._clock()
             late_s, unwatched_s = now_s - arrived_s, now_s - self._checked_s
             elapsed_s = 1e-9 * (frame.stamp_ns - self._stamp_ns)
@@ -164,7 +173,7 @@ class Guard:
                 detail = f"the watchdog has not run for {unwatched_s:.1f} s"
                 self._watchdog.report(Fault.UNWATCHED, detail, now_s)
             self._standing = None
-            if not self._engaged or self._watchdog.check(now_s) is not None:
+            if self._watchdog.check(now_s) is not None:
                 self.check()
                 return None
             try:
@@ -181,9 +190,10 @@ class Guard:
         """Look whether all is well, and repeat the stop where it is not; return why it stands."""
         with self._lock:
             self._checked_s = now_s = self._clock()
-            stop = self._watchdog.check(now_s)
             if not self._engaged:
                 return INACTIVE
+            # In the end nobody may be listening any more.
+            stop = None if self._ending else self._watchdog.check(now_s)
             if stop is None and self._standing is not None:
                 stop = Stop(self._standing)
             if stop is not None:

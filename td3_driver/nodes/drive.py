@@ -279,7 +279,7 @@ class Drive:
         config = self._config.driver
         begin_s = heard_s = time.monotonic()
         for repeats in range(1, 1 << 30):
-            self._guard.stand("the driver ends")
+            self._guard.end("the driver ends")
             time.sleep(STOP_INTERVAL_S)
             now_s = time.monotonic()
             speed = self._frames.take_speed()
