@@ -157,6 +157,8 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
+    if values["shadow"]:
+        own["driver.shadow"] = True
     return [*_simulator(values, shared), Process("driver", {**own, **shared})]
 
 
@@ -236,6 +238,12 @@ COMMANDS: dict[str, Command] = {
                 default=True,
             ),
             Option("seed", "Seed of the random goals.", default="0"),
+            Option(
+                "shadow",
+                "Command nothing; publish what would be commanded, and how it differs from the "
+                "commands of whoever drives.",
+                default=False,
+            ),
             WORLD,
             ROLE_NAME,
             MAP,

@@ -78,7 +78,11 @@ class Drive:
         self._policy_publisher = self._publisher(driver_topics.POLICY)
         self._output_publisher = self._publisher(driver_topics.POLICY_OUTPUT)
         self._outputs = {
-            topic: self._publisher(shadow if driver.shadow else topic)
+            topic: node.create_publisher(
+                topic.message_type,
+                (shadow if driver.shadow else topic).name(config.carla),
+                topic.client_qos.profile(),
+            )
             for topic, shadow in (
                 (topics.ACKERMANN, driver_topics.SHADOW_ACKERMANN),
                 (topics.VEHICLE_CONTROL, driver_topics.SHADOW_VEHICLE_CONTROL),
@@ -154,7 +158,7 @@ class Drive:
     def _check_fits(self, spec: NetworkSpec) -> None:
         blank = _blank_observation(self._config)
         image, entries = blank["image"].shape, len(blank["vector"])
-        if spec.image != image or len(spec.vector_scale) != entries:
+        if spec.image not in (None, image) or len(spec.vector_scale) not in (0, entries):
             raise CheckpointError(
                 f"{self._run.path} is made for images {spec.image} and "
                 f"{len(spec.vector_scale)} numbers, the driving settings for {image} and {entries}"

@@ -24,6 +24,7 @@ from td3_driver.nodes.drive import Drive
 from td3_driver.runs import RunFolder
 
 NODE_NAME = "driver"
+SECTIONS = ("carla", "driving", "driver", "evaluation")
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
     "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
@@ -47,7 +48,7 @@ class DriverNode(ConfiguredLifecycleNode):
         self._refusal: ConfigError | None = None
         super().__init__(
             NODE_NAME,
-            ("carla", "driving", "driver", "evaluation"),
+            SECTIONS,
             own=OWN_PARAMETERS,
             context=context,
             parameter_overrides=parameter_overrides,
