@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from carla_graph import CONFIG, Observer, own_domain, ros_node, simulator_node
+from diagnostic_msgs.msg import DiagnosticArray
 from driver_runs import add_checkpoint, make_run, small_config
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -325,6 +326,104 @@ def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
         stamp_ns = ns_from_stamp(output.header.stamp)
         seen_s = pedals[stamp_ns] - car.images_s[stamp_ns]
         assert 0.0 < values["inference_s"] < values["image_to_command_s"] < seen_s
+
+
+def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+) -> None:
+    heard = hear(node, DiagnosticArray, "/diagnostics")
+
+    def figures(name: str) -> dict[str, str]:
+        status = next(one for one in heard[-1].status if one.name == f"driver: {name}")
+        return {pair.key: pair.value for pair in status.values}
+
+    def counts(*names: str) -> list[int]:
+        return [int(figures("camera")[name]) for name in names]
+
+    with driver_process(run, log):
+        assert car.wait(car.told_to_drive, 60.0), log.read_text()
+        car.spin(2.5)
+        names = ("dropped", "repeated", "unmatched")
+        before = counts(*names)
+        assert [status.name.removeprefix("driver: ") for status in heard[-1].status] == [
+            *("watchdog", "camera", "policy", "commands")
+        ]
+        assert heard[-1].status[0].message == "drives"
+        assert figures("watchdog")["fault"] == "none"
+        assert 10.0 < float(figures("camera")["rate_hz"]) < 21.0
+        assert str(run.checkpoints / "000000001") == heard[-1].status[2].message
+        inference_ms = float(figures("policy")["inference_p50_ms"])
+        age_p50_ms, age_p95_ms = (float(figures("commands")[f"age_p{n}_ms"]) for n in (50, 95))
+        assert 0.0 < inference_ms < age_p50_ms <= age_p95_ms
+        assert 0.0 <= float(figures("commands")["saturated_share"]) <= 1.0
+        # Three images never come; one comes twice; the odometry of two does not come.
+        car.stamp_ns += 3 * 50_000_000
+        car.spin(0.5)
+        again: list[Any] = []
+
+        def repeat(message: Any) -> None:
+            again.append(message)
+            del car.tamper[topics.IMAGE]
+            car.publish(topics.IMAGE, message)
+
+        car.tamper[topics.IMAGE] = repeat
+        assert car.wait(lambda: bool(again), 2.0)
+        lost: list[Any] = []
+
+        def lose(message: Any) -> None:
+            lost.append(message)
+            message.header.stamp.sec -= 1
+            if len(lost) == 2:
+                del car.tamper[topics.ODOMETRY]
+
+        car.tamper[topics.ODOMETRY] = lose
+        assert car.wait(lambda: len(lost) == 2, 2.0)
+        heard.clear()
+        assert car.wait(lambda: len(heard) >= 2, 5.0)
+        since = np.array(counts(*names)) - before
+        # A busy machine may drop more.
+        assert since[0] >= 3 and since[1:].tolist() == [1, 2]
+
+
+# A driver that fails, once a file is there, in a way that nobody has thought of.
+FAILING_DRIVER = """
+import os, sys
+from td3_driver.learning.policy import Policy
+sound = Policy.act
+def act(self, observation):
+    if os.path.exists(sys.argv[1]):
+        raise KeyError("what nobody has thought of")
+    return sound(self, observation)
+Policy.act = act
+from td3_driver.nodes import driver
+driver.main(sys.argv[2:])
+"""
+
+
+def test_an_unforeseen_error_ends_the_driver_and_leaves_the_car_standing(
+    run: RunFolder, log: Path, car: ScriptedCar, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    with log.open("wb") as stderr:
+        driver = subprocess.Popen(
+            [
+                *(sys.executable, "-c", FAILING_DRIVER, str(broken), "--ros-args"),
+                *("-p", f'run:="{run.path}"', "-p", "random_goal:=false"),
+            ],
+            cwd=ROOT,
+            stderr=stderr,
+        )
+    try:
+        assert car.wait(car.told_to_drive, 60.0), log.read_text()
+        begin_s = time.monotonic()
+        broken.touch()
+        assert car.wait(lambda: car.told_to_stop(begin_s), 0.5)
+        assert car.wait(lambda: driver.poll() is not None, 20.0)
+        assert driver.returncode == 1 and "what nobody has thought of" in log.read_text()
+        assert car.told_to_stop(begin_s)
+    finally:
+        driver.kill()
+        driver.wait()
 
 
 def test_bad_settings_are_refused_with_their_reason(run: RunFolder, log: Path) -> None:
