@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from td3_driver.driving.faults import HARMLESS, Fault
+
 
 def shipped_folder(module: Path) -> Path:
     """Return the folder of the shipped configurations: beside the source, or where installed."""
@@ -408,6 +410,69 @@ class DriverConfig(Section):
         True,
         "Also publish pedals on vehicle_control_cmd; off where another node turns "
         "ackermann_cmd into pedals.",
+    )
+    shadow: bool = _setting(
+        False,
+        "Compute everything and command nothing: commands go to ~/shadow/, with how they differ "
+        "from those of whoever drives.",
+    )
+    camera_timeout_s: float = _setting(
+        0.3, "Wall-clock silence of the camera that stops the car.", "s", gt=0.0, le=0.4
+    )
+    odometry_timeout_s: float = _setting(
+        0.3, "Wall-clock silence of the odometry that stops the car.", "s", gt=0.0, le=0.4
+    )
+    speedometer_timeout_s: float = _setting(
+        0.3, "Wall-clock silence of the speedometer that stops the car.", "s", gt=0.0, le=0.4
+    )
+    route_timeout_s: float = _setting(
+        0.0,
+        "Wall-clock age of the route that stops the car; 0 = a route does not age, as the "
+        "bridge publishes it once.",
+        "s",
+        ge=0.0,
+    )
+    policy_timeout_s: float = _setting(
+        0.2,
+        "Wall-clock time of a decision, or from an image to its command, that stops the car.",
+        "s",
+        gt=0.0,
+        le=0.4,
+    )
+    max_clock_gap_s: float = _setting(
+        0.5,
+        "Simulated time from one image to the next, coming without a pause, that is a jump of "
+        "the clock.",
+        "s",
+        gt=0.0,
+        le=10.0,
+    )
+    image_width_px: int = _setting(
+        0, "Width that images must have; 0 = that of the first one.", "px", ge=0
+    )
+    image_height_px: int = _setting(
+        0, "Height that images must have; 0 = that of the first one.", "px", ge=0
+    )
+    resume_after: tuple[Fault | Literal["none"], ...] = _setting(
+        HARMLESS,
+        "Faults after which the car drives on by itself; after others it stands until ~/resume.",
+        min_length=1,  # ROS parameters know no empty list.
+    )
+    resume_delay_s: float = _setting(
+        0.5, "Wall-clock time without a fault before the car drives on.", "s", ge=0.0
+    )
+    standstill_timeout_s: float = _setting(
+        2.5,
+        "Longest wall-clock wait for the car to stand when the driver is deactivated or ends.",
+        "s",
+        ge=0.0,
+        le=10.0,
+    )
+    watch_checkpoints: bool = _setting(
+        True, "Take over newer checkpoints of the run while driving."
+    )
+    watch_period_s: float = _setting(
+        2.0, "Wall-clock time between two looks for a newer checkpoint.", "s", gt=0.0
     )
 
 

@@ -219,6 +219,8 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
+    if values["shadow"]:
+        own["driver.shadow"] = True
     if not values["ackermann_controller"]:
         return [*_simulator(values, shared), Process("driver", {**own, **shared})]
     alone = {"driver.publish_vehicle_control": False}
@@ -421,6 +423,12 @@ COMMANDS: dict[str, Command] = {
                 "ackermann_controller",
                 "Leave the pedals to a node of their own, ackermann_controller, which follows the "
                 "driver's Ackermann commands.",
+                default=False,
+            ),
+            Option(
+                "shadow",
+                "Command nothing; publish what would be commanded, and how it differs from the "
+                "commands of whoever drives.",
                 default=False,
             ),
             WORLD,

@@ -80,7 +80,7 @@ class Drive:
     def wait_until_driving(self) -> None:
         self.watcher.wait(
             lambda: self.speed_commanded() > 1.0 and bool(self.received(topics.VEHICLE_CONTROL)),
-            20.0,
+            60.0,
         )
 
 
@@ -171,7 +171,7 @@ def test_a_new_goal_follows_at_the_end_of_the_route(run: Path) -> None:
 
 def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     with driver_process("run:=nonesuch") as driver:
-        _, told = driver.communicate(timeout=20.0)
+        _, told = driver.communicate(timeout=60.0)
     assert driver.returncode == 2
     assert "error: no run 'nonesuch'" in told
     assert "Traceback" not in told
@@ -196,7 +196,7 @@ def test_a_driver_that_cannot_drive_says_why(
     context.init(args=[])
     try:
         with pytest.raises(ConfigError, match=reason):
-            DriverNode(context, overrides)
+            DriverNode(context, overrides).start()
     finally:
         context.try_shutdown()
 

@@ -41,6 +41,11 @@ def test_the_simulator_is_started_first_so_that_it_is_stopped_last(run: str) -> 
     assert list(processes_of("simulate")) == ["simulator"]
 
 
+def test_a_shadow_is_a_driver_that_is_told_so(run: str) -> None:
+    assert processes_of("drive", run=run, shadow=True)["driver"].parameters["driver.shadow"]
+    assert "driver.shadow" not in processes_of("drive", run=run)["driver"].parameters
+
+
 @pytest.mark.parametrize("command, served", [("train", "trainer"), ("drive", "driver")])
 def test_carla_replaces_the_embedded_simulator(command: str, served: str, run: str) -> None:
     assert list(processes_of(command, run=run, world="carla")) == [served]

@@ -6,6 +6,7 @@ started with (`-p learning.batch_size:=64`, or `--params-file`).
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -19,6 +20,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -69,6 +71,15 @@ CONFIG = Own("", "Name of a shipped configuration, or path of a YAML file.")
 """What every node has beside its own parameters, as `config`."""
 
 
+def _choices(kind: Any) -> list[str]:
+    """Return the names that an item of a list may have; none where it is not a name."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return [member.value for member in kind]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [choice for part in get_args(kind) for choice in _choices(part)]
+
+
 def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     """Say in words what a ROS range cannot."""
     if get_origin(field.annotation) is Literal:
@@ -84,6 +95,8 @@ def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
 
 def _of_a_list(items: tuple[Any, ...], not_empty: bool) -> str:
     """Say in words how long a list is, and what is in it."""
+    if choices := _choices(items[0]):
+        return "Any of " + ", ".join(choices) + "."
     any_length = items[-1] is Ellipsis
     words = "At least one" if not_empty else "Any number" if any_length else str(len(items))
     return f"{words}, each above 0." if items[0] is PositiveInt else f"{words}."
@@ -203,3 +216,12 @@ class ConfiguredNode(Node):
             return SetParametersResult(successful=False, reason=str(error))
         self.config = new
         return SetParametersResult(successful=True)
+
+
+class ConfiguredLifecycleNode(LifecycleNodeMixin, ConfiguredNode):
+    """A configured node that others take through the states of a managed node."""
+
+    def __init__(self, node_name: str, sections: Iterable[str] = SECTIONS, **options: Any) -> None:
+        """Declare the settings as `ConfiguredNode` does; the node begins unconfigured."""
+        ConfiguredNode.__init__(self, node_name, sections, **options)
+        LifecycleNodeMixin.__init__(self)

@@ -111,9 +111,7 @@ class Graph:
     def publish(self, topic: Topic, message: Any) -> None:
         """Publish, once the other end has been found."""
         if topic not in self._publishers:
-            self._publishers[topic] = topics.create_publisher(
-                self.node, topic, self.config.carla
-            )
+            self._publishers[topic] = topics.create_publisher(self.node, topic, self.config.carla)
             publisher = self._publishers[topic]
             self.spin_until(lambda: publisher.get_subscription_count() > 0, MATCH_S)
         self._publishers[topic].publish(message)

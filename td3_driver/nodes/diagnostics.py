@@ -1,4 +1,4 @@
-"""The trainer's state on /diagnostics, for the robot's usual tools."""
+"""Statuses on /diagnostics, for the robot's usual tools; among them the learner's health."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIMULATION_PERIOD_S = 2.0
 
 
 class Diagnostics:
-    """Publishes the statuses of one node."""
+    """Publishes statuses named after a node; any thread may."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -24,12 +24,22 @@ class Diagnostics:
             DiagnosticArray, DIAGNOSTICS.template, DIAGNOSTICS.client_qos.profile()
         )
 
-    def _status(self, name: str, level: bytes, message: str) -> DiagnosticStatus:
+    def status(
+        self, name: str, level: bytes, message: str, values: Mapping[str, object] | None = None
+    ) -> DiagnosticStatus:
+        """Return a status; real numbers among its values are shortened."""
         return DiagnosticStatus(
-            level=level, name=f"{self._node.get_name()}: {name.replace('_', ' ')}", message=message
+            level=level,
+            name=f"{self._node.get_name()}: {name.replace('_', ' ')}",
+            message=message,
+            values=[
+                KeyValue(key=key, value=f"{value:.6g}" if isinstance(value, float) else str(value))
+                for key, value in (values or {}).items()
+            ],
         )
 
-    def _send(self, statuses: list[DiagnosticStatus]) -> None:
+    def send(self, statuses: list[DiagnosticStatus]) -> None:
+        """Publish statuses, stamped now."""
         array = DiagnosticArray(status=statuses)
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
@@ -60,11 +70,7 @@ class SimulationDiagnostics(Diagnostics):
         self._publish(level, line or "the simulator is back", counters)
 
     def _publish(self, level: bytes, message: str, counters: Counters) -> None:
-        status = self._status("simulation", level, message)
-        status.values = [
-            KeyValue(key=name, value=f"{value:g}") for name, value in counters.as_dict().items()
-        ]
-        self._send([status])
+        self.send([self.status("simulation", level, message, counters.as_dict())])
 
 
 class HealthDiagnostics(Diagnostics):
@@ -73,21 +79,21 @@ class HealthDiagnostics(Diagnostics):
     def publish(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Publish an interval's figures and the warnings in force; any thread may call it."""
         warnings = {warning.check: warning for warning in health.warnings}
-        training = self._status(
+        training = self.status(
             "training",
             DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
             f"{len(warnings)} warnings" if warnings else "healthy",
+            {name: float(value) for name, value in row.items()},
         )
-        training.values = [KeyValue(key=name, value=f"{value:.6g}") for name, value in row.items()]
         statuses = [training]
         for check in CHECKS:
             if check.name in warnings:
                 level, message = DiagnosticStatus.WARN, str(warnings[check.name])
             else:
                 level, message = DiagnosticStatus.OK, "ok"
-            statuses.append(self._status(check.name, level, message))
-        self._send(statuses)
+            statuses.append(self.status(check.name, level, message))
+        self.send(statuses)
 
     def publish_failure(self, reason: str) -> None:
         """Publish why the training has broken down."""
-        self._send([self._status("training", DiagnosticStatus.ERROR, reason)])
+        self.send([self.status("training", DiagnosticStatus.ERROR, reason)])
