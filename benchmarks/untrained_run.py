@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from td3_driver.config import Config
 from td3_driver.driving.observation import ACTIONS, image_shape, vector_scale
 from td3_driver.learning import checkpoint
-from td3_driver.learning.evaluator import LEARNER, PREFIX
+from td3_driver.learning.checkpoint import LEARNER
+from td3_driver.learning.evaluator import PREFIX
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec
 from td3_driver.learning.policy import save_actor

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from td3_driver.learning.checkpoint import LEARNER
 from td3_driver.learning.manifest import CheckpointError, verify
 from td3_driver.learning.networks import Critic
 from td3_driver.learning.policy import load_spec
 
-LEARNER = "learner.safetensors"
 PREFIX = "critic."
 
 
@@ -26,7 +26,8 @@ class Evaluator:
         self, observation: dict[str, np.ndarray], action: np.ndarray
     ) -> tuple[float, float]:
         """Return Q1 and Q2 of one unbatched observation and action."""
-        batch = {key: torch.from_numpy(value)[None] for key, value in observation.items()}
+        seen = self._critic.encoder.spec.select(observation)
+        batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
         with torch.inference_mode():
             first, second = self._critic(batch, torch.from_numpy(np.asarray(action))[None])
         return float(first[0]), float(second[0])

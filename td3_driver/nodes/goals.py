@@ -39,6 +39,7 @@ class RandomGoals:
         that can take seconds.
         """
         self._logger = node.get_logger()
+        self._map_frame = topics.map_frame(names)
         self._length_m = length_m
         self._rng = np.random.default_rng(seed)
         self._before_reading = before_reading
@@ -64,7 +65,8 @@ class RandomGoals:
         self._publish(goal, frame.stamp_ns)
 
     def _publish(self, goal: Pose, stamp_ns: int) -> None:
-        message = PoseStamped(header=make_header(stamp_ns), pose=pose_to_message(goal))
+        header = make_header(stamp_ns, self._map_frame)
+        message = PoseStamped(header=header, pose=pose_to_message(goal))
         self._publisher.publish(message)
         self._logger.info(f"new goal: x {goal.x:.1f}, y {goal.y:.1f}")
 
