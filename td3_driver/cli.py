@@ -40,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_processes_command(commands.add_parser(name, help=command.summary), command)
     summary = "Drive a run's policy in the embedded simulator, without noise, and report."
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
+    summary = "Write a run's policy as one ONNX file with its description, compared with PyTorch."
+    _add_export(commands.add_parser("export", help=summary, description=summary))
     return parser
 
 
@@ -95,7 +97,21 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="Report; default: evaluation.json of the run."
     )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file of td3-driver export that drives instead of the run's actor.",
+    )
     parser.set_defaults(execute=_evaluate)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="ONNX file; default: policy.onnx of the run."
+    )
+    parser.set_defaults(execute=_export)
 
 
 def _count(text: str) -> int:
@@ -108,18 +124,31 @@ def _count(text: str) -> int:
 def _evaluate(given: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
     from td3_driver import evaluation
-    from td3_driver.learning.policy import CheckpointError
     from td3_driver.roads.errors import RoadMapError
 
     try:
         report = evaluation.evaluate_run(
-            given.run, given.map, given.episodes, given.seed, given.out
+            given.run, given.map, given.episodes, given.seed, given.out, given.policy
         )
-    except (CheckpointError, RoadMapError, OSError) as error:
+    except (RoadMapError, OSError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
     print(evaluation.table(report["episodes"]))
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from td3_driver.deployment import export
+
+    try:
+        done = export.export_run(given.run, given.out)
+    except OSError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
+    print(done.summary())
     return 0
 
 

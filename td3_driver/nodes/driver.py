@@ -22,10 +22,9 @@ from td3_driver.carla.live_frames import LiveFrames
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.carla.topics import Topic
 from td3_driver.config import ConfigError
-from td3_driver.driving.observation import vector_names
+from td3_driver.deployment.loading import load_policy
 from td3_driver.driving.pilot import Command, Pilot
 from td3_driver.driving.world import Frame, Pose, WorldError
-from td3_driver.learning.policy import CheckpointError, Policy
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.goals import goal_ahead
 from td3_driver.roads.road_map import RoadMap
@@ -34,6 +33,7 @@ from td3_driver.runs import RunFolder
 NODE_NAME = "driver"
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
+    "policy": ("", "ONNX file of td3-driver export that drives instead of the run's actor."),
     "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
     "seed": (0, "Seed of the random goals."),
 }
@@ -69,8 +69,15 @@ class DriverNode(ConfiguredNode):
             context=context,
             parameter_overrides=parameter_overrides,
         )
-        policy = self._load_policy()
         fixed_delta_s = self.config.simulator.fixed_delta_s
+        policy = load_policy(
+            _find_run(self.get_parameter("run").value),
+            self.get_parameter("policy").value,
+            self.config.driving,
+            fixed_delta_s,
+            self.get_logger().warning,
+        )
+        self.get_logger().info(f"drives with {policy.origin}")
         self._pilot = Pilot(self.config.driving, fixed_delta_s, policy.act)
         self._outputs = self._create_outputs()
         self._frames = LiveFrames(self, self.config.carla, fixed_delta_s, self._on_frame)
@@ -109,27 +116,6 @@ class DriverNode(ConfiguredNode):
         if given.get("run") and not given.get("config"):
             given["config"] = str(_find_run(given["run"]).path / "config.yaml")
         return given
-
-    def _load_policy(self) -> Policy:
-        folder = _find_run(self.get_parameter("run").value)
-        try:
-            checkpoint = folder.latest_checkpoint(self.get_logger().warning)
-            policy = Policy.load(checkpoint)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from None
-        driving = self.config.driving
-        image = (driving.image_stack, driving.image_size_px, driving.image_size_px)
-        entries = len(vector_names(driving))
-        if policy.spec.image != image or len(policy.spec.vector_scale) != entries:
-            raise ConfigError(
-                f"{checkpoint} is made for images {policy.spec.image} and "
-                f"{len(policy.spec.vector_scale)} numbers, the driving settings for {image} and "
-                f"{entries}"
-            )
-        # The first inference is slow: it must not be the first of a drive.
-        policy.act({"image": np.zeros(image, np.uint8), "vector": np.zeros(entries, np.float32)})
-        self.get_logger().info(f"drives with {checkpoint}")
-        return policy
 
     def _create_outputs(self) -> dict[Topic, Publisher]:
         outputs = [topics.ACKERMANN]
