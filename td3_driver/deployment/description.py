@@ -5,7 +5,8 @@ It lies as JSON in the ONNX file's metadata, under `METADATA_KEY`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -88,10 +89,11 @@ class Origin(Section):
     """Of the checkpoint's `actor.safetensors`."""
 
 
-class PolicyDescription(TaskDescription):
+class PolicyDescription(Section):
     """A policy file's metadata."""
 
     format: Literal[1] = FORMAT
+    task: TaskDescription
     checkpoint: Origin
     example_action: tuple[float, ...]
     """The answer to `example_observation`, by which damage is told."""
@@ -129,17 +131,43 @@ def _array(key: str, space: Any, driving: DrivingConfig) -> Array:
     return Array(dtype=space.dtype.name, shape=space.shape, axes=("entry",), entries=entries)
 
 
+def check_observed(
+    observed: Mapping[str, tuple[int, ...]], driving: DrivingConfig, source: str
+) -> None:
+    """Raise ConfigError unless a policy's observations, shapes by key, are those of the task."""
+    spaces = observation_space(driving).spaces
+    here = {key: space.shape for key, space in spaces.items() if key in observed}
+    if observed != here:
+        raise ConfigError(
+            f"{source} is made for {_plural(observed)}, the driving settings give "
+            f"{_plural(here) or 'none of them'}"
+        )
+
+
+def _plural(shapes: Mapping[str, tuple[int, ...] | None]) -> str:
+    return " and ".join(f"{key}s {shape}" for key, shape in shapes.items())
+
+
 def read(text: str, source: str) -> PolicyDescription:
     """Read a description from JSON; `source` says where it came from.
 
     Raises PolicyFileError.
     """
     try:
-        return PolicyDescription.model_validate_json(text)
+        values = json.loads(text)
+        written = values["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise PolicyFileError(f"{source} has a damaged description: {error!r}") from None
+    if written != FORMAT:
+        raise PolicyFileError(
+            f"{source} has a description of format {written}, this version reads {FORMAT}: "
+            "export it anew"
+        )
+    try:
+        return PolicyDescription.model_validate(values)
     except ValidationError as error:
         raise PolicyFileError(
-            f"{source} is described in another way than this version's (format {FORMAT}):\n"
-            f"{in_words(error)}"
+            f"{source} has a description that cannot be used:\n{in_words(error)}"
         ) from None
 
 

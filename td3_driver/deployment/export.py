@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import ConfigError
 from td3_driver.deployment.description import (
     METADATA_KEY,
     Origin,
     PolicyDescription,
     PolicyFileError,
     TaskDescription,
+    check_observed,
     describe_task,
     example_observation,
 )
@@ -93,27 +94,18 @@ def export_run(
         policy = Policy.load(checkpoint)
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
-    task = _task_of(folder.config, policy, checkpoint)
+    config = folder.config
+    check_observed(policy.observed, config.driving, str(checkpoint))
+    task = describe_task(config.driving, config.simulator.fixed_delta_s, policy.observed)
     origin = Origin(step=step_of(checkpoint), actor_sha256=digest_of(checkpoint, WEIGHTS))
     say(f"exports {checkpoint} ...")
     return export_policy(policy, task, origin, out or folder.path / FILE)
 
 
-def _task_of(config: Config, policy: Policy, checkpoint: Path) -> TaskDescription:
-    task = describe_task(config.driving, config.simulator.fixed_delta_s, policy.observed)
-    here = {key: array.shape for key, array in task.observation.items()}
-    if policy.observed != here:
-        raise ConfigError(
-            f"{checkpoint} is made for the observations {policy.observed}, the run's driving "
-            f"settings give {here}"
-        )
-    return task
-
-
 def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: Path) -> Export:
     """Write a policy's file, compare it with the policy, and only then give it its name."""
     description = PolicyDescription(
-        **dict(task),
+        task=task,
         checkpoint=origin,
         example_action=tuple(policy.act(example_observation(task)).tolist()),
     )
@@ -137,7 +129,7 @@ def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: P
 
 def compare(exported: OnnxPolicy, policy: Policy) -> Comparison:
     """Let both act on the same random observations, in turn."""
-    batch = _random_observations(exported.description)
+    batch = _random_observations(exported.description.task)
     torch.set_num_threads(1)  # as the driver does
     wanted = []
     onnx_s, torch_s = np.zeros(COMPARED), np.zeros(COMPARED)
@@ -200,7 +192,7 @@ def to_onnx(actor: Actor, spec: NetworkSpec, description: PolicyDescription) -> 
     """
     onnx = _import_onnx()
     own_names = {spec.image_key: IMAGE, spec.vector_key: VECTOR}
-    arrays = description.observation
+    arrays = description.task.observation
     module = _NamedInputs(actor, tuple(own_names[key] for key in arrays)).eval()
     # Of any size but 1, which the exporter would take for one that is always 1.
     examples = tuple(

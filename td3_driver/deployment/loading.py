@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from td3_driver.config import ConfigError, DrivingConfig
-from td3_driver.deployment.description import check_same_task, describe_task
+from td3_driver.deployment.description import check_observed, check_same_task, describe_task
 from td3_driver.deployment.onnx_policy import OnnxPolicy
 from td3_driver.driving.environment import observation_space
 from td3_driver.driving.observation import Observation
@@ -45,10 +45,10 @@ def load_policy(
 
 def _from_file(path: Path, driving: DrivingConfig, fixed_delta_s: float) -> LoadedPolicy:
     policy = OnnxPolicy.load(path)
-    made_for = policy.description
+    made_for = policy.description.task
     here = describe_task(driving, fixed_delta_s, made_for.observation)
     check_same_task(made_for, here, str(path))
-    return LoadedPolicy(policy.act, f"{path} (step {made_for.checkpoint.step})")
+    return LoadedPolicy(policy.act, f"{path} (step {policy.description.checkpoint.step})")
 
 
 def _from_checkpoint(
@@ -62,12 +62,7 @@ def _from_checkpoint(
         policy = Policy.load(checkpoint)
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
+    check_observed(policy.observed, driving, str(checkpoint))
     spaces = observation_space(driving).spaces
-    here = {key: space.shape for key, space in spaces.items() if key in policy.observed}
-    if policy.observed != here:
-        raise ConfigError(
-            f"{checkpoint} is made for the observations {policy.observed}, the driving settings "
-            f"give {here}"
-        )
     policy.act({key: np.zeros(space.shape, space.dtype) for key, space in spaces.items()})
     return LoadedPolicy(policy.act, str(checkpoint))

@@ -48,7 +48,7 @@ class OnnxPolicy:
 
     def act(self, observation: Observation) -> np.ndarray:
         """Return the action, float32 (actions,) in [-1, 1], for one unbatched observation."""
-        keys = self.description.observation
+        keys = self.description.task.observation
         return self.act_on_batch({key: observation[key][None] for key in keys})[0]
 
     def act_on_batch(self, observations: Observation) -> np.ndarray:
@@ -58,17 +58,18 @@ class OnnxPolicy:
 
     def _check(self, path: Path) -> None:
         """Raise PolicyFileError unless the file does what its description says."""
-        arrays = self.description.observation
+        task = self.description.task
+        arrays = task.observation
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}
         if not (
             inputs.keys() == arrays.keys()
             and all(_matches(inputs[key], array) for key, array in arrays.items())
             and outputs.keys() == {ACTION}
-            and _matches(outputs[ACTION], self.description.action)
+            and _matches(outputs[ACTION], task.action)
         ):
             raise PolicyFileError(f"{path} is damaged: its networks do not fit its description")
-        answer = self.act(example_observation(self.description))
+        answer = self.act(example_observation(task))
         if not np.allclose(answer, self.description.example_action, rtol=0.0, atol=TOLERANCE):
             raise PolicyFileError(
                 f"{path} is damaged: to the example it answers {answer.tolist()}, not "
