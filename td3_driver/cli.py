@@ -95,7 +95,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="Report; default: evaluation.json of the run."
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="Report; default: evaluation.json of the run, or beside a policy file.",
     )
     parser.add_argument(
         "--policy",

@@ -89,6 +89,7 @@ def _open(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     # One observation is too little work to share, and waiting threads would spin.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors: its warnings are on how graphs are optimised
     try:
         # As bytes: a path would let the file name others to be read.
         return onnxruntime.InferenceSession(
