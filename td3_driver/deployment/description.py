@@ -144,7 +144,7 @@ def check_observed(
         )
 
 
-def _plural(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _plural(shapes: Mapping[str, tuple[int, ...] | None]) -> str:
     return " and ".join(f"{key}s {shape}" for key, shape in shapes.items())
 
 
