@@ -34,6 +34,8 @@ setup(
         "torch>=2.5",
         "tqdm",
     ],
+    # `td3-driver export` needs all three, driving with what it writes onnxruntime alone.
+    extras_require={"onnx": ["onnx", "onnxruntime", "onnxscript"]},
     python_requires=">=3.10,<3.13",
     zip_safe=False,
     license="Apache-2.0",

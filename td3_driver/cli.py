@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
     summary = "Check this machine, and what runs: say what is wrong and what to do about it."
     _add_doctor(commands.add_parser("doctor", help=summary, description=summary))
+    summary = "Write a run's policy as one ONNX file with its description, compared with PyTorch."
+    _add_export(commands.add_parser("export", help=summary, description=summary))
     return parser
 
 
@@ -107,7 +109,16 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="Report; default: evaluation.json of the run."
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="Report; default: evaluation.json of the run, or beside a policy file.",
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file of td3-driver export that drives instead of the run's actor.",
     )
     parser.set_defaults(execute=_evaluate)
 
@@ -160,6 +171,14 @@ def _doctor(given: argparse.Namespace) -> int:
     return 0 if findings.healthy(found) else EXIT_UNHEALTHY
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="ONNX file; default: policy.onnx of the run."
+    )
+    parser.set_defaults(execute=_export)
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -177,18 +196,31 @@ def _seconds(text: str) -> float:
 def _evaluate(given: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
     from td3_driver import evaluation
-    from td3_driver.learning.policy import CheckpointError
     from td3_driver.roads.errors import RoadMapError
 
     try:
         report = evaluation.evaluate_run(
-            given.run, given.map, given.episodes, given.seed, given.out
+            given.run, given.map, given.episodes, given.seed, given.out, given.policy
         )
-    except (CheckpointError, RoadMapError, OSError) as error:
+    except (RoadMapError, OSError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
     print(evaluation.table(report["episodes"]))
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from td3_driver.deployment import export
+
+    try:
+        done = export.export_run(given.run, given.out)
+    except OSError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
+    print(done.summary())
     return 0
 
 

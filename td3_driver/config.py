@@ -517,14 +517,19 @@ def build(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            name = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"  {name}: there is no such setting")
-            else:
-                lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
-        raise ConfigError(f"{source} has wrong settings:\n" + "\n".join(lines)) from None
+        raise ConfigError(f"{source} has wrong settings:\n{in_words(error)}") from None
+
+
+def in_words(error: ValidationError) -> str:
+    """Return a line for each setting that is wrong."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {name}: there is no such setting")
+        else:
+            lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
+    return "\n".join(lines)
 
 
 def override(base: Config, values: Mapping[str, Any], source: str) -> Config:

@@ -216,6 +216,7 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
     shared = _shared(values, _run_configuration(values["run"]))
     own = {
         "run": values["run"],
+        "policy": _policy_file(values["policy"]),
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
@@ -375,6 +376,13 @@ def effective_settings(values: Mapping[str, Any], configuration: str) -> config.
     return config.override(_base(configuration), given, "the command")
 
 
+def _policy_file(path: str) -> str:
+    """Return the absolute path of a policy file, empty where none is named."""
+    if path and not Path(path).is_file():
+        raise config.ConfigError(f"no policy file {path!r}: td3-driver export RUN writes one")
+    return str(Path(path).resolve()) if path else ""
+
+
 def _check_map(name: str) -> None:
     from td3_driver.roads.road_map import RoadMap, RoadMapError  # brings CARLA's library
 
@@ -413,6 +421,10 @@ COMMANDS: dict[str, Command] = {
         "Drive with the actor of a run.",
         (
             Option("run", "Folder of the run, or its name under runs/.", default=None),
+            Option(
+                "policy",
+                "ONNX file of td3-driver export that drives instead of the run's actor.",
+            ),
             Option(
                 "random_goal",
                 "Choose a goal at random whenever there is none.",

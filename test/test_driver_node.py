@@ -21,6 +21,7 @@ from td3_driver.carla import topics
 from td3_driver.carla.conversion import ns_from_stamp, pose_to_message
 from td3_driver.carla.run_state import RunCommand
 from td3_driver.config import ConfigError, DrivingConfig
+from td3_driver.deployment.export import export_run
 from td3_driver.nodes.driver import DriverNode
 from td3_driver.nodes.simulator import SimulatorNode
 from td3_driver.roads.goals import goal_ahead
@@ -169,6 +170,12 @@ def test_a_new_goal_follows_at_the_end_of_the_route(run: Path) -> None:
         drive.wait_until_driving()
 
 
+def test_it_drives_with_an_exported_policy(run: Path) -> None:
+    file = export_run(run, say=lambda line: None).path
+    with a_drive(run, f'policy:="{file}"', "random_goal:=false") as drive:
+        drive.wait_until_driving()
+
+
 def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     with driver_process("run:=nonesuch") as driver:
         _, told = driver.communicate(timeout=60.0)
@@ -182,6 +189,7 @@ def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     [
         ({"run": ""}, "name the run"),
         ({"driving.image_stack": 2}, "is made for images"),
+        ({"policy": "nonesuch.onnx"}, r"no policy can be read from nonesuch\.onnx"),
         ({"driving.max_sped_mps": 2.0}, "there is no such setting"),
         ({"seed": "three"}, "seed"),
     ],

@@ -26,7 +26,17 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-FROM_PIP = {"carla", "gymnasium", "pydantic", "safetensors", "tensorboard", "torch"}
+FROM_PIP = {
+    "carla",
+    "gymnasium",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pydantic",
+    "safetensors",
+    "tensorboard",
+    "torch",
+}
 OWN = {"td3_driver"}
 
 

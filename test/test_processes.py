@@ -149,6 +149,18 @@ def test_wrong_values_are_refused_before_anything_starts(
         processes_of(command, **given)
 
 
+def test_the_driver_finds_a_policy_file_wherever_it_runs(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    processes = processes_of("drive", run=run, policy="policy.onnx")
+    assert processes["driver"].parameters["policy"] == str(tmp_path / "policy.onnx")
+    assert processes_of("drive", run=run)["driver"].parameters["policy"] == ""
+    with pytest.raises(ConfigError, match="no policy file 'nonesuch'"):
+        processes_of("drive", run=run, policy="nonesuch")
+
+
 def test_a_seed_is_a_whole_number(run: str) -> None:
     with pytest.raises(ConfigError, match="seed is a whole number, not 'many'"):
         processes_of("drive", run=run, seed="many")

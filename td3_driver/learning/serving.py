@@ -6,42 +6,50 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from td3_driver.learning.checkpoint import list_checkpoints
 from td3_driver.learning.evaluator import Evaluator, load_critic
 from td3_driver.learning.manifest import CheckpointError, recorded_digest
-from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import WEIGHTS, Policy
 
 PROBES = 4
 
 
+class Acts(Protocol):
+    """What drives: a checkpoint's actor, or an exported one."""
+
+    def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the action for one observation."""
+
+
 @dataclass(frozen=True)
 class Served:
-    """A checkpoint's networks, loaded and tried."""
+    """A checkpoint's networks, or an exported actor, loaded and tried."""
 
     checkpoint: Path
-    policy: Policy
+    """The folder, or the file."""
+    policy: Acts
     evaluator: Evaluator | None
-    """None where the checkpoint has no critic."""
+    """None where there is no critic."""
     actor_sha256: str
 
     @classmethod
     def load(
         cls,
         checkpoint: Path,
-        check: Callable[[NetworkSpec], None],
+        check: Callable[[Policy], None],
         observation: dict[str, np.ndarray],
     ) -> Served:
         """Load and try a checkpoint; raise CheckpointError where it is not fit to drive.
 
-        `check` raises CheckpointError for networks of a wrong shape; `observation` is one of the
+        `check` raises CheckpointError for an actor of a wrong shape; `observation` is one of the
         right shape.
         """
         policy = Policy.load(checkpoint)
-        check(policy.spec)
+        check(policy)
         rng = np.random.default_rng(0)
         # The first inference is slow, too: it must not be the first of a drive.
         for _ in range(PROBES):

@@ -26,6 +26,8 @@ from td3_driver.carla.live_frames import LiveFrames
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.carla.topics import Topic
 from td3_driver.config import Config, ConfigError
+from td3_driver.deployment.description import check_observed
+from td3_driver.deployment.loading import load_policy
 from td3_driver.driving.faults import Fault
 from td3_driver.driving.gate import Command
 from td3_driver.driving.guard import Guard, Watch
@@ -34,7 +36,7 @@ from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.watchdog import Stop
 from td3_driver.driving.world import Frame
 from td3_driver.learning.manifest import CheckpointError
-from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.policy import Policy
 from td3_driver.learning.serving import Reloader, Served
 from td3_driver.nodes.driver_diagnostics import DriverDiagnostics
 from td3_driver.nodes.goals import RandomGoals
@@ -58,13 +60,23 @@ DECISIONS_KEPT = 200
 class Drive:
     """Everything of a configured driver; made and unmade with the node's configuration."""
 
-    def __init__(self, node: ConfiguredNode, run: RunFolder, random_goal: bool, seed: int) -> None:
-        """Load the newest usable policy of a run; raises ConfigError where that cannot be."""
+    def __init__(
+        self,
+        node: ConfiguredNode,
+        run: RunFolder,
+        policy_file: str,
+        random_goal: bool,
+        seed: int,
+    ) -> None:
+        """Load the policy file, or where that is empty the newest usable policy of a run.
+
+        Raises ConfigError where that cannot be. A policy file is not exchanged while it drives.
+        """
         self._node = node
         self._config = node.config
         self._log = node.get_logger()
         self._run = run
-        self._served = self._load_newest()
+        self._served = self._load_file(policy_file) if policy_file else self._load_newest()
         self._refused = ""
         self._loaded_at = time.time()
         self._active = False
@@ -106,13 +118,16 @@ class Drive:
             if random_goal and not driver.shadow
             else None
         )
-        self._reloader = Reloader(
-            run.checkpoints,
-            self._served.checkpoint,
-            self._load,
-            self._on_refused,
-            driver.watch_period_s if driver.watch_checkpoints else None,
-        )
+        self._reloader: Reloader | None = None
+        if not policy_file:
+            self._reloader = Reloader(
+                run.checkpoints,
+                self._served.checkpoint,
+                self._load,
+                self._on_refused,
+                driver.watch_period_s if driver.watch_checkpoints else None,
+            )
+            self._reloader.start()
         node.create_service(Trigger, driver_topics.RELOAD.name, self._on_reload)
         node.create_service(Trigger, driver_topics.RESUME.name, self._on_resume)
         # Simulation time stands still when the simulator dies.
@@ -121,7 +136,6 @@ class Drive:
         node.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
         self._watch = Watch(self._guard, self._on_watch_failed)
         self._watch.start()
-        self._reloader.start()
         self._announce_policy()
 
     def activate(self) -> None:
@@ -142,7 +156,8 @@ class Drive:
         """Stop the car and end the threads."""
         self.deactivate()
         self._watch.end()
-        self._reloader.end()
+        if self._reloader is not None:
+            self._reloader.end()
 
     # The policy
 
@@ -155,22 +170,25 @@ class Drive:
     def _load(self, checkpoint: Path) -> Served:
         return Served.load(checkpoint, self._check_fits, _blank_observation(self._config))
 
-    def _check_fits(self, spec: NetworkSpec) -> None:
-        blank = _blank_observation(self._config)
-        image, entries = blank["image"].shape, len(blank["vector"])
-        if spec.image not in (None, image) or len(spec.vector_scale) not in (0, entries):
-            raise CheckpointError(
-                f"{self._run.path} is made for images {spec.image} and "
-                f"{len(spec.vector_scale)} numbers, the driving settings for {image} and {entries}"
-            )
-        if spec.actions != len(ACTIONS):
-            raise CheckpointError(f"its actions are {spec.actions} numbers, not {len(ACTIONS)}")
+    def _load_file(self, path: str) -> Served:
+        config = self._config
+        loaded = load_policy(self._run, path, config.driving, config.simulator.fixed_delta_s)
+        return Served(Path(path), loaded, None, loaded.actor_sha256)
+
+    def _check_fits(self, policy: Policy) -> None:
+        try:
+            check_observed(policy.observed, self._config.driving, str(self._run.path))
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
+        actions = policy.spec.actions
+        if actions != len(ACTIONS):
+            raise CheckpointError(f"its actions are {actions} numbers, not {len(ACTIONS)}")
 
     def _act(self, observation: Observation) -> np.ndarray:
         return self._served.policy.act(observation)
 
     def _take_over_newer(self) -> None:
-        newer = self._reloader.take()
+        newer = self._reloader.take() if self._reloader is not None else None
         if newer is not None:
             self._served, self._loaded_at, self._refused = newer, time.time(), ""
             self._announce_policy()
@@ -200,6 +218,10 @@ class Drive:
         self._publish_policy()
 
     def _on_reload(self, request: Any, response: Any) -> Any:
+        if self._reloader is None:
+            response.success = False
+            response.message = f"{self._served.checkpoint} drives, not the checkpoints of a run"
+            return response
         newer = self._reloader.newer()
         self._reloader.look()
         response.success = newer is not None

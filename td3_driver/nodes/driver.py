@@ -27,6 +27,7 @@ NODE_NAME = "driver"
 SECTIONS = ("carla", "driving", "driver", "evaluation")
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
+    "policy": ("", "ONNX file of td3-driver export that drives instead of the run's actor."),
     "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
     "seed": (0, "Seed of the random goals.", 0, 2**31 - 1),
     "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
@@ -132,6 +133,7 @@ class DriverNode(ConfiguredLifecycleNode):
         self._drive = Drive(
             self,
             _find_run(name),
+            self.get_parameter("policy").value,
             random_goal=self.get_parameter("random_goal").value,
             seed=self.get_parameter("seed").value,
         )
