@@ -73,6 +73,10 @@ class DriverNode(ConfiguredLifecycleNode):
                 except RCLError as error:
                     # Some middleware so tells of a message that it cannot make sense of.
                     self.get_logger().warning(f"a message could not be taken: {error}")
+                except RuntimeError:
+                    # A signal that falls into the executor's own code comes out of it as this.
+                    runtime.check_signals()
+                    raise
                 runtime.check_signals()
         finally:
             executor.remove_node(self)
