@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from td3_driver.learning.checkpoint import LEARNER
 from td3_driver.learning.manifest import CheckpointError, verify
 from td3_driver.learning.networks import Critic
 from td3_driver.learning.policy import load_spec
 
-LEARNER = "learner.safetensors"
 PREFIX = "critic."
 
 
