@@ -40,7 +40,7 @@ from td3_driver.config import CONFIG_FOLDER, Config
 SIZES_PX = ((160, 120), (800, 600))
 WARM_UP_FRAMES = 40
 PROFILES = CONFIG_FOLDER / "fastdds_profiles.xml"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 
 
 def measure(run: Path, width_px: int, height_px: int, frames: int) -> dict[str, float]:

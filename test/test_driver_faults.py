@@ -137,7 +137,7 @@ def a_scene(folder: Path, *parameters: str) -> Iterator[Scene]:
         scene.listen()
         car.start()
         try:
-            assert car.wait(car.told_to_drive, 60.0), log.read_text()
+            assert car.wait(car.told_to_drive, 100.0), log.read_text()
             yield scene
         finally:
             car.end()
@@ -396,7 +396,7 @@ def test_the_simulator_dies_by_sigkill(tmp_path: Path) -> None:
         watcher.listen(topics.ACKERMANN)
         commands = watcher.received[topics.ACKERMANN]
         try:
-            watcher.wait(lambda: bool(commands) and commands[-1].speed > 1.0, 60.0)
+            watcher.wait(lambda: bool(commands) and commands[-1].speed > 1.0, 100.0)
             simulator.kill()
             begin_s = time.monotonic()
             watcher.wait(lambda: commands[-1].speed == 0.0, 2.0)

@@ -102,9 +102,9 @@ class Manager:
         self._get = watcher.node.create_client(GetState, "/driver/get_state")
 
     def _call(self, client: Any, request: Any) -> Any:
-        self._watcher.wait(client.service_is_ready, 60.0)
+        self._watcher.wait(client.service_is_ready, 100.0)
         future = client.call_async(request)
-        self._watcher.wait(future.done, 60.0)
+        self._watcher.wait(future.done, 100.0)
         return future.result()
 
     def change(self, transition: int) -> bool:
@@ -205,7 +205,7 @@ def test_a_newer_checkpoint_is_taken_over_between_two_frames(
     elsewhere = make_run(tmp_path / "elsewhere", small_config())
     policies = hear(node, String, "/driver/policy", latched=True)
     with driver_process(run, log, "driver.watch_period_s:=0.1"):
-        assert car.wait(car.told_to_drive, 60.0), log.read_text()
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
         first = wait_for_policy(car, policies, step="000000001", critic=True, refused="")
         car.spin(0.5)
         begin_s = time.monotonic()
@@ -245,7 +245,7 @@ def test_it_can_be_told_to_look_for_a_newer_checkpoint(
         return future.result()
 
     with driver_process(run, log, "driver.watch_checkpoints:=false"):
-        assert car.wait(car.told_to_drive, 60.0), log.read_text()
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
         answer = ask()
         assert not answer.success and "nothing newer than 000000001" in answer.message
         add_checkpoint(run, 2, seed=1)
@@ -308,7 +308,7 @@ def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
 ) -> None:
     outputs = hear(node, JointState, "/driver/policy_output")
     with driver_process(run, log):
-        assert car.wait(lambda: len(outputs) > 20, 60.0), log.read_text()
+        assert car.wait(lambda: len(outputs) > 20, 100.0), log.read_text()
     assert all(ns_from_stamp(output.header.stamp) in car.images_s for output in outputs)
     pedals = {
         ns_from_stamp(message.header.stamp): at
@@ -341,7 +341,7 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         return [int(figures("camera")[name]) for name in names]
 
     with driver_process(run, log):
-        assert car.wait(car.told_to_drive, 60.0), log.read_text()
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
         car.spin(2.5)
         names = ("dropped", "repeated", "unmatched")
         before = counts(*names)
@@ -414,7 +414,7 @@ def test_an_unforeseen_error_ends_the_driver_and_leaves_the_car_standing(
             stderr=stderr,
         )
     try:
-        assert car.wait(car.told_to_drive, 60.0), log.read_text()
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
         begin_s = time.monotonic()
         broken.touch()
         assert car.wait(lambda: car.told_to_stop(begin_s), 0.5)

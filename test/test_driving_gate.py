@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from td3_driver.config import DrivingConfig
@@ -141,6 +141,7 @@ def test_what_is_not_finite_is_refused_and_changes_nothing(bad: float, place: in
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[NUMBERS] * 7), max_size=20))
 def test_whatever_comes_nothing_leaves_its_limits(commands: list[tuple[float, ...]]) -> None:
     gate = make_gate()

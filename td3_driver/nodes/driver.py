@@ -33,7 +33,6 @@ OWN_PARAMETERS = {
     "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
 }
 RCLError = rclpy_implementation.RCLError
-FINALIZED = "finalized"
 
 
 class DriverNode(ConfiguredLifecycleNode):
@@ -47,6 +46,7 @@ class DriverNode(ConfiguredLifecycleNode):
         """Read the settings; raises ConfigError where they are wrong."""
         self._drive: Drive | None = None
         self._refusal: ConfigError | None = None
+        self._finalized = False
         super().__init__(
             NODE_NAME,
             SECTIONS,
@@ -58,9 +58,9 @@ class DriverNode(ConfiguredLifecycleNode):
 
     def start(self) -> None:
         """Configure and activate; raises ConfigError where the policy is of no use."""
-        if self.trigger_configure() is not TransitionCallbackReturn.SUCCESS:
+        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             raise self._refusal or RuntimeError("the driver could not be configured")
-        if self.trigger_activate() is not TransitionCallbackReturn.SUCCESS:
+        if self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
             raise RuntimeError("the driver could not be activated")
 
     def run(self) -> None:
@@ -68,12 +68,16 @@ class DriverNode(ConfiguredLifecycleNode):
         executor = runtime.create_executor(self.context)
         executor.add_node(self)
         try:
-            while self.context.ok() and self._state_machine.current_state[1] != FINALIZED:
+            while self.context.ok() and not self._finalized:
                 try:
                     executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
                 except RCLError as error:
                     # Some middleware so tells of a message that it cannot make sense of.
                     self.get_logger().warning(f"a message could not be taken: {error}")
+                except RuntimeError:
+                    # A signal that falls into the executor's own code comes out of it as this.
+                    runtime.check_signals()
+                    raise
                 runtime.check_signals()
         finally:
             executor.remove_node(self)
@@ -104,6 +108,7 @@ class DriverNode(ConfiguredLifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Bring the car to a stop, and end."""
+        self._finalized = True
         return self._transition(self._clean_up, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
