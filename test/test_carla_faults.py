@@ -192,7 +192,7 @@ CASES = [
     ("extra_tick@3", ["somebody else steps"], {"frame_jumps": 1}),
     ("foreign_step@3", ["somebody else steps"], {"frame_jumps": 1}),
     ("foreign_play@3", ["somebody else steps or plays"], {"frame_jumps": 1}),
-    ("map_load@3", ["simulation time went from"], {"clock_jumps": 1}),
+    ("map_load@3", ["simulation time is .* should be"], {"clock_jumps": 1}),
     ("hang=0.6@3", [], {}),
     ("late:status=0.5@3", [], {}),
     ("late:image=0.2@3", [], {}),
@@ -240,6 +240,16 @@ def test_a_step_that_was_late_and_not_lost_is_no_second_action(
     drive(world, truth)
     assert world.counters.steps_resent == 1
     assert world.counters.unclean_steps == world.counters.frame_jumps <= 1
+
+
+def test_messages_that_are_late_after_a_frame_jump_put_nothing_out_of_step(
+    world, truth, simulator
+):
+    """The whole next tick is late, and agrees with itself when it comes in the tick after it."""
+    late = ", ".join(f"late:{sensor}=0.5@4" for sensor in SENSORS)
+    set_faults(simulator, f"extra_tick@3, {late}")
+    found = drive(world, truth, 12)
+    assert 1 <= len(found) <= 4
 
 
 def test_the_missing_topic_is_counted_by_its_name(world, truth, simulator):
@@ -393,7 +403,7 @@ def test_a_dead_thread_is_told_from_a_dead_simulator(monkeypatch):
 def test_a_restarted_simulator_is_taken_hold_of(monkeypatch):
     monkeypatch.setattr("td3_driver.carla.lock_step.ATTEMPT_S", 1.0)
     domain = own_domain()
-    config = CarlaConfig(startup_timeout_s=20.0, step_timeout_s=1.0, outage_timeout_s=60.0)
+    config = CarlaConfig(startup_timeout_s=60.0, step_timeout_s=1.0, outage_timeout_s=60.0)
     simulators = [simulator_process(domain)]
     try:
         with ros_node("agent", domain) as node:
@@ -421,7 +431,7 @@ def test_a_restarted_simulator_is_taken_hold_of(monkeypatch):
 
 def test_a_wait_ends_when_told_to():
     domain = own_domain()
-    config = CarlaConfig(startup_timeout_s=20.0, step_timeout_s=0.5, outage_timeout_s=60.0)
+    config = CarlaConfig(startup_timeout_s=60.0, step_timeout_s=0.5, outage_timeout_s=60.0)
     simulator = simulator_process(domain)
     try:
         with ros_node("agent", domain) as node:

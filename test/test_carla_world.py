@@ -340,7 +340,7 @@ def test_a_simulator_killed_in_mid_step_is_an_error_in_time():
     try:
         with ros_node("agent", domain) as node:
             world = CarlaWorld(
-                node, CarlaConfig(startup_timeout_s=20.0, step_timeout_s=1.0, outage_timeout_s=0.0)
+                node, CarlaConfig(startup_timeout_s=60.0, step_timeout_s=1.0, outage_timeout_s=0.0)
             )
             world.reset(make_start())
             # Stopped first, so that the step is surely under way when it dies.

@@ -34,6 +34,7 @@ SENSOR_GRACE_S = 1.5
 LATE_SPEED_S = 5.0
 # Silence that ends the messages of earlier ticks.
 QUIET_S = 0.02
+DRAIN_S = 2.0
 RESYNCHRONISATIONS = 3
 PROGRESS_S = 5.0
 # Time for one attempt to take hold of a simulator that was lost.
@@ -72,8 +73,8 @@ class LockStep:
             command: topics.CONTROL.message_type(command=int(command)) for command in RunCommand
         }
         self._number: int | None = None
-        self._stamp_ns: int | None = None
-        """Simulation time of the latest tick; None where the next may have any."""
+        self._time: tuple[int, int] | None = None
+        """Number and simulation time (ns) of the latest tick; None where time starts anew."""
         self._interruptible = False
         self._interrupted = False
         for topic in (topics.CONTROL, topics.VEHICLE_CONTROL):
@@ -149,6 +150,7 @@ class LockStep:
             f"{self._config.role_name!r} and a camera {self._config.camera!r}?",
         )
         self.pause(timeout_s)
+        self._time = None
         self._first_ticks(timeout_s)
 
     def pause(self, timeout_s: float) -> None:
@@ -166,10 +168,14 @@ class LockStep:
             )
         self.settle()
 
+    def begin_new_time(self) -> None:
+        """Settle where a map was loaded, and the clock began at 0."""
+        self.settle()
+        self._time = None
+
     def settle(self) -> None:
         """Let the messages of earlier ticks arrive, and take the latest frame as the current."""
         self._drain()
-        self._stamp_ns = None
         status = self.inbox.last_status
         if status is None:
             raise SimulatorLostError(f"no message on {self._name(topics.STATUS)}.")
@@ -355,25 +361,34 @@ class LockStep:
         """Wait for the tick's messages, which DDS does not order across topics."""
         assert self._number is not None
         inbox, tolerance_ns = self.inbox, self._tolerance_ns
-        before_ns = self._stamp_ns
-        due_ns = None if before_ns is None else before_ns + round(self.fixed_delta_s * 1e9)
+        due_ns = self._due_ns(self._number)
+        if due_ns is None:
+            # Whatever the clock says first is taken for the tick's: let the latest say it.
+            self._drain()
         if not self.spin_until(lambda: not inbox.missing(tolerance_ns, due_ns), SENSOR_GRACE_S):
-            reason = reason or self._incomplete(before_ns)
+            reason = reason or self._incomplete(due_ns)
             inbox.speed_due = topics.SPEEDOMETER not in inbox.messages
-        # Without a clock the tick's time is where the next one is counted from all the same.
-        self._stamp_ns = due_ns if inbox.clock_ns is None else inbox.clock_ns
-        return Tick(self._number, self._stamp_ns or 0, reason)
+        # Without a clock the next tick's time is counted from where this one's should be.
+        stamp_ns = due_ns if inbox.clock_ns is None else inbox.clock_ns
+        self._time = None if stamp_ns is None else (self._number, stamp_ns)
+        return Tick(self._number, stamp_ns or 0, reason)
 
-    def _incomplete(self, before_ns: int | None) -> str:
+    def _due_ns(self, number: int) -> int | None:
+        """Return the simulation time that a frame should have; None where any will do."""
+        if self._time is None:
+            return None
+        latest, stamp_ns = self._time
+        return stamp_ns + round((number - latest) * self.fixed_delta_s * 1e9)
+
+    def _incomplete(self, due_ns: int | None) -> str:
         """Count and say what a tick has come without: its messages, or its time."""
         missing = self.inbox.missing(self._tolerance_ns)
         if not missing:
-            assert self.inbox.clock_ns is not None and before_ns is not None
+            assert self.inbox.clock_ns is not None and due_ns is not None
             self.counters.clock_jumps += 1
             return (
-                f"simulation time went from {before_ns / 1e9:.3f} to "
-                f"{self.inbox.clock_ns / 1e9:.3f} s in one tick: a map was loaded, or somebody "
-                "else ticks"
+                f"simulation time is {self.inbox.clock_ns / 1e9:.3f} s at frame {self._number} "
+                f"and should be {due_ns / 1e9:.3f} s: a map was loaded, or somebody else ticks"
             )
         self.counters.incomplete_ticks += 1
         self.counters.missing.update(missing)
@@ -389,8 +404,9 @@ class LockStep:
             self.inbox.speed_due = False
 
     def _drain(self) -> None:
-        """Let what is on its way arrive."""
-        while True:
+        """Let what is on its way arrive; where it never ends, somebody plays the simulation."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline:
             before = self.inbox.received
             self._executor.spin_once(timeout_sec=QUIET_S)
             if self.inbox.received == before:

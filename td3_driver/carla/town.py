@@ -104,7 +104,7 @@ class Town:
         self._road_map = None
         # Time starts anew: what was to be forgotten by its stamp is over.
         self._inbox.forget_events(until_ns=-1)
-        self._lock_step.settle()
+        self._lock_step.begin_new_time()
 
     def _await(self, before: CarlaWorldInfo | None = None) -> None:
         """Wait for a map that is not the one `before`."""
