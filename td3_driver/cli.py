@@ -160,13 +160,16 @@ def _doctor(given: argparse.Namespace) -> int:
     except ImportError:
         pass
     else:
-        found += graph.examine(
-            settings,
-            watch_s=given.watch,
-            move=given.move,
-            required=given.move or given.world != "auto",
-            say=lambda message: print(message, file=sys.stderr, flush=True),
-        )
+        try:
+            found += graph.examine(
+                settings,
+                watch_s=given.watch,
+                move=given.move,
+                required=given.move or given.world != "auto",
+                say=lambda message: print(message, file=sys.stderr, flush=True),
+            )
+        except KeyboardInterrupt:
+            return supervision.EXIT_INTERRUPTED
     print(json.dumps(findings.as_dict(found), indent=2) if given.json else findings.table(found))
     return 0 if findings.healthy(found) else EXIT_UNHEALTHY
 

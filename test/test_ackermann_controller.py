@@ -93,10 +93,24 @@ class Bench:
         return message
 
 
+@contextmanager
+def a_bench(**settings: float) -> Iterator[Bench]:
+    with controller_node(**settings), ros_node("hand", own_domain()) as node:
+        yield Bench(Observer(node)).meet()
+
+
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    with controller_node(), ros_node("hand", own_domain()) as node:
-        yield Bench(Observer(node)).meet()
+    """A bench whose hand may be slow: on a busy machine the watchdog is not to answer for it."""
+    with a_bench(input_timeout_s=5.0, speed_timeout_s=5.0) as bench:
+        yield bench
+
+
+@pytest.fixture
+def watched() -> Iterator[Bench]:
+    """A bench with the time limits that users have."""
+    with a_bench() as bench:
+        yield bench
 
 
 def test_it_answers_as_the_trainers_controller_does(bench: Bench) -> None:
@@ -130,16 +144,17 @@ def test_reverse_is_driven_by_the_signed_speed(bench: Bench) -> None:
     assert forward.brake == 1.0 and not forward.reverse
 
 
-def test_a_paused_simulator_is_answered_at_once_and_adds_nothing_up(bench: Bench) -> None:
-    bench.run_state(running=True)
-    bench.tick(1.0)
-    bench.answer(speed=2.0)
-    bench.run_state(running=False)
-    bench.hand.spin(0.7)  # longer than the silence of the speedometer that is allowed
-    paused = [bench.answer(speed=2.0) for _ in range(5)]
-    assert {message.throttle for message in paused} == {0.5}
-    bench.tick(1.0)
-    assert bench.answer(speed=2.0).throttle == pytest.approx(0.5 + 0.2 * 0.05)
+def test_a_paused_simulator_is_answered_at_once_and_adds_nothing_up() -> None:
+    with a_bench(input_timeout_s=5.0, speed_timeout_s=0.5) as bench:
+        bench.tick(1.0)
+        bench.answer(speed=2.0)
+        bench.run_state(running=False)
+        bench.hand.spin(1.0)  # longer than the silence of the speedometer that is allowed
+        paused = [bench.answer(speed=2.0) for _ in range(5)]
+        assert {message.throttle for message in paused} == {0.5}
+        bench.run_state(running=True)
+        bench.tick(1.0)
+        assert bench.answer(speed=2.0).throttle == pytest.approx(0.5 + 0.2 * 0.05)
 
 
 def test_the_cars_own_steering_range_counts_however_late_the_node_starts() -> None:
@@ -173,29 +188,29 @@ def wait_for_the_brake(bench: Bench) -> float:
     return time.monotonic() - begin
 
 
-def test_silent_commands_stop_the_car_and_the_next_one_moves_it_again(bench: Bench) -> None:
-    bench.tick(1.0)
-    assert bench.answer(speed=3.0, angle=0.2).throttle > 0.0
-    assert wait_for_the_brake(bench) < STOPPED_WITHIN_S
-    stop = bench.pedals[-1]
+def test_silent_commands_stop_the_car_and_the_next_one_moves_it_again(watched: Bench) -> None:
+    watched.tick(1.0)
+    assert watched.answers(speed=3.0, angle=0.2)[0].throttle > 0.0
+    assert wait_for_the_brake(watched) < STOPPED_WITHIN_S
+    stop = watched.pedals[-1]
     assert stop.throttle == 0.0 and stop.steer == pytest.approx(-0.2 / 1.2217)
-    bench.hand.spin(0.4)
-    repeated = len(bench.pedals)
-    bench.hand.spin(0.4)
-    assert len(bench.pedals) == repeated <= 6  # told several times, then left alone
-    bench.tick(1.0)
-    assert bench.answer(speed=3.0).throttle > 0.0
+    watched.hand.spin(0.4)
+    repeated = len(watched.pedals)
+    watched.hand.spin(0.4)
+    assert len(watched.pedals) == repeated <= 6  # told several times, then left alone
+    watched.tick(1.0)
+    assert watched.answers(speed=3.0)[0].throttle > 0.0
 
 
-def test_a_silent_speedometer_stops_the_car_while_commands_go_on(bench: Bench) -> None:
-    bench.tick(1.0)
+def test_a_silent_speedometer_stops_the_car_while_commands_go_on(watched: Bench) -> None:
+    watched.tick(1.0)
     last_speed_s = time.monotonic()
-    while bench.answer(speed=3.0).brake == 0.0:
+    while watched.answers(speed=3.0)[-1].brake == 0.0:  # the watchdog may speak in between
         assert time.monotonic() - last_speed_s < 2.0
     assert time.monotonic() - last_speed_s < STOPPED_WITHIN_S + 0.1
-    assert bench.answer(speed=3.0).brake == 1.0  # still one for one
-    bench.tick(1.0)
-    assert bench.answer(speed=3.0).throttle > 0.0
+    assert watched.answers(speed=3.0)[-1].brake == 1.0
+    watched.tick(1.0)
+    assert watched.answers(speed=3.0)[0].throttle > 0.0
 
 
 @pytest.mark.parametrize("speed, angle", [(math.nan, 0.0), (1.0, math.inf)])
@@ -276,7 +291,7 @@ def test_a_car_is_driven_to_a_speed_backwards_and_left_standing_at_the_end() -> 
     with (
         simulator_node(own_domain()),
         ros_node("hand", own_domain()) as node,
-        process("ackermann_controller") as controller,
+        process("ackermann_controller", "ackermann_controller.input_timeout_s:=3.0") as controller,
     ):
         hand = Observer(node)
         hand.listen_and_hear(topics.SPEEDOMETER)
@@ -285,7 +300,7 @@ def test_a_car_is_driven_to_a_speed_backwards_and_left_standing_at_the_end() -> 
             return float(hand.received[topics.SPEEDOMETER][-1].data)
 
         def drive_until(wanted: float) -> None:
-            deadline = time.monotonic() + 10.0
+            deadline = time.monotonic() + 30.0
             while abs(speed() - wanted) > 0.2:
                 assert time.monotonic() < deadline, speed()
                 hand.publish(topics.ACKERMANN, speed=wanted)
@@ -316,8 +331,8 @@ def test_the_driver_drives_through_it(tmp_path: Path) -> None:
         watcher.listen(topics.ACKERMANN, topics.VEHICLE_CONTROL, topics.SPEEDOMETER)
         commands = watcher.received[topics.ACKERMANN]
         pedals = watcher.received[topics.VEHICLE_CONTROL]
-        watcher.wait(lambda: len(commands) > 40 and commands[-1].speed > 1.0, 20.0)
-        watcher.wait(lambda: watcher.received[topics.SPEEDOMETER][-1].data > 0.5)
+        watcher.wait(lambda: len(commands) > 40 and commands[-1].speed > 1.0, 45.0)
+        watcher.wait(lambda: watcher.received[topics.SPEEDOMETER][-1].data > 0.5, 30.0)
         watcher.forget()
         watcher.spin(1.0)
         assert (
@@ -325,5 +340,5 @@ def test_the_driver_drives_through_it(tmp_path: Path) -> None:
         )
         assert len(commands) > 10 and abs(len(commands) - len(pedals)) <= 2
         driver.send_signal(signal.SIGKILL)
-        watcher.wait(lambda: pedals[-1].brake == 1.0, 2.0)
+        watcher.wait(lambda: pedals[-1].brake == 1.0, 5.0)
         watcher.wait(lambda: abs(watcher.received[topics.SPEEDOMETER][-1].data) < 0.05, 5.0)

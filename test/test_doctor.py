@@ -204,3 +204,11 @@ def test_scripts_can_tell_by_exit_code_and_json(
 def test_a_wrong_setting_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--set", "carla.camra=eye"]) == 2
     assert "carla.camra" in capsys.readouterr().err
+
+
+def test_a_ros_that_cannot_start_is_told_in_a_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "mine")
+    assert cli.main(["doctor"]) == 1
+    assert "ROS_DOMAIN_ID is not an integral number" in capfd.readouterr().out

@@ -15,6 +15,7 @@ from carla_graph import Observer, own_domain, ros_node, simulator_node
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from td3_driver.carla import topics
 from td3_driver.carla.conversion import (
@@ -160,7 +161,8 @@ def test_a_manual_override_is_named_with_who_holds_it() -> None:
     assert "not in force" in findings["the car moves"].found
 
 
-def test_a_car_that_somebody_commands_is_not_moved() -> None:
+def test_a_car_that_somebody_commands_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "SETTLE_S", 2.0)
     with simulator_node(own_domain()), ros_node("somebody", own_domain()) as node:
         command = control_to_message(VehicleControl(brake=1.0))
         Observer(node).publish(topics.VEHICLE_CONTROL, brake=command.brake)
@@ -394,6 +396,26 @@ def test_stamps_have_to_advance(fault: str, words: str) -> None:
     for topic in (topics.CLOCK, topics.IMAGE, topics.ODOMETRY, topics.VEHICLE_STATUS):
         assert findings[name(topic)].verdict is Verdict.FAILED
         assert words in findings[name(topic)].found
+
+
+def test_another_definition_of_a_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(TopicEndpointInfo, "topic_type_hash"):
+        pytest.skip("this ROS 2 does not tell definitions apart")
+    real = TopicEndpointInfo.topic_type_hash.fget
+    setter = TopicEndpointInfo.topic_type_hash.fset
+
+    def type_hash(end: TopicEndpointInfo) -> object:
+        theirs = end.node_name == "carla_ros_bridge"
+        status = end.topic_type == topics.STATUS.type_name
+        return "RIHS01_of_a_fork" if theirs and status else real(end)
+
+    monkeypatch.setattr(TopicEndpointInfo, "topic_type_hash", property(type_hash, setter))
+    with faulty_bridge():
+        findings = examine()
+    assert failures(findings) == {name(topics.STATUS)}
+    assert (
+        "another definition of carla_msgs/msg/CarlaStatus" in findings[name(topics.STATUS)].found
+    )
 
 
 def test_an_empty_route_is_a_warning() -> None:

@@ -84,16 +84,30 @@ def examine(
     from the environment.
     """
     own = context is None
-    if context is None:
-        context = Context()
-        context.init(args=[])
-    graph = Graph(Node(NODE_NAME, context=context), config)
+    try:
+        if context is None:
+            context = Context()
+            context.init(args=[])
+        graph = Graph(Node(NODE_NAME, context=context), config)
+    except RuntimeError as error:  # rclpy's own errors, a wrong ROS_DOMAIN_ID say
+        return [_no_ros(error)]
     try:
         return _Examination(graph, watch_s, say).findings(move, required)
     finally:
         graph.close()
         if own:
             context.try_shutdown()
+
+
+def _no_ros(error: RuntimeError) -> Finding:
+    reason = (str(error).splitlines() or ["no reason given"])[0]
+    return Finding(
+        SIMULATOR,
+        "ROS",
+        Verdict.FAILED,
+        f"no node can be made: {reason}",
+        "mend ROS_DOMAIN_ID, RMW_IMPLEMENTATION, or the profile that is named in the environment",
+    )
 
 
 class _Examination:
