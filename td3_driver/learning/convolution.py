@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from td3_driver.learning.threads import use_one_thread
 
 
 class Convolution(nn.Conv2d):
@@ -72,24 +73,11 @@ def _differentiate(
 
 
 def _run(function: Any, shares: Iterable[Any], threads: int) -> Iterable[Any]:
-    return map(function, shares) if threads == 1 else _single_threads(threads).map(function, shares)
+    return (
+        map(function, shares) if threads == 1 else _single_threads(threads).map(function, shares)
+    )
 
 
 @cache
 def _single_threads(count: int) -> ThreadPoolExecutor:
-    """Return threads in which PyTorch uses no others."""
-    started = threading.Barrier(count + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # takes over the process's number, which is then replaced
-        torch.set_num_threads(1)
-        started.wait()
-
-    process = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "convolution", initializer=start)
-    for _ in range(count):
-        pool.submit(int)  # the pool starts a thread for each, as none is idle
-    started.wait()
-    # A thread's own number is also what threads that start later take over.
-    torch.set_num_threads(process)
-    return pool
+    return ThreadPoolExecutor(count, "convolution", initializer=use_one_thread)
