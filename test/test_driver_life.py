@@ -382,7 +382,7 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         assert car.wait(lambda: len(heard) >= 2, 5.0)
         since = np.array(counts(*names)) - before
         # A busy machine may drop more.
-        assert since[0] >= 3 and since[1:].tolist() == [1, 2]
+        assert since[0] >= 3 and since[1] == 1 and since[2] >= 2
 
 
 # A driver that fails, once a file is there, in a way that nobody has thought of.

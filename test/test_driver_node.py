@@ -125,7 +125,7 @@ def test_the_last_command_is_a_stop(run: Path, number: signal.Signals) -> None:
     with a_drive(run, "random_goal:=false") as drive:
         drive.wait_until_driving()
         drive.driver.send_signal(number)
-        drive.watcher.wait(lambda: drive.driver.poll() is not None, 5.0)
+        drive.watcher.wait(lambda: drive.driver.poll() is not None, 15.0)
         assert drive.driver.returncode == 0
         drive.watcher.spin(0.2)
         assert drive.speed_commanded() == 0.0
