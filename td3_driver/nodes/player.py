@@ -68,10 +68,10 @@ class PlayerNode(ConfiguredNode):
             self.get_logger().warning(note)
         self._contract = {topic.name(self._names): topic for topic in topics.TOPICS}
         self._publishers_by_topic = self._create_publishers()
-        self._clock: Publisher | None = None
+        self._clock_publisher: Publisher | None = None
         clock, odometry = (topic.name(self._names) for topic in (topics.CLOCK, topics.ODOMETRY))
         if self.get_parameter("clock").value and clock not in self._publishers_by_topic:
-            self._clock = self.create_publisher(
+            self._clock_publisher = self.create_publisher(
                 topics.CLOCK.message_type, clock, topics.CLOCK.bridge_qos.profile()
             )
         self._clocked_by = odometry
@@ -166,11 +166,11 @@ class PlayerNode(ConfiguredNode):
         return True
 
     def _publish(self, message: RawMessage) -> None:
-        if self._clock is not None and message.topic == self._clocked_by:
+        if self._clock_publisher is not None and message.topic == self._clocked_by:
             stamp = self._bag.decode(message).header.stamp
             clock = topics.CLOCK.message_type()
             clock.clock.sec, clock.clock.nanosec = int(stamp.sec), int(stamp.nanosec)
-            self._clock.publish(clock)
+            self._clock_publisher.publish(clock)
         self._publishers_by_topic[message.topic].publish(self._bag.serialised(message))
 
 
