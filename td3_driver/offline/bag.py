@@ -28,10 +28,11 @@ from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2 import ReaderError as Ros2ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError
 from rosbags.typesys.store import Typestore
 from zstandard import ZstdError
 
-from td3_driver.offline.definitions import DefinitionError, typestore
+from td3_driver.offline.definitions import DefinitionError, typestore, typestore_from_ros1
 
 METADATA = "metadata.yaml"
 MCAP_MAGIC = b"\x89MCAP0\r\n"
@@ -121,7 +122,7 @@ class Bag:
             decoder = self._decoders[message.topic] = self._decoder(self.topics[message.topic])
         try:
             return decoder(message.data)
-        except (SerdeError, struct.error, ValueError, IndexError) as error:
+        except (SerdeError, TypesysError, *_DAMAGE) as error:
             raise BagError(
                 f"{self.path}: a message on {message.topic} is damaged: {error}"
             ) from None
@@ -133,12 +134,21 @@ class Bag:
             return message.data
         store = self._to_cdr.get(topic.name)
         if store is None:
-            store = self._to_cdr[topic.name] = self._typestore(topic)
-        return bytes(store.ros1_to_cdr(message.data, topic.type_name))
+            store = self._to_cdr[topic.name] = self._typestore_from_ros1(topic)
+        try:
+            return bytes(store.ros1_to_cdr(message.data, topic.type_name))
+        except (SerdeError, TypesysError, *_DAMAGE) as error:
+            raise BagError(f"{self.path}: {topic.name} cannot be converted: {error}") from None
 
     def _typestore(self, topic: BagTopic) -> Typestore:
         try:
             return typestore(topic.type_name, topic.definition, topic.ros_version)
+        except DefinitionError as error:
+            raise BagError(f"{self.path}: {topic.name}: {error}") from None
+
+    def _typestore_from_ros1(self, topic: BagTopic) -> Typestore:
+        try:
+            return typestore_from_ros1(topic.type_name, topic.definition)
         except DefinitionError as error:
             raise BagError(f"{self.path}: {topic.name}: {error}") from None
 
@@ -231,7 +241,7 @@ def _offered(extension: Any) -> tuple[str, bool]:
 
 
 # What reading a damaged file comes to.
-_DAMAGE = (McapError, ZstdError, struct.error, RuntimeError, OSError, ValueError, KeyError)
+_DAMAGE = (McapError, ZstdError, struct.error, RuntimeError, OSError, ValueError, LookupError)
 
 
 class _CutOffMcap:

@@ -47,7 +47,7 @@ def typestore(type_name: str, definition: str = "", ros_version: int = 2) -> Typ
     installed one counts, or the library's. Raises DefinitionError where there is none.
     """
     try:
-        if definition:
+        if definition.strip():
             store = get_typestore(Stores.EMPTY)
             store.register(get_types_from_msg(definition, type_name))
             return store
@@ -59,6 +59,20 @@ def typestore(type_name: str, definition: str = "", ros_version: int = 2) -> Typ
         raise
     except (TypesysError, KeyError, ValueError) as error:
         raise DefinitionError(f"the definition of {type_name} cannot be read: {error}") from None
+
+
+def typestore_from_ros1(type_name: str, definition: str) -> Typestore:
+    """Return a store that can turn ROS 1 messages of a type into those of ROS 2.
+
+    What ROS 2 has as well is as there (its headers have no `seq`), the rest as in the bag.
+    """
+    store = get_typestore(_COMMON[2])
+    try:
+        found = get_types_from_msg(definition, type_name)
+        store.register({key: value for key, value in found.items() if key not in store.fielddefs})
+    except (TypesysError, KeyError, ValueError) as error:
+        raise DefinitionError(f"the definition of {type_name} cannot be read: {error}") from None
+    return store
 
 
 @functools.cache

@@ -89,18 +89,8 @@ class Findings:
     speed_from_odometry: int = 0
     """Frames without a speedometer's message near."""
     jumps_back: int = 0
-    unstamped_stops: list[int] = field(default_factory=list)
-    """When stops were commanded that answer no image (ns of recorded time)."""
-    clock_of_log: list[tuple[int, int]] = field(default_factory=list)
-    """Recorded time and stamp of some images, to tell the one from the other."""
-
-    def stamp_at(self, log_ns: int) -> int:
-        """Return the stamp that belongs to a recorded time, ns."""
-        if not self.clock_of_log:
-            return log_ns
-        logs, stamps = np.array(self.clock_of_log, dtype=np.int64).T
-        nearest = int(np.clip(np.searchsorted(logs, log_ns, side="right") - 1, 0, len(logs) - 1))
-        return int(stamps[nearest] + log_ns - logs[nearest])
+    unstamped_stops: list[tuple[int, int]] = field(default_factory=list)
+    """When stops were commanded that answer no image, and for how long none had come (ns)."""
 
 
 def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
@@ -268,6 +258,7 @@ class _Reading:
         self._route = np.zeros((0, 3))
         self._latest_ns: int | None = None
         self._handed_on_ns: int | None = None
+        self._image_log_ns: int | None = None
         self._frames = 0
 
     def frames(self) -> Iterator[BagFrame]:
@@ -302,6 +293,7 @@ class _Reading:
 
     def _on_image(self, message: RawMessage) -> Iterator[BagFrame]:
         self._findings.images += 1
+        self._image_log_ns = message.log_ns
         try:
             stamp_ns = self._stamp_ns(message)
         except (BagError, AttributeError) as error:
@@ -362,7 +354,8 @@ class _Reading:
         self._commands.add(message.log_ns, (stamp_ns, control))
         # The driver stamps a command with its image's time; a stop of its own has none.
         if not stamp_ns and control.brake >= 1.0:
-            self._findings.unstamped_stops.append(message.log_ns)
+            silence_ns = message.log_ns - (self._image_log_ns or message.log_ns)
+            self._findings.unstamped_stops.append((message.log_ns, silence_ns))
 
     def _on_event(self, convert: Callable[[Any], Any]) -> Callable[[RawMessage], None]:
         def on_event(message: RawMessage) -> None:
@@ -395,8 +388,6 @@ class _Reading:
         events = self._take_events(stamp_ns)
         answer = self._answer(waiting)
         self._frames += 1
-        if self._frames % 20 == 1:
-            self._findings.clock_of_log.append((log_ns, stamp_ns))
         frame = Frame(
             frame=self._frames,
             stamp_ns=stamp_ns,

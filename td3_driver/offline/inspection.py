@@ -36,6 +36,8 @@ from td3_driver.roads.road_map import RoadMap
 BATCH = 64
 # A watchdog repeats its stop; those of one silence are one event.
 STOP_SPACING_S = 1.0
+# A stop after this long without an image is the watchdog's.
+BLIND_S = 0.3
 # Longer than this between two images, of the time that should be between them.
 GAP_FACTOR = 1.5
 
@@ -347,11 +349,13 @@ class _Watch:
         stops: list[Event] = []
         scale = self.duration_s / self.recorded_s if self.recorded_s else 1.0
         latest_s = -np.inf
-        for log_ns in self._frames.findings.unstamped_stops:
+        for log_ns, silence_ns in self._frames.findings.unstamped_stops:
             log_s = 1e-9 * (log_ns - self._log_ns[0])
             if log_s - latest_s >= STOP_SPACING_S and 0.0 <= log_s <= self.recorded_s:
                 time_s = float(np.clip(log_s * scale, 0.0, self.duration_s))
-                stops.append(Event(time_s, "watchdog_stop", "stopped without an image"))
+                blind = 1e-9 * silence_ns >= BLIND_S
+                text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
+                stops.append(Event(time_s, "watchdog_stop" if blind else "stop", text))
             latest_s = log_s
         return [*self._events, *stops]
 

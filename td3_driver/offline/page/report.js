@@ -17,6 +17,7 @@
     collision: ["collision", "#e03131"],
     lane_invasion: ["lane invasion", "#f08c00"],
     watchdog_stop: ["watchdog stop", "#7048e8"],
+    stop: ["stop", "#b197fc"],
     end: ["end of an episode", "#495057"],
     gap: ["gap", "#868e96"],
     jump_back: ["jump back", "#1098ad"],
@@ -116,7 +117,7 @@
     value: (_, value) => number(value),
   });
   const seconds = (_, ticks) => ticks.map((value) => `${+value.toFixed(2)} s`);
-  const build = (plot, last) => {
+  const build = (plot) => {
     const box = make("div", byId("plots"));
     box.className = "plot";
     // A second checkpoint's line has the colour of the first one's.
@@ -155,7 +156,7 @@
     sync.sub(made);
     plots.push(made);
   };
-  data.plots.forEach((plot, place) => build(plot, place === data.plots.length - 1));
+  data.plots.forEach(build);
   addEventListener("resize", () => {
     for (const plot of plots) plot.setSize({ width: plot.root.parentElement.clientWidth - 12, height: 150 });
     drawMap();
@@ -447,6 +448,6 @@
     event.preventDefault();
   });
   drawMap();
-  moveTo(0, false);
+  requestAnimationFrame(() => moveTo(0, false)); // the plots have their scales by then
   window.report = { moveTo, plots, state: () => ({ index: current, picture: Number(camera.dataset.index), cursors: plots.map((plot) => plot.cursor.idx) }) };
 })();
