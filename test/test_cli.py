@@ -49,7 +49,7 @@ def test_every_option_is_on_the_command_line_with_its_description(
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate"):
+    for command in (*COMMANDS, "evaluate", "inspect", "repair"):
         assert command in text
 
 
@@ -97,6 +97,9 @@ def test_drive_takes_a_run_by_its_name(
         (["drive", "nonesuch"], "no run 'nonesuch'"),
         (["train", "--resume", "nonesuch"], "no run 'nonesuch'"),
         (["evaluate", "nonesuch"], "no run 'nonesuch'"),
+        (["inspect", "nonesuch", "--run", "a"], "there is no bag nonesuch"),
+        (["repair", "nonesuch"], "there is no bag nonesuch"),
+        (["replay", "nonesuch", "nonesuch"], "no run 'nonesuch'"),
         (["train", "--config", "nonesuch"], "no configuration 'nonesuch'"),
         (["simulate", "--map", "nonesuch"], "no map 'nonesuch'"),
         (["train", "--set", "training.sed=1"], "training.sed: there is no such setting"),
