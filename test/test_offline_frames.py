@@ -25,7 +25,8 @@ from td3_driver.offline.decisions import (
     action_of_control,
     decisions,
 )
-from td3_driver.offline.frames import BagFrame, BagFrames
+from td3_driver.offline.frames import BagFrame, BagFrames, bag_names
+from td3_driver.offline.writer import BagWriter
 
 CONFIG = DrivingConfig(action_repeat=2)
 
@@ -133,8 +134,6 @@ def test_the_only_car_and_camera_are_found_whatever_they_are_called(
 
 
 def test_of_several_cameras_one_must_be_chosen(driven: Drive, tmp_path: Path) -> None:
-    from td3_driver.offline.writer import BagWriter
-
     path = tmp_path / "bag"
     image = next(item for item in driven.messages if item.topic is topics.IMAGE)
     with BagWriter(path) as writer:
@@ -142,8 +141,11 @@ def test_of_several_cameras_one_must_be_chosen(driven: Drive, tmp_path: Path) ->
             name = f"/carla/hero/{camera}/image"
             writer.add_topic(name, topics.IMAGE.type_name)
             writer.write(name, image.log_ns, image.data)
-    with Bag(path) as bag, pytest.raises(BagError, match="hero/left, hero/right"):
-        BagFrames(bag, CARLA)
+    with Bag(path) as bag:
+        with pytest.raises(BagError, match="hero/left, hero/right"):
+            bag_names(bag, CARLA)
+        chosen = CarlaConfig(role_name="hero", camera="right")
+        assert bag_names(bag, chosen) == chosen
 
 
 @pytest.mark.parametrize("topic", [topics.ODOMETRY, topics.WAYPOINTS, topics.IMAGE])

@@ -82,6 +82,10 @@ def draw(recording: Recording, out: Path) -> None:
         axis.tick_params(labelsize=7)
         kind = name.split("!")[0]
         {"Image": image, "3D": scene, "Plot": plot}.get(kind, text)(axis, settings, recording)
+    said = (
+        "drawn by tools/draw_layout.py from the layout file and a bag; not a picture of Foxglove"
+    )
+    figure.text(0.995, 0.008, said, fontsize=8, ha="right", color="#616e7c")
     figure.savefig(out, dpi=90)
 
 

@@ -118,7 +118,7 @@ def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
         listed = ", ".join(f"{role}/{camera}" for role, camera in sorted(cameras))
         raise BagError(
             f"{bag.path} has nothing on {expected}, and several cameras ({listed}): choose one "
-            "with carla.role_name and carla.camera"
+            "by its role name and id"
         )
     role, camera = cameras.pop()
     return wanted.model_copy(update={"role_name": role, "camera": camera})

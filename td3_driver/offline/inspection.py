@@ -6,7 +6,7 @@ The bag is read as a stream; what is kept for each decision is its row, and noth
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -126,8 +126,17 @@ class Inspection:
 class Inspector:
     """A bag and the checkpoints that are to judge it."""
 
-    def __init__(self, bag: Bag, run: str | Path, other: str | Path | None = None) -> None:
-        """Load what is needed; raises BagError, RunError or CheckpointError in plain words."""
+    def __init__(
+        self,
+        bag: Bag,
+        run: str | Path,
+        other: str | Path | None = None,
+        names: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Load what is needed; raises BagError, RunError or CheckpointError in plain words.
+
+        `names` gives `role_name` and `camera` where the bag's are not to be found out.
+        """
         # Batches of small networks: more threads wait for one another longer than they work.
         torch.set_num_threads(1)
         folder, checkpoint = find_checkpoint(run)
@@ -139,7 +148,8 @@ class Inspector:
             _check_same_task(self.config.driving, other_folder.config.driving)
             self.networks.append(load_networks(other_checkpoint))
         self.bag = bag
-        self.frames = BagFrames(bag, self.config.carla)
+        chosen = {key: value for key, value in (names or {}).items() if value is not None}
+        self.frames = BagFrames(bag, self.config.carla.model_copy(update=chosen))
 
     def decisions(self, frames: Iterable[BagFrame] | None = None) -> Iterator[Decision]:
         """Yield the bag's decisions; the same ones, in the same order, every time."""
