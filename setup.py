@@ -5,18 +5,21 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "td3_driver"
+# For bags that do not hold the definitions of their messages.
+DEFINITIONS = glob("interfaces/*/msg")
 
 setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={f"{PACKAGE}.roads": ["maps/*.xodr"]},
+    package_data={f"{PACKAGE}.roads": ["maps/*.xodr"], f"{PACKAGE}.offline": ["page/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*.*")),
         (f"share/{PACKAGE}/config/starts", glob("config/starts/*")),
+        *((f"share/{PACKAGE}/{folder}", glob(f"{folder}/*.msg")) for folder in DEFINITIONS),
     ],
     # What rosdep cannot install (see package.xml); the versions that are tested together are in
     # constraints.txt.
@@ -24,15 +27,18 @@ setup(
         "carla==0.9.16",
         "gymnasium>=1.0",
         "matplotlib",
+        "mcap>=1.6",
         "networkx",
         "numpy>=1.26",
         "packaging",
         "pydantic>=2",
         "pyyaml",
+        "rosbags>=0.11",
         "safetensors",
         "tensorboard",
         "torch>=2.5",
         "tqdm",
+        "zstandard",
     ],
     # `td3-driver export` needs all three, driving with what it writes onnxruntime alone.
     extras_require={"onnx": ["onnx", "onnxruntime", "onnxscript"]},
@@ -49,6 +55,8 @@ setup(
             "trainer = td3_driver.nodes.trainer:main",
             "driver = td3_driver.nodes.driver:main",
             "ackermann_controller = td3_driver.nodes.ackermann_controller:main",
+            "recorder = td3_driver.nodes.recorder:main",
+            "player = td3_driver.nodes.player:main",
         ],
     },
 )

@@ -112,7 +112,7 @@ def make_ours(batch: int, device: torch.device, **settings: Any) -> Updates:
 class Noise(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """What Stable-Baselines3 takes the shapes from; it is never stepped."""
 
-    observation_space = gymnasium.spaces.Dict(
+    observation_space: Any = gymnasium.spaces.Dict(
         {
             IMAGE: gymnasium.spaces.Box(0, 255, STACK, np.uint8),
             VECTOR: gymnasium.spaces.Box(-np.inf, np.inf, (VECTOR_SIZE,), np.float32),
@@ -246,7 +246,7 @@ def show_profile(updates: Updates, device: torch.device, count: int = 4) -> None
         with torch.profiler.record_function("shift and sample"):
             return plain(*arguments)
 
-    updates.replay.draw = draw  # type: ignore[method-assign]
+    updates.replay.draw = draw  # type: ignore[method-assign, assignment]
     try:
         updates()
         with torch.profiler.profile(activities=activities) as profile:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from td3_driver.config import Config
 from td3_driver.driving.observation import ACTIONS, image_shape, vector_scale
 from td3_driver.learning import checkpoint
-from td3_driver.learning.evaluator import PREFIX
+from td3_driver.learning.evaluator import CRITIC
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec
 from td3_driver.learning.policy import save_actor
@@ -41,7 +41,7 @@ def add_checkpoint(run: RunFolder, step: int, seed: int = 0, critic: bool = Fals
     save_actor(unfinished, Actor(spec), spec)
     if critic:
         weights = Critic(spec).state_dict()
-        tensors = {PREFIX + name: tensor.contiguous() for name, tensor in weights.items()}
+        tensors = {f"{CRITIC}.{name}": tensor.contiguous() for name, tensor in weights.items()}
         save_file(tensors, unfinished / checkpoint.LEARNER)
     seal(unfinished)
     complete = run.checkpoints / f"{step:09d}"

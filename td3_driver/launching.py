@@ -10,6 +10,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
+    ExecuteProcess,
     GroupAction,
     IncludeLaunchDescription,
     OpaqueFunction,
@@ -92,7 +93,9 @@ def _group(include: Include, folder: Path) -> GroupAction:
     return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments)], scoped=True)
 
 
-def _node(process: Process) -> Node:
+def _node(process: Process) -> ExecuteProcess:
+    if process.tool:
+        return ExecuteProcess(cmd=process.command_line(), name=process.name, output="screen")
     return Node(
         package=PACKAGE,
         executable=process.name,

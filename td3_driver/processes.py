@@ -1,4 +1,4 @@
-"""What runs with what: the processes of train, drive and simulate, and the options they take.
+"""What runs with what: processes of train, drive, replay and simulate, and the options they take.
 
 The launch files and the `td3-driver` command are both made from `COMMANDS`, so that an option or
 a process is added here and nowhere else. Only launch files can start carla-ros-bridge, by the
@@ -7,10 +7,13 @@ launch files of its packages (`Include`); the command joins one that is running.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +22,11 @@ from typing import Any
 import yaml
 
 from td3_driver import config
+from td3_driver.driving.faults import Fault
 from td3_driver.runs import RunFolder
 
 PACKAGE = "td3_driver"
+BAGS = Path("bags")
 
 OptionValue = str | bool | tuple[str, ...]
 Parameters = dict[str, Any]
@@ -69,6 +74,8 @@ class Process:
     """The others end when this one does."""
     stop_timeout_s: float = 5.0
     """Time to end after SIGINT, before SIGTERM is sent."""
+    tool: tuple[str, ...] = ()
+    """Command line of another program that does the node's work."""
 
     def ros_arguments(self) -> list[str]:
         """Return what follows `--ros-args` on the node's command line."""
@@ -77,7 +84,9 @@ class Process:
         return [part for assignment in assignments for part in ("-p", assignment)]
 
     def command_line(self) -> list[str]:
-        """Return the command that runs the node with this interpreter, without `ros2 run`."""
+        """Return the command that runs the node with this interpreter, or the tool."""
+        if self.tool:
+            return list(self.tool)
         module = f"{PACKAGE}.nodes.{self.name}"
         return [sys.executable, "-m", module, "--ros-args", *self.ros_arguments()]
 
@@ -173,9 +182,15 @@ BRIDGE_OPTIONS = (
 )
 CARLA_CONFIGURATION = "carla"
 BRIDGE_PACKAGES = ("carla_ros_bridge", "carla_spawn_objects", "carla_waypoint_publisher")
+RECORD = Option(
+    "record",
+    "Bag to record the drive into: a new folder, or true for one named by the time under bags/.",
+)
 
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
+# Long enough for the driver to stand, and be told why, before it begins anew.
+REPLAY_RESUME_DELAY_S = 0.1
 
 
 def setting_overrides(assignments: Sequence[str], base: config.Config) -> Parameters:
@@ -208,7 +223,7 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
     if values["map"]:
         own["training.maps"] = [values["map"]]
     trainer = Process("trainer", {**own, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S)
-    return [*_simulator(values, shared), trainer]
+    return [*_recorder(values, shared), *_simulator(values, shared), trainer]
 
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
@@ -223,9 +238,11 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
     if values["shadow"]:
         own["driver.shadow"] = True
     if not values["ackermann_controller"]:
-        return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+        driver = Process("driver", {**own, **shared})
+        return [*_recorder(values, shared), *_simulator(values, shared), driver]
     alone = {"driver.publish_vehicle_control": False}
     return [
+        *_recorder(values, shared),
         *_simulator(values, shared),
         Process("ackermann_controller", shared),
         Process("driver", {**own, **shared, **alone}),
@@ -345,6 +362,74 @@ def _objects_file(values: Mapping[str, Any], settings: config.Config) -> Path:
     return path
 
 
+def _recorder(values: Mapping[str, Any], parameters: Parameters) -> list[Process]:
+    """Return what records, first of all so that it ends last; raises ConfigError for a bag."""
+    text = values["record"]
+    if text.lower() in ("", "false"):
+        return []
+    bag = BAGS / time.strftime("%Y%m%d-%H%M%S") if text.lower() == "true" else Path(text)
+    if bag.exists():
+        raise config.ConfigError(f"{bag} exists, and no bag is overwritten: name another one")
+    tool = _ros2_bag_record(bag, parameters) if _has_ros2_bag() else ()
+    return [Process("recorder", {"bag": str(bag), **parameters}, essential=False, tool=tool)]
+
+
+def _has_ros2_bag() -> bool:
+    return bool(shutil.which("ros2")) and importlib.util.find_spec("ros2bag") is not None
+
+
+def _ros2_bag_record(bag: Path, parameters: Parameters) -> tuple[str, ...]:
+    """Return the command that records the same topics, in every distribution since Humble."""
+    from td3_driver.carla.recording import recorded_pattern
+
+    pattern = recorded_pattern(_in_effect(parameters).carla)
+    return ("ros2", "bag", "record", "-s", "mcap", "-o", str(bag), "--regex", pattern)
+
+
+def _replay(values: Mapping[str, Any]) -> list[Process]:
+    from td3_driver.offline.bag import BagError
+    from td3_driver.offline.frames import bag_names
+
+    shared = _shared(values, _run_configuration(values["run"]))
+    settings = _in_effect(shared)
+    try:
+        found = bag_names(values["bag"], settings.carla)
+    except BagError as error:
+        raise config.ConfigError(str(error)) from None
+    names = {"carla.role_name": found.role_name, "carla.camera": found.camera}
+    player = {
+        "bag": values["bag"],
+        "rate": _rate(values["rate"], settings),
+        "loop": values["loop"],
+        "clock": values["clock"],
+    }
+    # No car is at risk: after a jump of the clock, and whatever else is in the bag, it goes on.
+    unharmed = {
+        "driver.resume_after": [fault.value for fault in Fault],
+        "driver.resume_delay_s": REPLAY_RESUME_DELAY_S,
+    }
+    watching = {"run": values["run"], "random_goal": False, **unharmed}
+    return [
+        Process("driver", {**watching, **shared, **names, "driver.shadow": True}),
+        Process("player", {**player, **shared, **names}),
+    ]
+
+
+def _rate(text: str, settings: config.Config) -> float:
+    """Return the speed of a replay; raises ConfigError where a driver cannot follow."""
+    rate, driver = _number("rate", text), settings.driver
+    silent_s = min(
+        driver.camera_timeout_s, driver.odometry_timeout_s, driver.speedometer_timeout_s
+    )
+    slowest = settings.simulator.fixed_delta_s / silent_s
+    if not rate > slowest:
+        raise config.ConfigError(
+            f"rate must be above {slowest:.2f}: with more than {silent_s:g} s from one image to "
+            "the next, the driver takes the camera for silent"
+        )
+    return rate
+
+
 def _run_configuration(run: str) -> str:
     """Return the path of a run's configuration; raises ConfigError if there is no such run."""
     return str(RunFolder(run).path / "config.yaml")
@@ -357,9 +442,9 @@ def _shared(values: Mapping[str, Any], configuration: str) -> Parameters:
     """
     base = _base(configuration)
     parameters: Parameters = {"config": configuration} if configuration else {}
-    if values["role_name"]:
+    if values.get("role_name"):
         parameters["carla.role_name"] = values["role_name"]
-    if values["map"]:
+    if values.get("map"):
         _check_map(values["map"])
         parameters["simulator.map"] = values["map"]
     return {**parameters, **setting_overrides(values["set"], base)}
@@ -371,9 +456,13 @@ def _base(configuration: str) -> config.Config:
 
 def effective_settings(values: Mapping[str, Any], configuration: str) -> config.Config:
     """Return the settings that the processes will have; raises ConfigError."""
-    given = _shared(values, configuration)
-    given.pop("config", None)
-    return config.override(_base(configuration), given, "the command")
+    return _in_effect(_shared(values, configuration))
+
+
+def _in_effect(parameters: Parameters) -> config.Config:
+    """Return the configuration that a process with these parameters has."""
+    settings = {name: value for name, value in parameters.items() if name != "config"}
+    return config.override(_base(parameters.get("config", "")), settings, "the command")
 
 
 def _policy_file(path: str) -> str:
@@ -399,6 +488,13 @@ def _whole_number(name: str, text: str) -> int:
         raise config.ConfigError(f"{name} is a whole number, not {text!r}") from None
 
 
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise config.ConfigError(f"{name} is a number, not {text!r}") from None
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "Train a driver from camera images.",
@@ -410,6 +506,7 @@ COMMANDS: dict[str, Command] = {
             WORLD,
             START_BRIDGE,
             *BRIDGE_OPTIONS,
+            RECORD,
             ROLE_NAME,
             MAP,
             SET,
@@ -446,12 +543,25 @@ COMMANDS: dict[str, Command] = {
             WORLD,
             START_BRIDGE,
             *BRIDGE_OPTIONS,
+            RECORD,
             ROLE_NAME,
             MAP,
             SET,
         ),
         _drive,
         _drive_bridge,
+    ),
+    "replay": Command(
+        "Play a bag to the driver, who decides without anybody obeying (shadow mode).",
+        (
+            Option("bag", "Bag to play: a folder, or a file .mcap, .db3 or .bag.", default=None),
+            Option("run", "Folder of the run, or its name under runs/.", default=None),
+            Option("rate", "Speed of the playing, times that of the recording.", default="1.0"),
+            Option("loop", "Play the bag over and over.", default=False),
+            Option("clock", "Publish /clock from the stamps, for a bag without.", default=True),
+            SET,
+        ),
+        _replay,
     ),
     "simulate": Command(
         "Run the embedded simulator alone.", (CONFIG, ROLE_NAME, MAP, SET), _simulate

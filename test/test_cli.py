@@ -53,7 +53,7 @@ def test_every_option_is_on_the_command_line_with_its_description(
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate", "doctor", "export"):
+    for command in (*COMMANDS, "evaluate", "doctor", "export", "inspect", "repair"):
         assert command in text
 
 
@@ -102,6 +102,9 @@ def test_drive_takes_a_run_by_its_name(
         (["train", "--resume", "nonesuch"], "no run 'nonesuch'"),
         (["evaluate", "nonesuch"], "no run 'nonesuch'"),
         (["export", "nonesuch"], "no run 'nonesuch'"),
+        (["inspect", "nonesuch", "--run", "a"], "there is no bag nonesuch"),
+        (["repair", "nonesuch"], "there is no bag nonesuch"),
+        (["replay", "nonesuch", "nonesuch"], "no run 'nonesuch'"),
         (["train", "--config", "nonesuch"], "no configuration 'nonesuch'"),
         (["simulate", "--map", "nonesuch"], "no map 'nonesuch'"),
         (["train", "--set", "training.sed=1"], "training.sed: there is no such setting"),

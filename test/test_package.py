@@ -29,13 +29,16 @@ ROSDEP_KEYS = {
 FROM_PIP = {
     "carla",
     "gymnasium",
+    "mcap",
     "onnx",
     "onnxruntime",
     "onnxscript",
     "pydantic",
+    "rosbags",
     "safetensors",
     "tensorboard",
     "torch",
+    "zstandard",
 }
 OWN = {"td3_driver"}
 
@@ -122,7 +125,7 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    nodes = {"simulator", "trainer", "driver", "ackermann_controller"}
+    nodes = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
     assert {entry.name for entry in commands} == {"td3-driver", *nodes}
     for entry in commands:
         assert callable(entry.load())

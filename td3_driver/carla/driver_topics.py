@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from td3_driver.carla.topics import LATCHED, RELIABLE, Direction, Qos, Topic
 
+NODE_NAME = "driver"
+"""What `~` stands for."""
+
 
 def _published(template: str, type_name: str, description: str, qos: Qos = RELIABLE) -> Topic:
     return Topic(template, type_name, Direction.FROM_NODES, qos, qos, description)

@@ -177,6 +177,7 @@ class LiveFrames:
         too_far = gap_ns > self._driver.max_clock_gap_s * 1e9
         if gap_ns < 0 or (too_far and not paused):
             self._odometries.clear()
+            self.speed = None
             way = "ahead" if gap_ns > 0 else "back"
             detail = f"simulation time has jumped {abs(gap_ns) * 1e-9:.2f} s {way}"
             self._guard.report(Fault.CLOCK_JUMP, detail)

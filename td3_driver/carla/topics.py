@@ -90,11 +90,11 @@ class Topic:
     @property
     def message_type(self) -> Any:
         """The bridge's message class; raises ImportError where its package is not installed."""
-        return _message_class(self.type_name)
+        return message_class(self.type_name)
 
     def message_type_in(self, config: CarlaConfig) -> Any:
         """Return the message class that the settings ask for."""
-        return _message_class(self.type_name_in(config))
+        return message_class(self.type_name_in(config))
 
     def type_name_in(self, config: CarlaConfig) -> str:
         """Return the name of the message type that the settings ask for."""
@@ -117,7 +117,8 @@ class Topic:
         return replace(self.client_qos, reliable=True)
 
 
-def _message_class(type_name: str) -> Any:
+def message_class(type_name: str) -> Any:
+    """Return the class of `package/msg/Type`; raises ImportError where it is not installed."""
     package, _, name = type_name.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), name)
 

@@ -1,19 +1,23 @@
-"""The critic of a checkpoint on its own: what a driver's actions are worth."""
+"""What a checkpoint's learner has beside its actor: networks that tell what actions are worth."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from td3_driver.learning.checkpoint import LEARNER
 from td3_driver.learning.manifest import CheckpointError, verify
 from td3_driver.learning.networks import Critic
 from td3_driver.learning.policy import load_spec
 
-PREFIX = "critic."
+CRITIC = "critic"
+"""What a learner's file calls it."""
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Evaluator:
@@ -38,16 +42,28 @@ def load_critic(checkpoint: Path) -> Evaluator | None:
 
     Reads nothing else of the learner. Raises CheckpointError where it is damaged.
     """
-    path = checkpoint / LEARNER
-    if not path.is_file():
+    if not has_learner(checkpoint):
         return None
     verify(checkpoint, (LEARNER,))
-    critic = Critic(load_spec(checkpoint))
+    return Evaluator(load_network(checkpoint, CRITIC, Critic(load_spec(checkpoint))))
+
+
+def has_learner(checkpoint: Path) -> bool:
+    """Return whether a checkpoint holds more than its actor."""
+    return (checkpoint / LEARNER).is_file()
+
+
+def load_network(checkpoint: Path, name: str, network: Network) -> Network:
+    """Fill a network with what a checkpoint's learner has under `name`, and nothing else of it.
+
+    Raises CheckpointError where that does not fit; the file is not verified here.
+    """
+    path, prefix = checkpoint / LEARNER, f"{name}."
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
-            tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
-        critic.load_state_dict(tensors)
+            names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+            tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
+        network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} holds no critic that fits: {error}") from None
-    return Evaluator(critic)
+        raise CheckpointError(f"{path} holds no {name} that fits: {error}") from None
+    return network.eval().requires_grad_(False)

@@ -18,12 +18,12 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from td3_driver.carla import runtime
+from td3_driver.carla.driver_topics import NODE_NAME
 from td3_driver.carla.parameters import ConfiguredLifecycleNode
 from td3_driver.config import ConfigError
 from td3_driver.nodes.drive import Drive
 from td3_driver.runs import RunFolder
 
-NODE_NAME = "driver"
 SECTIONS = ("carla", "driving", "driver", "evaluation")
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),

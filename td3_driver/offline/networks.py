@@ -1,0 +1,161 @@
+"""The networks of a checkpoint, to look at what they make of recorded observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from td3_driver.config import LearningConfig
+from td3_driver.driving.observation import Observation
+from td3_driver.learning.checkpoint import LEARNER
+from td3_driver.learning.evaluator import CRITIC, has_learner, load_network
+from td3_driver.learning.manifest import verify
+from td3_driver.learning.networks import Actor, Critic, NetworkSpec, Observations
+from td3_driver.learning.normalization import RewardNorm
+from td3_driver.learning.policy import Policy
+from td3_driver.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A checkpoint's actor, and what it needs to value actions, where that was saved."""
+
+    checkpoint: Path
+    policy: Policy
+    learning: LearningConfig
+    critic: Critic | None = None
+    actor_target: Actor | None = None
+    critic_target: Critic | None = None
+    reward_norm: RewardNorm | None = None
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The networks' shape."""
+        return self.policy.spec
+
+    @property
+    def actor(self) -> Actor:
+        """The network that acts."""
+        return self.policy.actor
+
+    @property
+    def name(self) -> str:
+        """The run and the step, for people."""
+        return f"{self.checkpoint.parents[1].name} @ {int(self.checkpoint.name.split('-')[0])}"
+
+
+def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
+    """Return a run and its newest usable checkpoint, or the checkpoint named by its own folder.
+
+    Raises RunError or CheckpointError.
+    """
+    path = Path(name_or_path)
+    if path.parent.name == "checkpoints" and path.is_dir():
+        return RunFolder(path.resolve().parents[1]), path.resolve()
+    run = RunFolder(name_or_path)
+    return run, run.latest_checkpoint()
+
+
+def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
+    """Load what a checkpoint's folder holds, on the CPU; raises CheckpointError.
+
+    `learning` is the run's: by it rewards are scaled and discounted. A checkpoint without its
+    learner (an actor alone) has no critic.
+    """
+    policy = Policy.load(checkpoint)
+    if not has_learner(checkpoint):
+        return Networks(checkpoint, policy, learning)
+    verify(checkpoint, [LEARNER])
+    spec = policy.spec
+    reward_norm = RewardNorm(learning.reward_scale, learning.normalize_rewards)
+    return Networks(
+        checkpoint,
+        policy,
+        learning,
+        load_network(checkpoint, CRITIC, Critic(spec)),
+        load_network(checkpoint, "actor_target", Actor(spec)),
+        load_network(checkpoint, "critic_target", Critic(spec)),
+        load_network(checkpoint, "reward_norm", reward_norm),
+    )
+
+
+def batch_of(spec: NetworkSpec, observations: Sequence[Observation]) -> Observations:
+    """Return what networks see of observations as one batch, under their own keys."""
+    seen = [spec.select(observation) for observation in observations]
+    return {key: torch.from_numpy(np.stack([item[key] for item in seen])) for key in seen[0]}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the networks make of a batch of decisions; each array has an entry for each, or NaN."""
+
+    policy_action: np.ndarray
+    """float32 (n, 2): the actor's choice."""
+    q1: np.ndarray
+    q2: np.ndarray
+    """Value of the recorded action, by either critic."""
+    policy_q: np.ndarray
+    """Lower value of the actor's choice."""
+    td_error_1: np.ndarray
+    td_error_2: np.ndarray
+    """Target less value: r + discount (1 - terminated) min Q'(s', pi'(s')) - Q(s, a)."""
+
+
+def evaluate(
+    networks: Networks,
+    observations: Sequence[Observation],
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    next_observations: Sequence[Observation | None],
+    terminated: np.ndarray,
+) -> Evaluation:
+    """Evaluate decisions: actions (n, 2) and rewards (n,) are NaN where they are not known.
+
+    The TD error is that of Fujimoto et al. (2018) with the target networks, but over one
+    decision, and without the smoothing noise of their target policy, so that it is the same each
+    time.
+    """
+    count = len(observations)
+    unknown = np.full(count, np.nan, dtype=np.float32)
+    values = {
+        name: unknown.copy() for name in ("q1", "q2", "policy_q", "td_error_1", "td_error_2")
+    }
+    with torch.inference_mode():
+        batch = batch_of(networks.spec, observations)
+        chosen = networks.actor(batch)
+        if networks.critic is not None:
+            values["policy_q"] = torch.minimum(*networks.critic(batch, chosen)).numpy()
+            known = ~np.isnan(actions).any(axis=1)
+            if known.any():
+                recorded = torch.from_numpy(np.nan_to_num(actions).astype(np.float32))
+                q1, q2 = (q.numpy().copy() for q in networks.critic(batch, recorded))
+                q1[~known] = q2[~known] = np.nan
+                values["q1"], values["q2"] = q1, q2
+                target = _targets(networks, rewards, next_observations, terminated)
+                values["td_error_1"], values["td_error_2"] = target - q1, target - q2
+    return Evaluation(chosen.numpy(), **values)
+
+
+def _targets(
+    networks: Networks,
+    rewards: np.ndarray,
+    next_observations: Sequence[Observation | None],
+    terminated: np.ndarray,
+) -> np.ndarray:
+    """Return the targets, (n,), NaN where the next observation is not known."""
+    targets = np.full(len(rewards), np.nan, dtype=np.float32)
+    known = [index for index, item in enumerate(next_observations) if item is not None]
+    actor, critic, norm = networks.actor_target, networks.critic_target, networks.reward_norm
+    if not known or actor is None or critic is None or norm is None:
+        return targets
+    known_next = [item for item in next_observations if item is not None]
+    following = batch_of(networks.spec, known_next)
+    lower = torch.minimum(*critic(following, actor(following))).numpy()
+    bootstrap = networks.learning.discount * (1.0 - terminated[known])
+    scaled = norm(torch.from_numpy(rewards[known])).numpy()
+    targets[known] = scaled + bootstrap * lower
+    return targets
