@@ -132,8 +132,8 @@ def test_a_killed_recorder_leaves_all_but_the_last_second(tmp_path: Path) -> Non
 def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "bag"
 
-    def fill_disk() -> None:  # at one megabyte
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    def fill_disk() -> None:  # soon
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
     with (
         simulator_node(own_domain()),
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
     assert recorder.returncode == 1
     assert "recording has ended" in told and "td3-driver repair" in told
     assert "Traceback" not in told
-    assert len(image_stamps(path)) > 10
+    assert len(image_stamps(path)) > 5
 
 
 def test_a_nearly_full_disk_ends_a_complete_bag(

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bag_drives import CARLA, EPOCH_NS, Drive, Recorded, drive, write
+from bag_drives import CARLA, EPOCH_NS, MAP, Drive, Recorded, drive, write
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Float32
 
 from td3_driver.carla import topics
-from td3_driver.config import CarlaConfig, DrivingConfig
+from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
 from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.pilot import Pilot
@@ -177,6 +178,30 @@ def test_what_can_be_done_without_is_done_without(driven: Drive, tmp_path: Path)
         assert item.frame.speed == pytest.approx(frame.speed)
         assert item.ackermann is None and item.command is None and not item.status_known
     assert all(item.action is None for item in decisions(found, CONFIG, 0.05))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (400, 100)])
+def test_any_resolution_is_observed(size: tuple[int, int], tmp_path: Path) -> None:
+    width, height = size
+    simulator = SimulatorConfig(map=MAP, image_width_px=width, image_height_px=height)
+    other = drive(ticks=8, config=CONFIG, simulator=simulator)
+    found = frames_of(write(tmp_path / "bag", other.messages))
+    assert found[0].frame.image.shape == (height, width, 4)
+    assert_same(found, other)
+    made = list(decisions(found, CONFIG, 0.05))
+    assert made[0].observation["image"].shape == (4, 84, 84)
+
+
+def test_a_status_of_another_type_is_done_without(driven: Drive, tmp_path: Path) -> None:
+    foreign = replace(topics.STATUS, type_name="std_msgs/msg/Float32")
+    messages = [
+        Recorded(foreign, item.log_ns, Float32(data=1.0)) if item.topic is topics.STATUS else item
+        for item in driven.messages
+    ]
+    with Bag(write(tmp_path / "bag", messages)) as bag:
+        source = BagFrames(bag, CARLA)
+        assert source.fixed_delta_s == 0.05
+        assert len(list(source)) == len(driven.frames)
 
 
 def reencoded(driven: Drive, encoding: str) -> list[Recorded]:
