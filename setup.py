@@ -5,17 +5,20 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "td3_driver"
+# For bags that do not hold the definitions of their messages.
+DEFINITIONS = glob("interfaces/*/msg")
 
 setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={f"{PACKAGE}.roads": ["maps/*.xodr"]},
+    package_data={f"{PACKAGE}.roads": ["maps/*.xodr"], f"{PACKAGE}.offline": ["page/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*")),
+        *((f"share/{PACKAGE}/{folder}", glob(f"{folder}/*.msg")) for folder in DEFINITIONS),
     ],
     # What rosdep cannot install (see package.xml); the versions that are tested together are in
     # constraints.txt.
@@ -23,10 +26,12 @@ setup(
         "carla==0.9.16",
         "gymnasium>=1.0",
         "matplotlib",
+        "mcap>=1.6",
         "networkx",
         "numpy>=1.26",
         "pydantic>=2",
         "pyyaml",
+        "rosbags>=0.11",
         "safetensors",
         "tensorboard",
         "torch>=2.5",
@@ -44,6 +49,8 @@ setup(
             "simulator = td3_driver.nodes.simulator:main",
             "trainer = td3_driver.nodes.trainer:main",
             "driver = td3_driver.nodes.driver:main",
+            "recorder = td3_driver.nodes.recorder:main",
+            "player = td3_driver.nodes.player:main",
         ],
     },
 )

@@ -15,6 +15,7 @@ from td3_driver.config import ConfigError
 from td3_driver.processes import COMMANDS, Command, Option
 
 EXIT_WRONG_INPUT = 2
+BAG_HELP = "A bag's folder, or a file .mcap, .db3 or .bag."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
         _add_processes_command(commands.add_parser(name, help=command.summary), command)
     summary = "Drive a run's policy in the embedded simulator, without noise, and report."
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
+    summary = "Show in one page what a bag's driver saw and what a run's networks make of it."
+    _add_inspect(commands.add_parser("inspect", help=summary, description=summary))
+    summary = "Copy what is whole of a bag that was cut off into a new one beside it."
+    _add_repair(commands.add_parser("repair", help=summary, description=summary))
     return parser
 
 
@@ -120,6 +125,66 @@ def _evaluate(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
     print(evaluation.table(report["episodes"]))
+    return 0
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, metavar="BAG", help=BAG_HELP)
+    parser.add_argument(
+        "--run",
+        required=True,
+        metavar="RUN",
+        help="Run, by folder or name, or the folder of one of its checkpoints.",
+    )
+    parser.add_argument(
+        "--compare", metavar="RUN", help="Another run or checkpoint, to judge the same bag."
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="The page; default: BAG.html in this folder."
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write the table as well.")
+    parser.set_defaults(execute=_inspect)
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from td3_driver.learning.manifest import CheckpointError
+    from td3_driver.offline import inspection, report
+    from td3_driver.offline.bag import Bag, BagError
+
+    page = given.out or Path(f"{given.bag.resolve().stem}.html")
+    try:
+        with Bag(given.bag) as bag:
+            inspector = inspection.Inspector(bag, given.run, given.compare)
+            result = inspector.inspect()
+            if given.csv is not None:
+                inspection.write_csv(result, given.csv)
+            report.write_report(inspector, result, page)
+    except (BagError, CheckpointError, OSError) as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
+    for note in result.notes:
+        print(f"note: {note}")
+    for name, fact in result.facts.items():
+        print(f"{name + ':':<18}{fact}")
+    print(f"wrote {', '.join(str(path) for path in (page, given.csv) if path is not None)}")
+    return 0
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, metavar="BAG", help=BAG_HELP)
+    parser.set_defaults(execute=_repair)
+
+
+def _repair(given: argparse.Namespace) -> int:
+    from td3_driver.offline.bag import BagError
+    from td3_driver.offline.writer import repair
+
+    try:
+        print(f"wrote {repair(given.bag)}")
+    except (BagError, OSError) as error:
+        return _refuse(error)
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -15,10 +15,10 @@ from td3_driver.processes import COMMANDS, PACKAGE, Command, Option, Process
 
 
 def launch_description(command_name: str) -> LaunchDescription:
-    """Return the launch description of `train`, `drive` or `simulate`."""
+    """Return the launch description of one of `COMMANDS`."""
     command = COMMANDS[command_name]
 
-    def nodes(context: LaunchContext) -> list[Node]:
+    def nodes(context: LaunchContext) -> list[ExecuteProcess]:
         return _nodes(command, context)
 
     arguments = [_argument(option) for option in command.options]
@@ -34,7 +34,7 @@ def _argument(option: Option) -> DeclareLaunchArgument:
     )
 
 
-def _nodes(command: Command, context: LaunchContext) -> list[Node]:
+def _nodes(command: Command, context: LaunchContext) -> list[ExecuteProcess]:
     values = {
         option.name: option.parse(LaunchConfiguration(option.name).perform(context))
         for option in command.options
@@ -42,7 +42,9 @@ def _nodes(command: Command, context: LaunchContext) -> list[Node]:
     return [_node(process) for process in command.processes(values)]
 
 
-def _node(process: Process) -> Node:
+def _node(process: Process) -> ExecuteProcess:
+    if process.tool:
+        return ExecuteProcess(cmd=process.command_line(), name=process.name, output="screen")
     return Node(
         package=PACKAGE,
         executable=process.name,

@@ -1,4 +1,4 @@
-"""What runs with what: the processes of train, drive and simulate, and the options they take.
+"""What runs with what: processes of train, drive, replay and simulate, and the options they take.
 
 The launch files and the `td3-driver` command are both made from `COMMANDS`, so that an option or
 a process is added here and nowhere else.
@@ -6,11 +6,15 @@ a process is added here and nowhere else.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
+import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +23,7 @@ from td3_driver import config
 from td3_driver.runs import RunFolder
 
 PACKAGE = "td3_driver"
+BAGS = Path("bags")
 
 OptionValue = str | bool | tuple[str, ...]
 Parameters = dict[str, Any]
@@ -64,6 +69,8 @@ class Process:
     """The others end when this one does."""
     stop_timeout_s: float = 5.0
     """Time to end after SIGINT, before SIGTERM is sent."""
+    tool: tuple[str, ...] = ()
+    """Command line of another program that does the node's work."""
 
     def ros_arguments(self) -> list[str]:
         """Return what follows `--ros-args` on the node's command line."""
@@ -72,7 +79,9 @@ class Process:
         return [part for assignment in assignments for part in ("-p", assignment)]
 
     def command_line(self) -> list[str]:
-        """Return the command that runs the node with this interpreter, without `ros2 run`."""
+        """Return the command that runs the node with this interpreter, or the tool."""
+        if self.tool:
+            return list(self.tool)
         module = f"{PACKAGE}.nodes.{self.name}"
         return [sys.executable, "-m", module, "--ros-args", *self.ros_arguments()]
 
@@ -111,6 +120,11 @@ MAP = Option(
 )
 SET = Option("set", "A setting over the configuration's, as section.setting=value.", default=())
 
+RECORD = Option(
+    "record",
+    "Bag to record the drive into: a new folder, or true for one named by the time under bags/.",
+)
+
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
 
@@ -146,7 +160,7 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
     if values["map"]:
         own["training.maps"] = [values["map"]]
     trainer = Process("trainer", {**own, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S)
-    return [*_simulator(values, shared), trainer]
+    return [*_recorder(values, shared), *_simulator(values, shared), trainer]
 
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
@@ -157,7 +171,8 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
-    return [*_simulator(values, shared), Process("driver", {**own, **shared})]
+    driver = Process("driver", {**own, **shared})
+    return [*_recorder(values, shared), *_simulator(values, shared), driver]
 
 
 def _simulate(values: Mapping[str, Any]) -> list[Process]:
@@ -175,6 +190,53 @@ def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Proces
     return []
 
 
+def _recorder(values: Mapping[str, Any], parameters: Parameters) -> list[Process]:
+    """Return what records, first of all so that it ends last; raises ConfigError for a bag."""
+    text = values["record"]
+    if text.lower() in ("", "false"):
+        return []
+    bag = BAGS / time.strftime("%Y%m%d-%H%M%S") if text.lower() == "true" else Path(text)
+    if bag.exists():
+        raise config.ConfigError(f"{bag} exists, and no bag is overwritten: name another one")
+    tool = _ros2_bag_record(bag, parameters) if _has_ros2_bag() else ()
+    return [Process("recorder", {"bag": str(bag), **parameters}, essential=False, tool=tool)]
+
+
+def _has_ros2_bag() -> bool:
+    return bool(shutil.which("ros2")) and importlib.util.find_spec("ros2bag") is not None
+
+
+def _ros2_bag_record(bag: Path, parameters: Parameters) -> tuple[str, ...]:
+    """Return the command that records the same topics, in every distribution since Humble."""
+    from td3_driver.carla.topics import recorded_pattern
+
+    base = config.load(parameters["config"]) if "config" in parameters else config.Config()
+    settings = {name: value for name, value in parameters.items() if name != "config"}
+    pattern = recorded_pattern(config.override(base, settings, "the command").carla)
+    return ("ros2", "bag", "record", "-s", "mcap", "-o", str(bag), "--regex", pattern)
+
+
+def _replay(values: Mapping[str, Any]) -> list[Process]:
+    from td3_driver.offline.bag import BagError
+    from td3_driver.offline.frames import bag_names
+
+    shared = _shared(values, _run_configuration(values["run"]))
+    base = config.load(shared["config"]).carla
+    try:
+        found = bag_names(values["bag"], base)
+    except BagError as error:
+        raise config.ConfigError(str(error)) from None
+    names = {"carla.role_name": found.role_name, "carla.camera": found.camera}
+    player = {
+        "bag": values["bag"],
+        "rate": _number("rate", values["rate"]),
+        "loop": values["loop"],
+        "clock": values["clock"],
+    }
+    driver = {"run": values["run"], "shadow": True, "random_goal": False, **shared, **names}
+    return [Process("driver", driver), Process("player", player)]
+
+
 def _run_configuration(run: str) -> str:
     """Return the path of a run's configuration; raises ConfigError if there is no such run."""
     return str(RunFolder(run).path / "config.yaml")
@@ -187,9 +249,9 @@ def _shared(values: Mapping[str, Any], configuration: str) -> Parameters:
     """
     base = config.load(configuration) if configuration else config.Config()
     parameters: Parameters = {"config": configuration} if configuration else {}
-    if values["role_name"]:
+    if values.get("role_name"):
         parameters["carla.role_name"] = values["role_name"]
-    if values["map"]:
+    if values.get("map"):
         _check_map(values["map"])
         parameters["simulator.map"] = values["map"]
     return {**parameters, **setting_overrides(values["set"], base)}
@@ -211,6 +273,13 @@ def _whole_number(name: str, text: str) -> int:
         raise config.ConfigError(f"{name} is a whole number, not {text!r}") from None
 
 
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise config.ConfigError(f"{name} is a number, not {text!r}") from None
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "Train a driver from camera images.",
@@ -220,6 +289,7 @@ COMMANDS: dict[str, Command] = {
             Option("resume", "Run to go on with, with its configuration unless one is given."),
             Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
             WORLD,
+            RECORD,
             ROLE_NAME,
             MAP,
             SET,
@@ -237,11 +307,24 @@ COMMANDS: dict[str, Command] = {
             ),
             Option("seed", "Seed of the random goals.", default="0"),
             WORLD,
+            RECORD,
             ROLE_NAME,
             MAP,
             SET,
         ),
         _drive,
+    ),
+    "replay": Command(
+        "Play a bag to the driver, who decides without anybody obeying (shadow mode).",
+        (
+            Option("bag", "Bag to play: a folder, or a file .mcap, .db3 or .bag.", default=None),
+            Option("run", "Folder of the run, or its name under runs/.", default=None),
+            Option("rate", "Speed of the playing, times that of the recording.", default="1.0"),
+            Option("loop", "Play the bag over and over.", default=False),
+            Option("clock", "Publish /clock from the stamps, for a bag without.", default=True),
+            SET,
+        ),
+        _replay,
     ),
     "simulate": Command(
         "Run the embedded simulator alone.", (CONFIG, ROLE_NAME, MAP, SET), _simulate

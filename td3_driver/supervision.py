@@ -56,10 +56,18 @@ def run(processes: Sequence[Process]) -> int:
 
 def _first_end(running: Sequence[_Running], requests: _StopRequests) -> _Running | None:
     """Wait for an essential process to end and return it; None for a stop signal."""
+    told: list[_Running] = []
     while not requests.received:
         for child in running:
-            if child.process.essential and child.has_ended():
+            if not child.has_ended():
+                continue
+            if child.process.essential:
                 return child
+            if child not in told:
+                told.append(child)
+                if child.exit_code != 0:
+                    name, code = child.process.name, child.exit_code
+                    _say(f"{name} has died (exit code {code}); the rest goes on without it")
         time.sleep(POLL_INTERVAL_S)
     return None
 

@@ -25,7 +25,16 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-FROM_PIP = {"carla", "gymnasium", "pydantic", "safetensors", "tensorboard", "torch"}
+FROM_PIP = {
+    "carla",
+    "gymnasium",
+    "mcap",
+    "pydantic",
+    "rosbags",
+    "safetensors",
+    "tensorboard",
+    "torch",
+}
 OWN = {"td3_driver"}
 
 

@@ -26,37 +26,64 @@ from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from td3_driver.driving import messages
+from td3_driver.driving.messages import (
+    NANOSECONDS,
+    ConversionError,
+    EncodingError,
+    collision_from_message,
+    control_from_message,
+    lane_invasion_from_message,
+    ns_from_stamp,
+    odometry_from_message,
+    pose_from_message,
+    route_from_path,
+    yaw_from_quaternion,
+)
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
 
 if TYPE_CHECKING:
     from td3_driver.simulator.vehicle import VehicleParameters
 
 MAP_FRAME = "map"
-NANOSECONDS = 1_000_000_000
 
-# Where each encoding keeps blue, green, red and alpha; -1 where it has no alpha.
-IMAGE_CHANNELS: dict[str, tuple[int, ...]] = {
-    "bgra8": (0, 1, 2, 3),
-    "rgba8": (2, 1, 0, 3),
-    "bgr8": (0, 1, 2, -1),
-    "rgb8": (2, 1, 0, -1),
-    "mono8": (0, 0, 0, -1),
-}
-
-
-class ConversionError(ValueError):
-    """A message does not mean anything; the text says what is wrong with it."""
+# Reading needs no ROS and has a module of its own; who talks to ROS finds both ways here.
+__all__ = [
+    "ConversionError",
+    "camera_info_to_message",
+    "collision_from_message",
+    "collision_to_message",
+    "control_from_message",
+    "control_to_message",
+    "image_from_message",
+    "image_to_message",
+    "lane_invasion_from_message",
+    "lane_invasion_to_message",
+    "make_header",
+    "max_steer_from_vehicle_info",
+    "ns_from_stamp",
+    "odometry_from_message",
+    "odometry_to_message",
+    "pose_from_message",
+    "pose_to_message",
+    "quaternion_from_yaw",
+    "route_from_path",
+    "route_to_path",
+    "same_control",
+    "stamp_from_ns",
+    "target_velocity_from_message",
+    "target_velocity_to_message",
+    "vector_to_message",
+    "vehicle_info_to_message",
+    "vehicle_status_to_message",
+    "yaw_from_quaternion",
+]
 
 
 def stamp_from_ns(stamp_ns: int) -> Time:
     """Return a stamp for nanoseconds of simulation time."""
     seconds, nanoseconds = divmod(stamp_ns, NANOSECONDS)
     return Time(sec=seconds, nanosec=nanoseconds)
-
-
-def ns_from_stamp(stamp: Time) -> int:
-    """Return nanoseconds of simulation time."""
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
 def make_header(stamp_ns: int, frame_id: str = MAP_FRAME) -> Header:
@@ -69,30 +96,12 @@ def quaternion_from_yaw(yaw: float) -> Quaternion:
     return Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2.0), w=math.cos(yaw / 2.0))
 
 
-def yaw_from_quaternion(quaternion: Quaternion) -> float:
-    """Return the rotation about z, radians; 0 for a zero quaternion, as the bridge takes it."""
-    x, y, z, w = quaternion.x, quaternion.y, quaternion.z, quaternion.w
-    if x == 0.0 and y == 0.0:
-        # Exact for pure yaw up to +-pi, so that a pose survives the way there and back.
-        return math.remainder(2.0 * math.atan2(z, w), math.tau) if z or w else 0.0
-    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
-
-
 def pose_to_message(pose: Pose) -> PoseMessage:
     """Return a pose in the map frame as a message."""
     return PoseMessage(
         position=Point(x=float(pose.x), y=float(pose.y), z=float(pose.z)),
         orientation=quaternion_from_yaw(pose.yaw),
     )
-
-
-def pose_from_message(message: PoseMessage) -> Pose:
-    """Return the position and the yaw of a pose; raises ConversionError where not finite."""
-    position = message.position
-    pose = Pose(position.x, position.y, yaw_from_quaternion(message.orientation), position.z)
-    if not all(map(math.isfinite, (pose.x, pose.y, pose.z, pose.yaw))):
-        raise ConversionError(f"the pose is not finite: {pose}")
-    return pose
 
 
 def control_to_message(
@@ -116,19 +125,6 @@ def control_to_message(
     if stamp_ns is not None:
         message.header.stamp = stamp_from_ns(stamp_ns)
     return message
-
-
-def control_from_message(message: CarlaEgoVehicleControl) -> VehicleControl:
-    """Return a command as it is; one that is not finite is the simulator's to judge."""
-    return VehicleControl(
-        throttle=message.throttle,
-        steer=message.steer,
-        brake=message.brake,
-        hand_brake=message.hand_brake,
-        reverse=message.reverse,
-        gear=message.gear,
-        manual_gear_shift=message.manual_gear_shift,
-    )
 
 
 def same_control(first: VehicleControl, second: VehicleControl, tolerance: float = 1e-3) -> bool:
@@ -164,44 +160,17 @@ def image_from_message(message: Image) -> np.ndarray:
     A `bgra8` image is a view of the message's data. Raises ConversionError for a message whose
     sizes contradict each other, or for an encoding nobody here can read.
     """
-    channels = IMAGE_CHANNELS.get(message.encoding)
-    if channels is None:
-        return _image_by_cv_bridge(message)
-    pixels = _pixels(message, max(channels) + 1)
-    if message.encoding == "bgra8":
-        return pixels
-    image = pixels[:, :, [max(channel, 0) for channel in channels]]
-    if channels[3] < 0:
-        image[:, :, 3] = 255
-    return image
+    try:
+        return messages.image_from_message(message)
+    except EncodingError as error:
+        return _image_by_cv_bridge(message, error)
 
 
-def _pixels(message: Image, channels: int) -> np.ndarray:
-    """Return uint8 (height, width, channels), without the padding at the rows' ends."""
-    height, width, step = message.height, message.width, message.step
-    if not height or not width:
-        raise ConversionError(f"the image is empty: {width} x {height} pixels")
-    if step < width * channels:
-        raise ConversionError(
-            f"the image's rows have {step} bytes, too few for {width} {message.encoding} pixels"
-        )
-    if len(message.data) != height * step:
-        raise ConversionError(
-            f"the image has {len(message.data)} bytes instead of {height} rows of {step}"
-        )
-    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
-    return rows[:, : width * channels].reshape(height, width, channels)
-
-
-def _image_by_cv_bridge(message: Image) -> np.ndarray:
+def _image_by_cv_bridge(message: Image, refusal: EncodingError) -> np.ndarray:
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except ImportError:
-        known = ", ".join(IMAGE_CHANNELS)
-        raise ConversionError(
-            f"the image's encoding is {message.encoding!r}; without cv_bridge only {known} can "
-            "be read"
-        ) from None
+        raise ConversionError(f"{refusal} without cv_bridge") from None
     try:
         return np.asarray(CvBridge().imgmsg_to_cv2(message, "bgra8"))
     except CvBridgeError as error:
@@ -238,11 +207,6 @@ def odometry_to_message(
     twist = message.twist.twist
     twist.linear.x, twist.linear.y, twist.angular.z = map(float, velocity)
     return message
-
-
-def odometry_from_message(message: Odometry) -> tuple[Pose, float]:
-    """Return the pose and the yaw rate (rad/s, + = left)."""
-    return pose_from_message(message.pose.pose), message.twist.twist.angular.z
 
 
 def vehicle_status_to_message(
@@ -308,12 +272,6 @@ def route_to_path(route: np.ndarray, header: Header) -> Path:
     return path
 
 
-def route_from_path(path: Path) -> np.ndarray:
-    """Return route points, float64 (n, 3): x, y, yaw."""
-    poses = [pose_from_message(stamped.pose) for stamped in path.poses]
-    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses]).reshape(-1, 3)
-
-
 def collision_to_message(collision: Collision, frame_id: str) -> CarlaCollisionEvent:
     """Return a contact as a message."""
     return CarlaCollisionEvent(
@@ -323,29 +281,11 @@ def collision_to_message(collision: Collision, frame_id: str) -> CarlaCollisionE
     )
 
 
-def collision_from_message(message: CarlaCollisionEvent) -> Collision:
-    """Return a contact."""
-    impulse = message.normal_impulse
-    return Collision(
-        stamp_ns=ns_from_stamp(message.header.stamp),
-        other_actor_id=message.other_actor_id,
-        normal_impulse=(impulse.x, impulse.y, impulse.z),
-    )
-
-
 def lane_invasion_to_message(invasion: LaneInvasion, frame_id: str) -> CarlaLaneInvasionEvent:
     """Return crossed lane markings as a message."""
     return CarlaLaneInvasionEvent(
         header=make_header(invasion.stamp_ns, frame_id),
         crossed_lane_markings=list(invasion.crossed_lane_markings),
-    )
-
-
-def lane_invasion_from_message(message: CarlaLaneInvasionEvent) -> LaneInvasion:
-    """Return crossed lane markings."""
-    return LaneInvasion(
-        stamp_ns=ns_from_stamp(message.header.stamp),
-        crossed_lane_markings=tuple(message.crossed_lane_markings),
     )
 
 

@@ -83,8 +83,13 @@ class Topic:
     @property
     def message_type(self) -> Any:
         """The message class; raises ImportError where its package is not installed."""
-        package, _, name = self.type_name.split("/")
-        return getattr(importlib.import_module(f"{package}.msg"), name)
+        return message_class(self.type_name)
+
+
+def message_class(type_name: str) -> Any:
+    """Return the class of `package/msg/Type`; raises ImportError where it is not installed."""
+    package, _, name = type_name.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 def _published(
@@ -214,3 +219,12 @@ ACKERMANN = _subscribed(
 TOPICS: tuple[Topic, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Topic)
 )
+
+# What the nodes of this package tell beside the contract, and what belongs to the transforms.
+OUTPUTS = ("/driver/.+", "/diagnostics", "/tf_static")
+
+
+def recorded_pattern(config: CarlaConfig) -> str:
+    """Return a regular expression of the topics that make up the record of a drive."""
+    names = [topic.name(config) for topic in TOPICS]  # letters, digits, _ and /
+    return f"^({'|'.join([*names, *OUTPUTS])})$"

@@ -1,0 +1,10 @@
+"""Plays a bag to the driver in shadow mode: it decides, and nobody obeys."""
+
+from launch import LaunchDescription
+
+from td3_driver.launching import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the processes of `td3-driver replay`."""
+    return launch_description("replay")

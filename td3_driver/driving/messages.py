@@ -1,0 +1,155 @@
+"""Messages of the bridge, read into this package's types by their fields.
+
+Any object with a message's fields will do: rclpy's, or what a bag's reader makes without ROS. Axes
+and signs are those of the messages: REP-103, except for `VehicleControl.steer` (+ = right) and a
+collision's impulse, which the bridge passes on as CARLA has them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+
+from td3_driver.driving.control import AckermannCommand
+from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
+
+NANOSECONDS = 1_000_000_000
+
+# Where each encoding keeps blue, green, red and alpha; -1 where it has no alpha.
+IMAGE_CHANNELS: dict[str, tuple[int, ...]] = {
+    "bgra8": (0, 1, 2, 3),
+    "rgba8": (2, 1, 0, 3),
+    "bgr8": (0, 1, 2, -1),
+    "rgb8": (2, 1, 0, -1),
+    "mono8": (0, 0, 0, -1),
+    "8UC1": (0, 0, 0, -1),
+    "8UC3": (0, 1, 2, -1),
+    "8UC4": (0, 1, 2, 3),
+}
+
+
+class ConversionError(ValueError):
+    """A message does not mean anything; the text says what is wrong with it."""
+
+
+class EncodingError(ConversionError):
+    """An image has an encoding that cannot be read here."""
+
+
+def ns_from_stamp(stamp: Any) -> int:
+    """Return nanoseconds of simulation time of a `builtin_interfaces/Time`."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def yaw_from_quaternion(quaternion: Any) -> float:
+    """Return the rotation about z, radians; 0 for a zero quaternion, as the bridge takes it."""
+    x, y, z, w = quaternion.x, quaternion.y, quaternion.z, quaternion.w
+    if x == 0.0 and y == 0.0:
+        # Exact for pure yaw up to +-pi, so that a pose survives the way there and back.
+        return math.remainder(2.0 * math.atan2(z, w), math.tau) if z or w else 0.0
+    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def pose_from_message(message: Any) -> Pose:
+    """Return the position and the yaw of a pose; raises ConversionError where not finite."""
+    position = message.position
+    pose = Pose(position.x, position.y, yaw_from_quaternion(message.orientation), position.z)
+    if not all(map(math.isfinite, (pose.x, pose.y, pose.z, pose.yaw))):
+        raise ConversionError(f"the pose is not finite: {pose}")
+    return pose
+
+
+def control_from_message(message: Any) -> VehicleControl:
+    """Return a command as it is; one that is not finite is the simulator's to judge."""
+    return VehicleControl(
+        throttle=message.throttle,
+        steer=message.steer,
+        brake=message.brake,
+        hand_brake=message.hand_brake,
+        reverse=message.reverse,
+        gear=message.gear,
+        manual_gear_shift=message.manual_gear_shift,
+    )
+
+
+def ackermann_from_message(message: Any) -> AckermannCommand:
+    """Return the command of an `ackermann_msgs/AckermannDrive`."""
+    return AckermannCommand(float(message.steering_angle), float(message.speed))
+
+
+def image_from_message(message: Any) -> np.ndarray:
+    """Return uint8 (height, width, 4), channels blue, green, red, alpha.
+
+    A `bgra8` image is a view of the message's data. Raises ConversionError for a message whose
+    sizes contradict each other, and EncodingError for an encoding that is not in IMAGE_CHANNELS.
+    """
+    channels = IMAGE_CHANNELS.get(message.encoding)
+    if channels is None:
+        raise EncodingError(
+            f"the image's encoding is {message.encoding!r}; only {', '.join(IMAGE_CHANNELS)} can "
+            "be read"
+        )
+    pixels = _pixels(message, max(channels) + 1)
+    if channels == (0, 1, 2, 3):
+        return pixels
+    image = pixels[:, :, [max(channel, 0) for channel in channels]]
+    if channels[3] < 0:
+        image[:, :, 3] = 255
+    return image
+
+
+def image_from_compressed(message: Any) -> np.ndarray:
+    """Return what `image_from_message` does for a `sensor_msgs/CompressedImage` (JPEG or PNG)."""
+    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ConversionError(f"the compressed image ({message.format!r}) cannot be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
+
+
+def _pixels(message: Any, channels: int) -> np.ndarray:
+    """Return uint8 (height, width, channels), without the padding at the rows' ends."""
+    height, width, step = message.height, message.width, message.step
+    if not height or not width:
+        raise ConversionError(f"the image is empty: {width} x {height} pixels")
+    if step < width * channels:
+        raise ConversionError(
+            f"the image's rows have {step} bytes, too few for {width} {message.encoding} pixels"
+        )
+    if len(message.data) != height * step:
+        raise ConversionError(
+            f"the image has {len(message.data)} bytes instead of {height} rows of {step}"
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
+    return rows[:, : width * channels].reshape(height, width, channels)
+
+
+def odometry_from_message(message: Any) -> tuple[Pose, float]:
+    """Return the pose and the yaw rate (rad/s, + = left)."""
+    return pose_from_message(message.pose.pose), message.twist.twist.angular.z
+
+
+def route_from_path(path: Any) -> np.ndarray:
+    """Return route points, float64 (n, 3): x, y, yaw."""
+    poses = [pose_from_message(stamped.pose) for stamped in path.poses]
+    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses]).reshape(-1, 3)
+
+
+def collision_from_message(message: Any) -> Collision:
+    """Return a contact."""
+    impulse = message.normal_impulse
+    return Collision(
+        stamp_ns=ns_from_stamp(message.header.stamp),
+        other_actor_id=message.other_actor_id,
+        normal_impulse=(impulse.x, impulse.y, impulse.z),
+    )
+
+
+def lane_invasion_from_message(message: Any) -> LaneInvasion:
+    """Return crossed lane markings."""
+    return LaneInvasion(
+        stamp_ns=ns_from_stamp(message.header.stamp),
+        crossed_lane_markings=tuple(message.crossed_lane_markings),
+    )

@@ -1,0 +1,192 @@
+"""Plays a bag: its serialised messages on their topics, at the pace of their recording.
+
+What this package's own nodes have told in the bag stays silent: those that listen tell their own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+
+from td3_driver.carla import runtime, topics
+from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.topics import Direction, Qos
+from td3_driver.config import ConfigError
+from td3_driver.driving.world import WorldError
+from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
+from td3_driver.offline.frames import bag_names
+
+NODE_NAME = "player"
+OWN_PARAMETERS: dict[str, tuple[Any, str]] = {
+    "bag": ("", "Bag to play: a folder, or a file .mcap, .db3 or .bag."),
+    "rate": (1.0, "Speed of the playing, times that of the recording."),
+    "loop": (False, "Play the bag over and over."),
+    "clock": (True, "Publish /clock from the odometry's stamps, for a bag without."),
+}
+
+LOG_PERIOD_S = 3.0
+# Who is to see the bag from its beginning must have found the topics before.
+LISTENER_TIMEOUT_S = 20.0
+CHECK_S = 0.05
+SETTLE_S = 0.5
+
+
+class PlayerNode(ConfiguredNode):
+    """Publishes what a bag holds."""
+
+    def __init__(
+        self,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
+    ) -> None:
+        """Open the bag; raises ConfigError where it cannot be played."""
+        super().__init__(
+            NODE_NAME,
+            ("carla",),
+            own=OWN_PARAMETERS,
+            context=context,
+            parameter_overrides=parameter_overrides,
+        )
+        self._rate = self.get_parameter("rate").value
+        if not self._rate > 0.0:
+            raise ConfigError(f"rate must be above 0, it is {self._rate}")
+        if not self.get_parameter("bag").value:
+            raise ConfigError("name the bag to play: bag:=FOLDER")
+        try:
+            self._bag = Bag(Path(self.get_parameter("bag").value))
+            self._names = bag_names(self._bag, self.config.carla)
+        except BagError as error:
+            raise ConfigError(str(error)) from None
+        for note in self._bag.notes:
+            self.get_logger().warning(note)
+        self._contract = {topic.name(self._names): topic for topic in topics.TOPICS}
+        self._publishers_by_topic = self._create_publishers()
+        self._clock_publisher: Publisher | None = None
+        clock, odometry = (topic.name(self._names) for topic in (topics.CLOCK, topics.ODOMETRY))
+        if self.get_parameter("clock").value and clock not in self._publishers_by_topic:
+            self._clock_publisher = self.create_publisher(
+                topics.CLOCK.message_type, clock, topics.CLOCK.bridge_qos.profile()
+            )
+        self._clocked_by = odometry
+
+    def run(self) -> None:
+        """Play to the end, or over and over; raises WorldError where the bag cannot be read."""
+        self._wait_for_listener()
+        while self.context.ok():
+            messages = self._play_once()
+            self.get_logger().info(f"played {messages} messages of {self._bag.path} to the end")
+            if not self.get_parameter("loop").value:
+                break
+        time.sleep(SETTLE_S)  # what was published last is still to be looked at
+
+    def close(self) -> None:
+        """Close the bag."""
+        self._bag.close()
+
+    def _create_publishers(self) -> dict[str, Publisher]:
+        own = re.compile(f"^({'|'.join(topics.OUTPUTS)})$")
+        publishers = {}
+        for name, topic in self._bag.topics.items():
+            if not topic.count or (own.match(name) and name not in self._contract):
+                continue
+            try:
+                message_type = topics.message_class(topic.type_name)
+            except (ImportError, AttributeError):
+                self.get_logger().warning(f"{name} is not played: no {topic.type_name} here")
+                continue
+            publishers[name] = self.create_publisher(
+                message_type, name, self._qos(topic).profile()
+            )
+        return publishers
+
+    def _qos(self, topic: BagTopic) -> Qos:
+        """Return the QoS of the contract, or one that a subscriber of the recording can have."""
+        known = self._contract.get(topic.name)
+        if known is None:
+            return topics.LATCHED_DEEP if topic.latched else topics.RELIABLE
+        return (
+            known.bridge_qos if known.direction is Direction.FROM_SIMULATOR else known.client_qos
+        )
+
+    def _wait_for_listener(self) -> None:
+        """Wait until somebody subscribes to the camera."""
+        image = next(
+            (
+                name
+                for name in self._publishers_by_topic
+                if name.endswith(("/image", "/compressed"))
+            ),
+            None,
+        )
+        if image is None:
+            return
+        publisher = self._publishers_by_topic[image]
+        deadline = time.monotonic() + LISTENER_TIMEOUT_S
+        while not publisher.get_subscription_count():
+            if time.monotonic() > deadline:
+                self.get_logger().warning(f"nobody listens to {image}; plays on its own")
+                return
+            time.sleep(CHECK_S)
+        time.sleep(SETTLE_S)  # the listener's other subscriptions
+
+    def _play_once(self) -> int:
+        """Publish every message at its time; return how many."""
+        begin_ns: int | None = None
+        begin_s = reported_s = time.monotonic()
+        count = 0
+        try:
+            for message in self._bag.messages(list(self._publishers_by_topic)):
+                begin_ns = message.log_ns if begin_ns is None else begin_ns
+                played_s = 1e-9 * (message.log_ns - begin_ns)
+                if not self._sleep_until(begin_s + played_s / self._rate):
+                    return count
+                self._publish(message)
+                count += 1
+                if time.monotonic() - reported_s >= LOG_PERIOD_S:
+                    reported_s = time.monotonic()
+                    self.get_logger().info(f"plays: {played_s:.1f} s")
+        except BagError as error:
+            raise WorldError(str(error)) from error
+        return count
+
+    def _sleep_until(self, due_s: float) -> bool:
+        """Wait for a moment of the steady clock; return whether to go on."""
+        while (remaining_s := due_s - time.monotonic()) > 0.0:
+            time.sleep(min(remaining_s, CHECK_S))
+            runtime.check_signals()
+            if not self.context.ok():
+                return False
+        return True
+
+    def _publish(self, message: RawMessage) -> None:
+        if self._clock_publisher is not None and message.topic == self._clocked_by:
+            stamp = self._bag.decode(message).header.stamp
+            clock = topics.CLOCK.message_type()
+            clock.clock.sec, clock.clock.nanosec = int(stamp.sec), int(stamp.nanosec)
+            self._clock_publisher.publish(clock)
+        self._publishers_by_topic[message.topic].publish(self._bag.serialised(message))
+
+
+def play() -> None:
+    """Play until the end, or until told to end."""
+    node = PlayerNode()
+    try:
+        node.run()
+    finally:
+        node.close()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the player's process."""
+    sys.exit(runtime.run(play, args))
+
+
+if __name__ == "__main__":
+    main()

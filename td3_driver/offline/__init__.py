@@ -1,0 +1,1 @@
+"""Bags: read, write, inspect; no ROS needed."""

@@ -1,0 +1,453 @@
+"""A bag as the frames that a driver sees live, in the order of their stamps.
+
+Each camera image comes with the odometry of its stamp, the speed of its tick, the route and the
+events up to it, and with the commands that answered it. What was recorded in another order is put
+right within `HOLD_S`, which is also all that is held in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from td3_driver.carla import topics
+from td3_driver.carla.topics import Topic
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.control import AckermannCommand
+from td3_driver.driving.messages import (
+    ConversionError,
+    ackermann_from_message,
+    collision_from_message,
+    control_from_message,
+    image_from_compressed,
+    image_from_message,
+    lane_invasion_from_message,
+    ns_from_stamp,
+    odometry_from_message,
+    route_from_path,
+)
+from td3_driver.driving.world import (
+    Collision,
+    Frame,
+    LaneInvasion,
+    VehicleControl,
+)
+from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
+
+HOLD_S = 0.5
+"""Recorded time for which an image waits for what belongs to it."""
+HELD_IMAGES = 256
+"""Images that wait at most, where much is recorded in that time."""
+BACK_S = 1.0
+"""A stamp this much before the latest one is a jump back, not disorder."""
+SPEED_AGE_S = 0.25
+"""A speedometer's message this far from the odometry's is not of its tick."""
+DEFAULT_DELTA_S = 0.05
+
+COMPRESSED = "/compressed"
+_COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+
+
+@dataclass(frozen=True, eq=False)
+class BagFrame:
+    """One frame of a bag, and what was recorded in answer to it."""
+
+    frame: Frame
+    """As live; `control` is the command in force, from the car's status."""
+    log_ns: int
+    """Wall-clock time at which the image was recorded."""
+    ackermann: AckermannCommand | None = None
+    """First Ackermann command between this image and the next; None where there is none."""
+    command: VehicleControl | None = None
+    """Pedals and steering published for this image; None where there are none."""
+    command_log_ns: int | None = None
+    """When the first of the two was recorded."""
+    status_known: bool = False
+    """Whether `frame.control` was recorded, and is not just its default."""
+
+
+@dataclass
+class Findings:
+    """What reading a bag's frames brought to light; complete once they are read."""
+
+    images: int = 0
+    unmatched_images: int = 0
+    """Images without the odometry of their stamp."""
+    repeated_images: int = 0
+    """Images with a stamp that had been there, or too late to be put in order."""
+    unreadable: Counter[str] = field(default_factory=Counter)
+    """Messages that mean nothing, by topic."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """What was wrong with the first of them."""
+    speed_from_odometry: int = 0
+    """Frames without a speedometer's message near."""
+    jumps_back: int = 0
+    unstamped_stops: list[tuple[int, int]] = field(default_factory=list)
+    """When stops were commanded that answer no image, and for how long none had come (ns)."""
+
+
+def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
+    """Return the names of the car and its camera in a bag: the wanted ones, or the only ones.
+
+    Raises BagError naming what there is, where it cannot be told.
+    """
+    if not isinstance(bag, Bag):
+        with Bag(bag) as opened:
+            return bag_names(opened, wanted)
+    if _image_topic(bag, wanted) is not None:
+        return wanted
+    pattern = re.compile(r"^/carla/(?P<role>[^/]+)/(?P<camera>.+)/image(/compressed)?$")
+    cameras = {
+        (match["role"], match["camera"])
+        for name, topic in bag.topics.items()
+        if topic.count and (match := pattern.match(name))
+    }
+    expected = topics.IMAGE.name(wanted)
+    if not cameras:
+        others = [name for name, topic in bag.topics.items() if topic.type_name.endswith("Image")]
+        there = f"; images are on {', '.join(others)}" if others else ""
+        raise BagError(f"{bag.path} has no camera image: nothing on {expected}{there}")
+    if len(cameras) > 1:
+        listed = ", ".join(f"{role}/{camera}" for role, camera in sorted(cameras))
+        raise BagError(
+            f"{bag.path} has nothing on {expected}, and several cameras ({listed}): choose one "
+            "with carla.role_name and carla.camera"
+        )
+    role, camera = cameras.pop()
+    return wanted.model_copy(update={"role_name": role, "camera": camera})
+
+
+def _image_topic(bag: Bag, config: CarlaConfig) -> BagTopic | None:
+    name = topics.IMAGE.name(config)
+    for topic in (bag.topics.get(name), bag.topics.get(name + COMPRESSED)):
+        if topic is not None and topic.count:
+            return topic
+    return None
+
+
+Item = TypeVar("Item")
+
+
+class _Recent(Generic[Item]):
+    """The latest items of a topic, each with the time by which it is looked up."""
+
+    DISORDER_NS = int(BACK_S * 1e9)
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[int, Item]] = deque(maxlen=16 * HELD_IMAGES)
+
+    def add(self, time_ns: int, item: Item) -> None:
+        self._items.append((time_ns, item))
+
+    def around(self, begin_ns: int, end_ns: int) -> list[tuple[int, Item]]:
+        """Return the items with their time in [begin, end], as they came.
+
+        Those long before are forgotten: nobody asks for an earlier time than before.
+        """
+        while self._items and self._items[0][0] < begin_ns - self.DISORDER_NS:
+            self._items.popleft()
+        found = []
+        for entry in self._items:
+            if entry[0] > end_ns + self.DISORDER_NS:
+                break
+            if begin_ns <= entry[0] <= end_ns:
+                found.append(entry)
+        return found
+
+    def nearest(self, time_ns: int, within_ns: int) -> Item | None:
+        """Return the item closest in time; None where it is not close enough."""
+        near = self.around(time_ns - within_ns, time_ns + within_ns)
+        return min(near, key=lambda entry: abs(entry[0] - time_ns))[1] if near else None
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+@dataclass(order=True)
+class _Waiting:
+    """An image that has not been handed on yet."""
+
+    stamp_ns: int
+    log_ns: int
+    message: RawMessage = field(compare=False)
+    odometry: tuple[int, Any] | None = field(default=None, compare=False)
+
+
+class BagFrames:
+    """The frames of a bag; iterate over them, as often as needed."""
+
+    def __init__(self, bag: Bag, config: CarlaConfig, delta_s: float | None = None) -> None:
+        """Find the topics; raises BagError naming the ones that are missing.
+
+        `delta_s` is the time between two ticks; without it the bag's `/carla/status` tells it.
+        """
+        self.bag = bag
+        self.names = bag_names(bag, config)
+        """Role name and camera that the bag has."""
+        self.fixed_delta_s = delta_s or self._recorded_delta_s() or DEFAULT_DELTA_S
+        self.findings = Findings()
+        """Of the latest iteration."""
+        image = _image_topic(bag, self.names)
+        assert image is not None  # `bag_names` has seen to it
+        self._image = image
+        self.missing = [
+            topic.name(self.names) for topic in topics.TOPICS if not self._count(topic)
+        ]
+        """Names of the contract's topics on which nothing was recorded."""
+        for topic in (topics.ODOMETRY, topics.WAYPOINTS):
+            if not self._count(topic):
+                raise BagError(
+                    f"{bag.path} has nothing on {topic.name(self.names)} ({topic.type_name}), "
+                    f"without which no observation can be made; it has {_listed(bag)}"
+                )
+
+    @property
+    def images(self) -> int:
+        """Number of images recorded."""
+        return self._image.count
+
+    def world_info(self) -> Any | None:
+        """Return the last `carla_msgs/CarlaWorldInfo`; None where there is none."""
+        last = None
+        for message in self.bag.messages([topics.WORLD_INFO.name(self.names)]):
+            last = message
+        return None if last is None else self.bag.decode(last)
+
+    def __iter__(self) -> Iterator[BagFrame]:
+        self.findings = Findings()
+        return _Reading(self).frames()
+
+    def _count(self, topic: Topic) -> int:
+        found = self.bag.topics.get(topic.name(self.names))
+        return found.count if found else 0
+
+    def _recorded_delta_s(self) -> float | None:
+        for message in self.bag.messages([topics.STATUS.name(self.names)]):
+            delta_s = float(self.bag.decode(message).fixed_delta_seconds)
+            return round(delta_s, 6) if 0.0 < delta_s < 1.0 else None
+        return None
+
+
+def _listed(bag: Bag) -> str:
+    return ", ".join(sorted(name for name, topic in bag.topics.items() if topic.count))
+
+
+class _Reading:
+    """One pass through a bag."""
+
+    def __init__(self, source: BagFrames) -> None:
+        self._source = source
+        self._bag = source.bag
+        self._findings = source.findings
+        self._tolerance_ns = int(source.fixed_delta_s * 1e9 / 2)
+        self._waiting: list[_Waiting] = []
+        self._odometries: _Recent[tuple[int, Any]] = _Recent()
+        self._speeds: _Recent[float] = _Recent()
+        self._statuses: _Recent[VehicleControl] = _Recent()
+        self._ackermanns: _Recent[AckermannCommand] = _Recent()
+        self._commands: _Recent[tuple[int, VehicleControl]] = _Recent()
+        self._events: list[Collision | LaneInvasion] = []
+        self._routes: deque[tuple[int, np.ndarray]] = deque()
+        self._route = np.zeros((0, 3))
+        self._latest_ns: int | None = None
+        self._handed_on_ns: int | None = None
+        self._image_log_ns: int | None = None
+        self._frames = 0
+
+    def frames(self) -> Iterator[BagFrame]:
+        names = self._source.names
+        image = self._source._image.name
+        handlers: dict[str, Callable[[RawMessage], None]] = {
+            topic.name(names): handle
+            for topic, handle in (
+                (topics.ODOMETRY, self._on_odometry),
+                (topics.SPEEDOMETER, self._on_speed),
+                (topics.VEHICLE_STATUS, self._on_status),
+                (topics.WAYPOINTS, self._on_path),
+                (topics.ACKERMANN, self._on_ackermann),
+                (topics.VEHICLE_CONTROL, self._on_command),
+                (topics.COLLISION, self._on_event(collision_from_message)),
+                (topics.LANE_INVASION, self._on_event(lane_invasion_from_message)),
+            )
+        }
+        for message in self._bag.messages([image, *handlers]):
+            if message.topic == image:
+                yield from self._on_image(message)
+                continue
+            try:
+                handlers[message.topic](message)
+            except (BagError, ConversionError, AttributeError) as error:
+                self._unreadable(message.topic, error)
+        yield from self._hand_on(lambda waiting: True)
+
+    def _unreadable(self, topic: str, error: Exception) -> None:
+        self._findings.unreadable[topic] += 1
+        self._findings.reasons.setdefault(topic, str(error))
+
+    def _on_image(self, message: RawMessage) -> Iterator[BagFrame]:
+        self._findings.images += 1
+        self._image_log_ns = message.log_ns
+        try:
+            stamp_ns = self._stamp_ns(message)
+        except (BagError, AttributeError) as error:
+            self._unreadable(message.topic, error)
+            return
+        if self._latest_ns is not None and stamp_ns < self._latest_ns - BACK_S * 1e9:
+            yield from self._hand_on(lambda waiting: True)
+            self._jump_back()
+        elif self._is_known(stamp_ns):
+            self._findings.repeated_images += 1
+            return
+        self._latest_ns = max(stamp_ns, self._latest_ns or stamp_ns)
+        insort(self._waiting, _Waiting(stamp_ns, message.log_ns, message))
+        hold_ns = int(HOLD_S * 1e9)
+        yield from self._hand_on(
+            lambda waiting: (
+                message.log_ns - waiting.log_ns >= hold_ns or len(self._waiting) > HELD_IMAGES
+            )
+        )
+
+    def _is_known(self, stamp_ns: int) -> bool:
+        """Whether an image of this stamp is there or comes too late."""
+        handed_on = self._handed_on_ns is not None and stamp_ns <= self._handed_on_ns
+        return handed_on or any(waiting.stamp_ns == stamp_ns for waiting in self._waiting)
+
+    def _stamp_ns(self, message: RawMessage) -> int:
+        return ns_from_stamp(self._bag.decode(message).header.stamp)
+
+    def _jump_back(self) -> None:
+        self._findings.jumps_back += 1
+        self._odometries.clear()
+        self._statuses.clear()
+        self._events.clear()
+        self._latest_ns = self._handed_on_ns = None
+
+    def _on_odometry(self, message: RawMessage) -> None:
+        odometry = self._bag.decode(message)
+        self._odometries.add(ns_from_stamp(odometry.header.stamp), (message.log_ns, odometry))
+
+    def _on_speed(self, message: RawMessage) -> None:
+        self._speeds.add(message.log_ns, float(self._bag.decode(message).data))
+
+    def _on_status(self, message: RawMessage) -> None:
+        status = self._bag.decode(message)
+        self._statuses.add(
+            ns_from_stamp(status.header.stamp), control_from_message(status.control)
+        )
+
+    def _on_path(self, message: RawMessage) -> None:
+        self._routes.append((message.log_ns, route_from_path(self._bag.decode(message))))
+
+    def _on_ackermann(self, message: RawMessage) -> None:
+        self._ackermanns.add(message.log_ns, ackermann_from_message(self._bag.decode(message)))
+
+    def _on_command(self, message: RawMessage) -> None:
+        command = self._bag.decode(message)
+        stamp_ns, control = ns_from_stamp(command.header.stamp), control_from_message(command)
+        self._commands.add(message.log_ns, (stamp_ns, control))
+        # The driver stamps a command with its image's time; a stop of its own has none.
+        if not stamp_ns and control.brake >= 1.0:
+            silence_ns = message.log_ns - (self._image_log_ns or message.log_ns)
+            self._findings.unstamped_stops.append((message.log_ns, silence_ns))
+
+    def _on_event(self, convert: Callable[[Any], Any]) -> Callable[[RawMessage], None]:
+        def on_event(message: RawMessage) -> None:
+            self._events.append(convert(self._bag.decode(message)))
+
+        return on_event
+
+    def _hand_on(self, due: Callable[[_Waiting], bool]) -> Iterator[BagFrame]:
+        """Yield the frames of the images that have waited enough, in the order of their stamps."""
+        while self._waiting and due(self._waiting[0]):
+            waiting = self._waiting.pop(0)
+            self._handed_on_ns = waiting.stamp_ns
+            try:
+                frame = self._frame(waiting)
+            except (BagError, ConversionError, AttributeError) as error:
+                self._unreadable(waiting.message.topic, error)
+                continue
+            if frame is not None:
+                yield frame
+
+    def _frame(self, waiting: _Waiting) -> BagFrame | None:
+        stamp_ns, log_ns = waiting.stamp_ns, waiting.log_ns
+        found = self._odometries.nearest(stamp_ns, self._tolerance_ns)
+        if found is None:
+            self._findings.unmatched_images += 1
+            return None
+        odometry_log_ns, odometry = found
+        pose, yaw_rate = odometry_from_message(odometry)
+        control = self._statuses.nearest(stamp_ns, self._tolerance_ns)
+        events = self._take_events(stamp_ns)
+        answer = self._answer(waiting)
+        self._frames += 1
+        frame = Frame(
+            frame=self._frames,
+            stamp_ns=stamp_ns,
+            image=self._decoded_image(waiting.message),
+            pose=pose,
+            speed=self._speed(odometry_log_ns, odometry),
+            yaw_rate=yaw_rate,
+            route=self._route_at(max(log_ns, odometry_log_ns)),
+            collisions=tuple(event for event in events if isinstance(event, Collision)),
+            lane_invasions=tuple(event for event in events if isinstance(event, LaneInvasion)),
+            control=control or VehicleControl(),
+        )
+        return BagFrame(frame, log_ns, *answer, status_known=control is not None)
+
+    def _decoded_image(self, message: RawMessage) -> np.ndarray:
+        decoded = self._bag.decode(message)
+        if self._source._image.type_name == _COMPRESSED_TYPE:
+            return image_from_compressed(decoded)
+        return image_from_message(decoded)
+
+    def _speed(self, log_ns: int, odometry: Any) -> float:
+        """Return the speed of the tick whose odometry was recorded at `log_ns`."""
+        speed = self._speeds.nearest(log_ns, int(SPEED_AGE_S * 1e9))
+        if speed is None:
+            self._findings.speed_from_odometry += 1
+            return float(odometry.twist.twist.linear.x)
+        return speed
+
+    def _take_events(self, until_ns: int) -> list[Collision | LaneInvasion]:
+        until_ns += self._tolerance_ns
+        due = [event for event in self._events if event.stamp_ns <= until_ns]
+        self._events = [event for event in self._events if event.stamp_ns > until_ns]
+        return due
+
+    def _route_at(self, log_ns: int) -> np.ndarray:
+        """Return the route in force; the same object until another one comes."""
+        while self._routes and self._routes[0][0] <= log_ns:
+            self._route = self._routes.popleft()[1]
+        return self._route
+
+    def _answer(
+        self, waiting: _Waiting
+    ) -> tuple[AckermannCommand | None, VehicleControl | None, int | None]:
+        """Return the commands published between this image and the next."""
+        later = [other.log_ns for other in self._waiting if other.log_ns > waiting.log_ns]
+        hold_ns = int(HOLD_S * 1e9)
+        end_ns = min(later, default=waiting.log_ns + hold_ns) - 1
+        recorded = self._commands.around(waiting.log_ns, waiting.log_ns + hold_ns)
+        # Known by the stamp of its image; what others publish has none, and counts by its time.
+        stamped = [entry for entry in recorded if entry[1][0] == waiting.stamp_ns]
+        unstamped = [entry for entry in recorded if not entry[1][0] and entry[0] <= end_ns]
+        command = next(iter(stamped or unstamped), None)
+        near_ns: int | None = None
+        ackermann: AckermannCommand | None = None
+        if stamped:
+            near_ns = stamped[0][0]
+            ackermann = self._ackermanns.nearest(near_ns, self._tolerance_ns)
+        else:
+            between = self._ackermanns.around(waiting.log_ns, end_ns)
+            if between:
+                near_ns, ackermann = between[0]
+        when_ns = command[0] if command else near_ns
+        return ackermann, command[1][1] if command else None, when_ns

@@ -1,0 +1,532 @@
+"""What a policy makes of a bag: a table with a row for each decision, and what happened when.
+
+The bag is read as a stream; what is kept for each decision is its row, and nothing of its image.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from td3_driver.carla import topics
+from td3_driver.config import Config, ConfigError, DrivingConfig
+from td3_driver.driving.messages import ConversionError
+from td3_driver.driving.observation import Observation
+from td3_driver.driving.reward import SOLID_MARKINGS, RewardTerms
+from td3_driver.offline.bag import Bag, BagError
+from td3_driver.offline.decisions import Decision, decisions
+from td3_driver.offline.frames import BagFrame, BagFrames
+from td3_driver.offline.networks import (
+    Networks,
+    check_fit,
+    evaluate,
+    find_checkpoint,
+    load_networks,
+)
+from td3_driver.roads.errors import RoadMapError
+from td3_driver.roads.road_map import RoadMap
+
+BATCH = 64
+# A watchdog repeats its stop; those of one silence are one event.
+STOP_SPACING_S = 1.0
+# A stop after this long without an image is the watchdog's.
+BLIND_S = 0.3
+# Longer than this between two images, of the time that should be between them.
+GAP_FACTOR = 1.5
+
+OF_REWARD = ("reward", *(f"reward_{name}" for name in RewardTerms.__dataclass_fields__))
+OF_DECISION = (
+    "time_s",
+    "stamp_s",
+    "x_m",
+    "y_m",
+    "yaw_rad",
+    "speed_mps",
+    "lateral_m",
+    "heading_error_rad",
+    "progress_m",
+    "completion",
+    "steering",
+    "speed",
+    *OF_REWARD,
+    "data_age_ms",
+    "stretch",
+)
+OF_NETWORKS = (
+    "policy_steering",
+    "policy_speed",
+    "disagreement",
+    "q1",
+    "q2",
+    "q_gap",
+    "policy_q",
+    "advantage",
+    "td_error_1",
+    "td_error_2",
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at one time of a bag."""
+
+    time_s: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a bag along one route, without interruption."""
+
+    begin_s: float
+    duration_s: float
+    distance_m: float
+    completion: float
+    """Share of the route, from where the stretch begins, that was driven."""
+    reward: float
+    ended_by: str
+
+
+@dataclass
+class Inspection:
+    """Everything there is to tell of a bag and of what one or two checkpoints make of it."""
+
+    bag: Path
+    names: list[str]
+    """Of the checkpoints."""
+    columns: dict[str, np.ndarray]
+    """An array for each signal, with an entry for each decision; NaN where it is not known."""
+    events: list[Event]
+    stretches: list[Stretch]
+    routes: list[np.ndarray]
+    path: np.ndarray
+    """Every position, float64 (n, 2), and all of them, decided on or not."""
+    facts: dict[str, str]
+    """The summary, in words."""
+    topics: list[tuple[str, str, int, float]]
+    """Name, type, messages and messages per second of recorded time."""
+    notes: list[str] = field(default_factory=list)
+    road_map: RoadMap | None = None
+
+    @property
+    def decisions(self) -> int:
+        """Number of decisions."""
+        return len(self.columns["time_s"])
+
+
+class Inspector:
+    """A bag and the checkpoints that are to judge it."""
+
+    def __init__(self, bag: Bag, run: str | Path, other: str | Path | None = None) -> None:
+        """Load what is needed; raises BagError, RunError or CheckpointError in plain words."""
+        folder, checkpoint = find_checkpoint(run)
+        self.config: Config = folder.config
+        self.networks: list[Networks] = [load_networks(checkpoint)]
+        check_fit(self.networks[0], self.config.driving)
+        if other is not None:
+            other_folder, other_checkpoint = find_checkpoint(other)
+            _check_same_task(self.config.driving, other_folder.config.driving)
+            self.networks.append(load_networks(other_checkpoint))
+        self.bag = bag
+        self.frames = BagFrames(bag, self.config.carla)
+
+    def decisions(self, frames: Iterable[BagFrame] | None = None) -> Iterator[Decision]:
+        """Yield the bag's decisions; the same ones, in the same order, every time."""
+        return decisions(
+            self.frames if frames is None else frames,
+            self.config.driving,
+            self.frames.fixed_delta_s,
+        )
+
+    def inspect(self) -> Inspection:
+        """Read the whole bag and evaluate every decision."""
+        watch = _Watch(self.frames)
+        rows = _Rows(self.config, self.networks)
+        with tqdm(desc="evaluate", total=self.frames.images, unit="image") as progress:
+            for batch in _batches(self.decisions(watch.frames(progress)), BATCH):
+                rows.add(batch, watch.time_of)
+        if not rows.count:
+            raise BagError(f"{self.bag.path} has no decision to look at: {watch.why_nothing()}")
+        columns = rows.columns()
+        stretches = _stretches(rows, columns)
+        events = sorted([*watch.events(), *rows.ends], key=lambda event: event.time_s)
+        road_map, notes = self._road_map()
+        return Inspection(
+            bag=self.bag.path,
+            names=[networks.name for networks in self.networks],
+            columns=columns,
+            events=events,
+            stretches=stretches,
+            routes=watch.routes,
+            path=np.array(watch.positions),
+            facts=self._facts(watch, columns, events, stretches),
+            topics=self._topics(watch),
+            notes=[*self.bag.notes, *watch.notes(), *self._network_notes(), *notes],
+            road_map=road_map,
+        )
+
+    def _road_map(self) -> tuple[RoadMap | None, list[str]]:
+        try:
+            world = self.frames.world_info()
+            if world is None:
+                name = topics.WORLD_INFO.name(self.frames.names)
+                return None, [f"there is no map: nothing on {name}"]
+            return RoadMap.from_opendrive(world.map_name, world.opendrive), []
+        except (BagError, ConversionError, RoadMapError) as error:
+            return None, [f"the map cannot be drawn: {error}"]
+
+    def _network_notes(self) -> list[str]:
+        return [
+            f"{networks.name} was saved without its critic: no values, no TD error"
+            for networks in self.networks
+            if networks.critic is None
+        ]
+
+    def _facts(
+        self,
+        watch: _Watch,
+        columns: dict[str, np.ndarray],
+        events: Sequence[Event],
+        stretches: Sequence[Stretch],
+    ) -> dict[str, str]:
+        findings = self.frames.findings
+        counts = dict.fromkeys(("collision", "lane_invasion", "watchdog_stop"), 0)
+        for event in events:
+            if event.kind in counts:
+                counts[event.kind] += 1
+        duration_s = watch.duration_s
+        rate_hz = (watch.count - 1) / duration_s if duration_s > 0.0 else 0.0
+        age = columns["data_age_ms"]
+        return {
+            "duration": f"{duration_s:.1f} s",
+            "distance": f"{watch.distance_m:.0f} m",
+            "mean speed": f"{watch.distance_m / max(duration_s, 1e-9):.1f} m/s",
+            "camera": f"{watch.size[1]} x {watch.size[0]}, {rate_hz:.1f} Hz",
+            "gaps": f"{len(watch.gaps)}"
+            + (f", longest {max(watch.gaps):.2f} s" if watch.gaps else ""),
+            "dropped": f"{watch.dropped} images, {findings.unmatched_images} without odometry",
+            "decisions": f"{len(age)}",
+            "image to command": _spread(age, "ms"),
+            "collisions": str(counts["collision"]),
+            "lane invasions": str(counts["lane_invasion"]),
+            "watchdog stops": str(counts["watchdog_stop"]),
+            "return": f"{sum(stretch.reward for stretch in stretches):.1f}",
+            "ended by": stretches[-1].ended_by,
+        }
+
+    def _topics(self, watch: _Watch) -> list[tuple[str, str, int, float]]:
+        span_s = watch.recorded_s
+        return [
+            (topic.name, topic.type_name, topic.count, topic.count / span_s if span_s else 0.0)
+            for topic in sorted(self.bag.topics.values(), key=lambda topic: topic.name)
+        ]
+
+
+def _spread(values: np.ndarray, unit: str) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "not recorded"
+    median, most = np.percentile(known, [50, 99])
+    return f"{median:.1f} {unit} median, {most:.1f} {unit} p99"
+
+
+# What an observation, and when one is made, depends on.
+_OBSERVED = (
+    "image_size_px",
+    "image_stack",
+    "waypoints",
+    "waypoint_spacing_m",
+    "observe_previous_action",
+    "action_repeat",
+    "max_steering_angle_rad",
+    "max_speed_mps",
+)
+
+
+def _check_same_task(first: DrivingConfig, other: DrivingConfig) -> None:
+    """Raise ConfigError where two checkpoints cannot judge the same observations."""
+    different = [name for name in _OBSERVED if getattr(first, name) != getattr(other, name)]
+    if different:
+        listed = ", ".join(
+            f"driving.{name} ({getattr(first, name)} and {getattr(other, name)})"
+            for name in different
+        )
+        raise ConfigError(f"the two runs do not observe and act alike: {listed}")
+
+
+Item = TypeVar("Item")
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+class _Watch:
+    """Looks at every frame that passes by, decided on or not."""
+
+    def __init__(self, frames: BagFrames) -> None:
+        self.positions: list[tuple[float, float]] = []
+        self.routes: list[np.ndarray] = []
+        self.gaps: list[float] = []
+        self.dropped = 0
+        self.count = 0
+        self.distance_m = 0.0
+        self.duration_s = 0.0
+        self.size = (0, 0)
+        self._frames = frames
+        self._events: list[Event] = []
+        self._times: dict[int, float] = {}
+        self._log_ns = [0, 0]
+
+    def frames(self, progress: Any) -> Iterator[BagFrame]:
+        """Pass the frames on, and note what they tell."""
+        latest: BagFrame | None = None
+        for source in self._frames:
+            self._note(source, latest)
+            latest = source
+            yield source
+            progress.update(self._frames.findings.images - progress.n)
+
+    def time_of(self, source: BagFrame) -> float:
+        """Return a frame's time on an axis that only goes forward, seconds."""
+        return self._times[source.frame.frame]
+
+    def _note(self, source: BagFrame, latest: BagFrame | None) -> None:
+        frame = source.frame
+        if latest is None:
+            self._log_ns[0] = source.log_ns
+            self.size = frame.image.shape[:2]
+        else:
+            elapsed_s = 1e-9 * (frame.stamp_ns - latest.frame.stamp_ns)
+            if elapsed_s <= 0.0:
+                self._events.append(Event(self.duration_s, "jump_back", f"{elapsed_s:.2f} s"))
+                elapsed_s = max(1e-9 * (source.log_ns - latest.log_ns), 1e-3)
+            else:
+                self._gap(elapsed_s)
+                self.distance_m += abs(frame.speed) * elapsed_s
+            self.duration_s += elapsed_s
+        self._log_ns[1] = source.log_ns
+        self.count += 1
+        self._times[frame.frame] = self.duration_s
+        # Nobody asks for the time of a frame far behind the latest.
+        self._times.pop(frame.frame - 100 * BATCH, None)
+        self.positions.append((frame.pose.x, frame.pose.y))
+        if len(frame.route) and (latest is None or frame.route is not latest.frame.route):
+            self.routes.append(frame.route)
+        for collision in frame.collisions:
+            text = f"{collision.impulse_ns:.0f} N s, actor {collision.other_actor_id}"
+            self._events.append(Event(self.duration_s, "collision", text))
+        for invasion in frame.lane_invasions:
+            solid = any(mark in SOLID_MARKINGS for mark in invasion.crossed_lane_markings)
+            text = "solid line" if solid else "broken line"
+            self._events.append(Event(self.duration_s, "lane_invasion", text))
+
+    def _gap(self, elapsed_s: float) -> None:
+        delta_s = self._frames.fixed_delta_s
+        if elapsed_s > GAP_FACTOR * delta_s:
+            self.gaps.append(elapsed_s)
+            self.dropped += max(round(elapsed_s / delta_s) - 1, 0)
+            if elapsed_s >= 10.0 * delta_s:
+                self._events.append(Event(self.duration_s, "gap", f"{elapsed_s:.2f} s"))
+
+    @property
+    def recorded_s(self) -> float:
+        """Recorded time from the first frame to the last."""
+        return 1e-9 * (self._log_ns[1] - self._log_ns[0])
+
+    def events(self) -> list[Event]:
+        """Return what happened, with the stops that nobody's image called for."""
+        stops: list[Event] = []
+        scale = self.duration_s / self.recorded_s if self.recorded_s else 1.0
+        latest_s = -np.inf
+        for log_ns, silence_ns in self._frames.findings.unstamped_stops:
+            log_s = 1e-9 * (log_ns - self._log_ns[0])
+            if log_s - latest_s >= STOP_SPACING_S and 0.0 <= log_s <= self.recorded_s:
+                time_s = float(np.clip(log_s * scale, 0.0, self.duration_s))
+                blind = 1e-9 * silence_ns >= BLIND_S
+                text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
+                stops.append(Event(time_s, "watchdog_stop" if blind else "stop", text))
+            latest_s = log_s
+        return [*self._events, *stops]
+
+    def notes(self) -> list[str]:
+        """Return what was wrong with the bag's messages, in words."""
+        findings = self._frames.findings
+        notes = [
+            f"{count} messages on {topic} mean nothing and are left out: {findings.reasons[topic]}"
+            for topic, count in findings.unreadable.items()
+        ]
+        if findings.repeated_images:
+            notes.append(f"{findings.repeated_images} images came twice or too late")
+        if findings.speed_from_odometry:
+            notes.append(
+                f"{findings.speed_from_odometry} frames have no speedometer: their speed is "
+                "the odometry's"
+            )
+        wanted = (topics.VEHICLE_CONTROL, topics.ACKERMANN, topics.COLLISION, topics.LANE_INVASION)
+        for topic in wanted:
+            name = topic.name(self._frames.names)
+            if name not in self._frames.bag.topics:
+                notes.append(f"{name} was not recorded")
+        return notes
+
+    def why_nothing(self) -> str:
+        """Return why no decision was found."""
+        findings = self._frames.findings
+        if self.count:
+            return f"none of its {self.count} frames is on a route"
+        reasons = "; ".join(findings.reasons.values())
+        return (
+            f"of its {findings.images} images, {findings.unmatched_images} have no odometry of "
+            f"their stamp, and {sum(findings.unreadable.values())} messages mean nothing"
+            + (f" ({reasons})" if reasons else "")
+        )
+
+
+class _Rows:
+    """Collects the rows of the table."""
+
+    def __init__(self, config: Config, networks: Sequence[Networks]) -> None:
+        self.count = 0
+        self.ends: list[Event] = []
+        self.ended_by: dict[int, str] = {}
+        self._config = config
+        self._networks = networks
+        self._parts: dict[str, list[np.ndarray]] = {}
+        self._latest_end: tuple[int, str] | None = None
+
+    def add(self, batch: Sequence[Decision], time_of: Any) -> None:
+        """Evaluate some decisions, which follow those before."""
+        rows = [_row(decision, time_of(decision.source)) for decision in batch]
+        for name in OF_DECISION:
+            self._append(name, np.array([row[name] for row in rows]))
+        actions = np.array([[row["steering"], row["speed"]] for row in rows], dtype=np.float32)
+        rewards = np.array([row["reward"] for row in rows], dtype=np.float32)
+        terminated = np.array(
+            [decision.end is not None and decision.end.terminated for decision in batch],
+            dtype=np.float32,
+        )
+        for suffix, networks in zip(("", "_other"), self._networks, strict=False):
+            result = evaluate(
+                networks,
+                [decision.observation for decision in batch],
+                actions,
+                rewards,
+                [decision.next_observation for decision in batch],
+                terminated,
+                self._config.learning.discount,
+            )
+            steering, speed = result.policy_action.T
+            values = {
+                "policy_steering": steering,
+                "policy_speed": speed,
+                "disagreement": np.abs(result.policy_action - actions).max(axis=1),
+                "q1": result.q1,
+                "q2": result.q2,
+                "q_gap": result.q1 - result.q2,
+                "policy_q": result.policy_q,
+                "advantage": result.policy_q - np.minimum(result.q1, result.q2),
+                "td_error_1": result.td_error_1,
+                "td_error_2": result.td_error_2,
+            }
+            for name in OF_NETWORKS:
+                self._append(name + suffix, values[name])
+        self.count += len(batch)
+        for decision, row in zip(batch, rows, strict=True):
+            self._note_end(decision, row["time_s"])
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the table, column by column."""
+        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        self._parts.setdefault(name, []).append(values.astype(np.float64))
+
+    def _note_end(self, decision: Decision, time_s: float) -> None:
+        """Note how an episode would have ended, once while it lasts."""
+        end = None if decision.end is None else (decision.stretch, decision.end.value)
+        if end is not None and end != self._latest_end:
+            self.ends.append(Event(time_s, "end", end[1]))
+        self._latest_end = end
+        self.ended_by[decision.stretch] = end[1] if end else ""
+
+
+def _row(decision: Decision, time_s: float) -> dict[str, float]:
+    source, frame = decision.source, decision.source.frame
+    reward = decision.reward
+    terms = {f"reward_{name}": value for name, value in reward.as_dict().items()} if reward else {}
+    answered = source.command_log_ns
+    row = {
+        "time_s": time_s,
+        "stamp_s": 1e-9 * frame.stamp_ns,
+        "x_m": frame.pose.x,
+        "y_m": frame.pose.y,
+        "yaw_rad": frame.pose.yaw,
+        "speed_mps": frame.speed,
+        "lateral_m": decision.projection.lateral_m,
+        "heading_error_rad": decision.projection.heading_error_rad,
+        "progress_m": decision.projection.progress_m,
+        "completion": decision.completion,
+        "reward": reward.total if reward else np.nan,
+        "data_age_ms": np.nan if answered is None else 1e-6 * (answered - source.log_ns),
+        "stretch": decision.stretch,
+        **terms,
+    }
+    if decision.action is not None:
+        row["steering"], row["speed"] = map(float, decision.action)
+    return {name: float(row.get(name, np.nan)) for name in OF_DECISION}
+
+
+def _stretches(rows: _Rows, columns: dict[str, np.ndarray]) -> list[Stretch]:
+    stretches = []
+    for number in np.unique(columns["stretch"]):
+        part = columns["stretch"] == number
+        time_s, x_m, y_m = (columns[name][part] for name in ("time_s", "x_m", "y_m"))
+        ended_by = rows.ended_by[int(number)]
+        stretches.append(
+            Stretch(
+                begin_s=float(time_s[0]),
+                duration_s=float(time_s[-1] - time_s[0]),
+                distance_m=float(np.sum(np.hypot(np.diff(x_m), np.diff(y_m)))),
+                completion=float(columns["completion"][part].max()),
+                reward=float(np.nansum(columns["reward"][part])),
+                ended_by=ended_by or "end of the recording",
+            )
+        )
+    return stretches
+
+
+def write_csv(inspection: Inspection, path: Path) -> None:
+    """Write the table, one row for each decision; what is not known stays empty."""
+    names = list(inspection.columns)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for row in zip(*inspection.columns.values(), strict=True):
+            writer.writerow("" if np.isnan(value) else f"{value:.7g}" for value in row)
+
+
+def observations_of(
+    inspector: Inspector, wanted: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray, Observation]]:
+    """Read the bag again; yield index, image and observation of some decisions."""
+    chosen = set(wanted)
+    last = max(chosen, default=-1)
+    progress = tqdm(desc="picture", total=len(chosen), unit="frame")
+    for index, decision in enumerate(inspector.decisions()):
+        if index in chosen:
+            progress.update()
+            yield index, decision.source.frame.image, decision.observation
+        if index >= last:
+            break
+    progress.close()

@@ -1,0 +1,239 @@
+"""One page about a bag that opens in any browser, without a network: `inspect --out FILE.html`.
+
+The page's own script and style are in `page/`, beside uPlot (MIT), which draws the plots.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from td3_driver.driving.observation import Observation
+from td3_driver.driving.reward import RewardTerms
+from td3_driver.offline.inspection import Inspection, Inspector, observations_of
+from td3_driver.offline.saliency import saliencies
+
+PICTURES = 480
+"""Camera frames in a page, spread over the bag; the moments' come on top."""
+MOMENTS = 5
+"""Moments of each kind."""
+MOMENT_SPACING_S = 3.0
+PICTURE_WIDTH_PX = 320
+MAP_MARGIN_M = 60.0
+OUTLINE_SPACING_M = 1.0
+SALIENCY_BATCH = 16
+
+# What to colour the driven path by, and what the plots are made of: title, unit, signals.
+SIGNALS = {
+    "speed_mps": "speed [m/s]",
+    "disagreement": "disagreement",
+    "reward": "reward",
+    "q1": "Q1 of the recorded action",
+    "q2": "Q2 of the recorded action",
+    "q_gap": "Q1 - Q2",
+    "policy_q": "lower Q of the policy's action",
+    "advantage": "policy's advantage",
+    "td_error_1": "TD error of Q1",
+    "td_error_2": "TD error of Q2",
+    "steering": "recorded steering",
+    "policy_steering": "policy's steering",
+    "speed": "recorded speed action",
+    "policy_speed": "policy's speed action",
+    "lateral_m": "lateral error [m]",
+    "heading_error_rad": "heading error [rad]",
+    "data_age_ms": "image to command [ms]",
+}
+PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Steering action (+ = left)", ("steering", "policy_steering")),
+    ("Speed action", ("speed", "policy_speed")),
+    ("Value", ("q1", "q2", "policy_q")),
+    ("Q1 - Q2", ("q_gap",)),
+    ("TD error", ("td_error_1", "td_error_2")),
+    ("Reward", ("reward", *(f"reward_{name}" for name in RewardTerms.__dataclass_fields__))),
+    ("Lateral error [m] and heading error [rad]", ("lateral_m", "heading_error_rad")),
+    ("Speed [m/s]", ("speed_mps",)),
+    ("Image to command [ms]", ("data_age_ms",)),
+)
+KINDS = {
+    "disagreement": "largest disagreement",
+    "td_error_1": "largest TD error",
+    "q_gap": "largest critic gap",
+}
+
+
+def write_report(inspector: Inspector, inspection: Inspection, path: Path) -> None:
+    """Write the page; reads the bag once more for the pictures."""
+    moments = find_moments(inspection)
+    wanted = spread(inspection.decisions, PICTURES, [moment["index"] for moment in moments])
+    pictures = list(_pictures(inspector, wanted))
+    path.write_text(_page(_data(inspection, moments, pictures)), encoding="utf-8")
+
+
+def spread(count: int, most: int, also: Sequence[int]) -> list[int]:
+    """Return at most `most` numbers below `count`, evenly spread, and the others given."""
+    even = np.linspace(0, count - 1, min(most, count)).round().astype(int)
+    return sorted({*even.tolist(), *also})
+
+
+def find_moments(inspection: Inspection) -> list[dict[str, Any]]:
+    """Return the decisions that stand out most of each kind, none near another of its kind."""
+    moments = []
+    time_s = inspection.columns["time_s"]
+    for name, title in KINDS.items():
+        size = np.abs(np.nan_to_num(inspection.columns[name]))
+        for rank in range(MOMENTS):
+            index = int(np.argmax(size))
+            if not size[index] > 0.0:
+                break
+            moments.append({"kind": name, "title": title, "rank": rank + 1, "index": index})
+            size[np.abs(time_s - time_s[index]) < MOMENT_SPACING_S] = 0.0
+    return moments
+
+
+def _pictures(inspector: Inspector, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the camera's frame, and where the networks look, of some decisions."""
+    batch: list[tuple[int, str, Observation]] = []
+    for index, image, observation in observations_of(inspector, wanted):
+        batch.append((index, _camera_picture(image), observation))
+        if len(batch) == SALIENCY_BATCH:
+            yield from _with_saliency(inspector, batch)
+            batch = []
+    if batch:
+        yield from _with_saliency(inspector, batch)
+
+
+def _with_saliency(
+    inspector: Inspector, batch: Sequence[tuple[int, str, Observation]]
+) -> Iterator[dict[str, Any]]:
+    maps = saliencies(inspector.networks[0], [observation for _, _, observation in batch])
+    for place, (index, picture, _) in enumerate(batch):
+        side_by_side = np.hstack([parts[place] for parts in maps.values()])
+        looks = _jpeg((255.0 * side_by_side).astype(np.uint8), 70)
+        yield {"index": index, "image": picture, "looks": looks, "outputs": list(maps)}
+
+
+def _camera_picture(image: np.ndarray) -> str:
+    bgr = np.ascontiguousarray(image[:, :, :3])
+    height, width = bgr.shape[:2]
+    if width > PICTURE_WIDTH_PX:
+        size = (PICTURE_WIDTH_PX, max(round(height * PICTURE_WIDTH_PX / width), 1))
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    return _jpeg(bgr, 80)
+
+
+def _jpeg(image: np.ndarray, quality: int) -> str:
+    """Return an image as what an <img> takes as its source."""
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _data(
+    inspection: Inspection,
+    moments: list[dict[str, Any]],
+    pictures: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what the page's script works on."""
+    outputs = pictures[0].pop("outputs") if pictures else []
+    for picture in pictures[1:]:
+        picture.pop("outputs")
+    columns = inspection.columns
+    shown = {name for name in columns if _is_known(columns[name])}
+    return {
+        "bag": inspection.bag.name,
+        "names": inspection.names,
+        "facts": inspection.facts,
+        "notes": inspection.notes,
+        "columns": {name: _numbers(values) for name, values in columns.items() if name in shown},
+        "signals": {name: label for name, label in SIGNALS.items() if name in shown},
+        "plots": [plot for plot in (_plot(plot, shown) for plot in PLOTS) if plot["series"]],
+        "events": [
+            {**asdict(event), "time_s": round(event.time_s, 3)} for event in inspection.events
+        ],
+        "stretches": [
+            {key: _rounded(value) for key, value in asdict(stretch).items()}
+            for stretch in inspection.stretches
+        ],
+        "topics": [
+            [name, kind, count, _rounded(rate)] for name, kind, count, rate in inspection.topics
+        ],
+        "lanes": _lanes(inspection),
+        "routes": [_points(route[:, :2], 0.0) for route in inspection.routes],
+        "path": _points(inspection.path, 0.5),
+        "pictures": pictures,
+        "outputs": outputs,
+        "moments": moments,
+    }
+
+
+def _is_known(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).any())
+
+
+def _plot(plot: tuple[str, tuple[str, ...]], shown: set[str]) -> dict[str, Any]:
+    title, names = plot
+    both = [name + suffix for suffix in ("", "_other") for name in names]
+    return {"title": title, "series": [name for name in both if name in shown]}
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [_rounded(value) for value in values.tolist()]
+
+
+def _rounded(value: Any) -> Any:
+    """Return a number with six digits, which also hides what no two computers have alike."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _points(points: np.ndarray, spacing_m: float) -> list[list[float]]:
+    """Return points (n, 2) in decimetres' precision, none nearer to the one before than that."""
+    kept: list[list[float]] = []
+    for x, y in np.round(points, 2).tolist():
+        if not kept or np.hypot(x - kept[-1][0], y - kept[-1][1]) >= spacing_m:
+            kept.append([x, y])
+    return kept
+
+
+def _lanes(inspection: Inspection) -> list[list[list[float]]]:
+    """Return the outlines of the driving lanes near what was driven."""
+    if inspection.road_map is None:
+        return []
+    places = np.concatenate([inspection.path, *(route[:, :2] for route in inspection.routes)])
+    low, high = places.min(axis=0) - MAP_MARGIN_M, places.max(axis=0) + MAP_MARGIN_M
+    outlines = []
+    for surface in inspection.road_map.surfaces:
+        if surface.type == "Driving":
+            outline = np.concatenate([surface.left, surface.right[::-1]])[:, :2]
+            if np.all(outline.max(axis=0) >= low) and np.all(outline.min(axis=0) <= high):
+                outlines.append(_points(outline, OUTLINE_SPACING_M))
+    return outlines
+
+
+def _page(data: dict[str, Any]) -> str:
+    files = resources.files("td3_driver.offline") / "page"
+
+    def text(name: str) -> str:
+        return (files / name).read_text(encoding="utf-8")
+
+    # A script ends at the first "</", wherever it stands.
+    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    parts = {
+        "TITLE": html.escape(f"{data['bag']} - td3_driver"),
+        "STYLE": text("uPlot.min.css") + text("report.css"),
+        "LICENSE": text("uPlot.LICENSE").strip(),
+        "UPLOT": text("uPlot.iife.min.js"),
+        "DATA": payload,
+        "SCRIPT": text("report.js"),
+    }
+    pieces = text("report.html").split("@@")
+    return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))

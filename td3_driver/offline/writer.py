@@ -1,0 +1,170 @@
+"""Writes rosbag2 bags (MCAP storage) of serialised messages, whole up to the latest `flush`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from mcap.writer import CompressionType, Writer
+
+from td3_driver.offline.bag import METADATA, Bag, BagError
+from td3_driver.offline.definitions import embedded_definition
+
+# The latest that Humble reads; later distributions read it as well.
+METADATA_VERSION = 5
+
+
+@dataclass
+class _Topic:
+    type_name: str
+    channel: int
+    qos: str
+    count: int = 0
+
+
+class BagWriter:
+    """A new bag: a folder with one MCAP file, and its description once it is closed."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Make the folder; raises BagError where it exists or cannot be made."""
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise BagError(f"{self.path} exists, and no bag is overwritten") from None
+        except OSError as error:
+            raise BagError(f"{self.path} cannot be made: {error.strerror}") from None
+        self.file = self.path / f"{self.path.name}_0.mcap"
+        self._stream = self.file.open("wb")
+        self._writer = Writer(self._stream, compression=CompressionType.ZSTD)
+        self._writer.start(profile="ros2", library="td3_driver")
+        self._schemas: dict[str, int] = {}
+        self._topics: dict[str, _Topic] = {}
+        self._begin_ns: int | None = None
+        self._end_ns = 0
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def messages(self) -> int:
+        """Number of messages written."""
+        return sum(topic.count for topic in self._topics.values())
+
+    def add_topic(
+        self,
+        name: str,
+        type_name: str,
+        qos: str = "",
+        definition: str = "",
+        type_hash: str = "",
+    ) -> None:
+        """Announce a topic; raises DefinitionError where its type is not known.
+
+        `qos` describes what its publishers offer, as rosbag2 writes it; `definition` is the text
+        of its type with its RIHS01 hash, where they are not to be looked up.
+        """
+        if not definition:
+            definition, type_hash = embedded_definition(type_name)
+        if type_name not in self._schemas:
+            self._schemas[type_name] = self._writer.register_schema(
+                type_name, "ros2msg", definition.encode()
+            )
+        channel = self._writer.register_channel(
+            name,
+            "cdr",
+            self._schemas[type_name],
+            {"offered_qos_profiles": qos, "topic_type_hash": type_hash},
+        )
+        self._topics[name] = _Topic(type_name, channel, qos)
+
+    def write(self, name: str, log_ns: int, data: bytes, publish_ns: int | None = None) -> None:
+        """Add a message of an announced topic; raises OSError where the disk is full."""
+        topic = self._topics[name]
+        published_ns = log_ns if publish_ns is None else publish_ns
+        self._writer.add_message(topic.channel, log_ns, data, published_ns, topic.count)
+        topic.count += 1
+        self._begin_ns = log_ns if self._begin_ns is None else min(self._begin_ns, log_ns)
+        self._end_ns = max(self._end_ns, log_ns)
+
+    def flush(self) -> None:
+        """Hand everything so far to the system: it outlives this process from here on."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Complete the file with its index, and the bag with its description."""
+        if self._stream.closed:
+            return
+        try:
+            self._writer.finish()
+        finally:
+            self._stream.close()
+        text = yaml.safe_dump({"rosbag2_bagfile_information": self._description()})
+        unfinished = self.path / f".{METADATA}"
+        unfinished.write_text(text)
+        unfinished.replace(self.path / METADATA)
+
+    def abandon(self) -> None:
+        """Close what is there as it is, after a failure to write."""
+        # The buffer's rest cannot be written, and closing would try to.
+        os.close(self._stream.fileno())
+
+    def _description(self) -> dict[str, Any]:
+        begin_ns = self._begin_ns or 0
+
+        def span() -> dict[str, Any]:  # twice the same values, not twice the same object
+            return {
+                "duration": {"nanoseconds": max(self._end_ns - begin_ns, 0)},
+                "starting_time": {"nanoseconds_since_epoch": begin_ns},
+                "message_count": self.messages,
+            }
+
+        topics = [
+            {
+                "topic_metadata": {
+                    "name": name,
+                    "type": topic.type_name,
+                    "serialization_format": "cdr",
+                    "offered_qos_profiles": topic.qos,
+                },
+                "message_count": topic.count,
+            }
+            for name, topic in self._topics.items()
+        ]
+        return {
+            "version": METADATA_VERSION,
+            "storage_identifier": "mcap",
+            **span(),
+            "topics_with_message_count": topics,
+            "compression_format": "",
+            "compression_mode": "",
+            "relative_file_paths": [self.file.name],
+            "files": [{"path": self.file.name, **span()}],
+        }
+
+
+def repair(path: str | Path) -> Path:
+    """Copy what is whole of a bag, of any kind, into a new one beside it; return its path.
+
+    Raises BagError where there is nothing to copy, or the new one exists.
+    """
+    with Bag(path) as bag:
+        with BagWriter(bag.path.with_name(f"{bag.path.stem}-repaired")) as writer:
+            for topic in bag.topics.values():
+                text = topic.definition if topic.ros_version == 2 else ""
+                writer.add_topic(topic.name, topic.type_name, topic.qos, text)
+            for message in bag.messages():
+                writer.write(message.topic, message.log_ns, bag.serialised(message))
+        return writer.path
