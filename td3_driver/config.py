@@ -320,9 +320,7 @@ class TrainingConfig(Section):
 
     seed: int = _setting(0, "Seed of networks, exploration, batches and episodes.", ge=0, lt=2**31)
     total_steps: int = _setting(300_000, "Decisions to train for.", ge=1)
-    offline_updates: int = _setting(
-        20_000, "Updates on recorded drives, in pretraining.", ge=1
-    )
+    offline_updates: int = _setting(20_000, "Updates on recorded drives, in pretraining.", ge=1)
     random_steps: int = _setting(
         4000,
         "Decisions taken at random before the first update; none where a pretrained run goes on.",

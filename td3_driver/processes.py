@@ -38,6 +38,8 @@ class Option:
     default: OptionValue | None = ""
     """None: must be given. A bool: a switch. A tuple: may be given several times."""
     choices: tuple[str, ...] = ()
+    positional: bool = False
+    """Whether the command line takes it without dashes, though it may be left out."""
 
     def parse(self, text: str) -> OptionValue:
         """Return the value that a launch argument's text means; raises ConfigError."""
@@ -153,9 +155,13 @@ def _setting(sections: Mapping[str, Any], name: str) -> Any:
 
 
 def _train(values: Mapping[str, Any]) -> list[Process]:
-    resumed = _run_configuration(values["resume"]) if values["resume"] else ""
-    shared = _shared(values, values["config"] or resumed)
-    own = {name: values[name] for name in ("run", "resume") if values[name]}
+    if values["resume"] and values["from"]:
+        raise config.ConfigError("resume goes on with a run, from begins a new one: give one")
+    earlier = values["resume"] or values["from"]
+    shared = _shared(values, values["config"] or (_run_configuration(earlier) if earlier else ""))
+    own = {name: values[name] for name in ("run", "resume", "from") if values[name]}
+    if values["from"]:
+        shared.setdefault("training.random_steps", 0)  # there is a policy to explore with
     own["evaluate_at_end"] = values["evaluate"]
     if values["map"]:
         own["training.maps"] = [values["map"]]
@@ -164,10 +170,13 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
 
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
+    if bool(values["run"]) == values["baseline"]:
+        raise config.ConfigError("name the run to drive with, or say baseline: one of the two")
     # The car, its camera and the task are those of the run.
-    shared = _shared(values, _run_configuration(values["run"]))
+    configuration = _run_configuration(values["run"]) if values["run"] else ""
+    shared = _shared(values, values["config"] or configuration)
     own = {
-        "run": values["run"],
+        **({"baseline": True} if values["baseline"] else {"run": values["run"]}),
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
     }
@@ -287,6 +296,11 @@ COMMANDS: dict[str, Command] = {
             CONFIG,
             Option("run", "Name of the run's new folder under runs/, or its path."),
             Option("resume", "Run to go on with, with its configuration unless one is given."),
+            Option(
+                "from",
+                "Run, such as a pretrained one, from whose networks and transitions a new run "
+                "goes on; with its configuration unless one is given.",
+            ),
             Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
             WORLD,
             RECORD,
@@ -297,9 +311,11 @@ COMMANDS: dict[str, Command] = {
         _train,
     ),
     "drive": Command(
-        "Drive with the actor of a run.",
+        "Drive with the actor of a run, or with the baseline.",
         (
-            Option("run", "Folder of the run, or its name under runs/.", default=None),
+            Option("run", "Folder of the run, or its name under runs/.", positional=True),
+            Option("baseline", "Follow the route by pure pursuit, without a run.", default=False),
+            Option("config", "Configuration of the baseline's drive, if not the defaults."),
             Option(
                 "random_goal",
                 "Choose a goal at random whenever there is none.",

@@ -42,7 +42,7 @@ class RouteFollower:
         An arc from the rear axle, along x, through (x, y) has the curvature 2 y / (x^2 + y^2).
         """
         wanted = max(LOOK_AHEAD_S * speed, LEAST_LOOK_AHEAD_M)
-        from_rear = waypoints + [WHEELBASE_M / 2.0, 0.0]  # the car's origin is its middle
+        from_rear = waypoints + np.array([WHEELBASE_M / 2.0, 0.0])  # the origin is its middle
         distances = np.hypot(*from_rear.T)
         far_enough = np.flatnonzero(distances >= wanted)
         target = from_rear[far_enough[0] if len(far_enough) else -1]

@@ -22,6 +22,7 @@ from td3_driver.carla.live_frames import LiveFrames
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.carla.topics import Topic
 from td3_driver.config import ConfigError
+from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.observation import image_shape, vector_names
 from td3_driver.driving.pilot import Command, Pilot
 from td3_driver.driving.world import Frame, Pose, WorldError
@@ -34,6 +35,7 @@ from td3_driver.runs import RunFolder
 NODE_NAME = "driver"
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
+    "baseline": (False, "Follow the route by pure pursuit, instead of a run's actor."),
     "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
     "seed": (0, "Seed of the random goals."),
 }
@@ -69,9 +71,10 @@ class DriverNode(ConfiguredNode):
             context=context,
             parameter_overrides=parameter_overrides,
         )
-        policy = self._load_policy()
+        baseline = self.get_parameter("baseline").value
+        pilot = RouteFollower(self.config.driving) if baseline else self._load_policy()
         fixed_delta_s = self.config.simulator.fixed_delta_s
-        self._pilot = Pilot(self.config.driving, fixed_delta_s, policy.act)
+        self._pilot = Pilot(self.config.driving, fixed_delta_s, pilot.act)
         self._outputs = self._create_outputs()
         self._frames = LiveFrames(self, self.config.carla, fixed_delta_s, self._on_frame)
         self._last_frame_s = time.monotonic()
