@@ -43,13 +43,14 @@ def test_every_option_is_on_the_command_line_with_its_description(
     text = help_of(command, capsys=capsys)
     for option in COMMANDS[command].options:
         dashed = "--" + option.name.replace("_", "-")
-        assert (option.name.upper() if option.default is None else dashed) in text
+        bare = option.default is None or option.positional
+        assert (option.name.upper() if bare else dashed) in text
         assert option.description in text
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate"):
+    for command in (*COMMANDS, "evaluate", "pretrain"):
         assert command in text
 
 
@@ -96,7 +97,12 @@ def test_drive_takes_a_run_by_its_name(
     [
         (["drive", "nonesuch"], "no run 'nonesuch'"),
         (["train", "--resume", "nonesuch"], "no run 'nonesuch'"),
+        (["train", "--from", "nonesuch"], "no run 'nonesuch'"),
+        (["train", "--from", "a", "--resume", "b"], "give one"),
+        (["drive"], "name the run to drive with"),
         (["evaluate", "nonesuch"], "no run 'nonesuch'"),
+        (["pretrain", "nonesuch", "--out", "a"], "nonesuch"),
+        (["pretrain", "bag", "--out", "a", "--set", "learning.bc_alfa=1"], "no such setting"),
         (["train", "--config", "nonesuch"], "no configuration 'nonesuch'"),
         (["simulate", "--map", "nonesuch"], "no map 'nonesuch'"),
         (["train", "--set", "training.sed=1"], "training.sed: there is no such setting"),
@@ -121,7 +127,14 @@ def test_wrong_input_is_told_in_plain_words(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["drive"], ["train", "--world", "mars"], ["evaluate", "a", "--episodes", "0"]],
+    [
+        [],
+        ["fly"],
+        ["pretrain"],
+        ["pretrain", "bag"],
+        ["train", "--world", "mars"],
+        ["evaluate", "a", "--episodes", "0"],
+    ],
 )
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
