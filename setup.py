@@ -36,6 +36,7 @@ setup(
         "tensorboard",
         "torch>=2.5",
         "tqdm",
+        "zstandard",
     ],
     python_requires=">=3.10,<3.13",
     zip_safe=False,

@@ -66,11 +66,13 @@ TICK_NS = 50_000_000
 
 
 def record(config: Config, minutes: float, folder: Path) -> list[Path]:
-    """Let the baseline drive each training map; return a bag for each."""
+    """Let the baseline drive each training map; return a bag for each, new or there already."""
     ticks = int(60.0 * minutes / config.simulator.fixed_delta_s / len(config.training.maps))
     bags = []
     for name in tqdm(config.training.maps, "record", unit="map"):
         bags.append(folder / name)
+        if bags[-1].exists():
+            continue
         with BagWriter(bags[-1]) as writer:
             write_drive(writer, config, name, ticks)
     return bags
@@ -298,7 +300,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default 2)")
     parser.add_argument("--minutes", type=float, default=20.0, help="recorded (default 20)")
-    parser.add_argument("--folder", type=Path, help="where bags and runs go; default: temporary")
+    parser.add_argument("--folder", type=Path, help="where bags (used again) and runs go")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

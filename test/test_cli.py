@@ -50,7 +50,7 @@ def test_every_option_is_on_the_command_line_with_its_description(
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate", "pretrain"):
+    for command in (*COMMANDS, "evaluate", "inspect", "pretrain", "repair"):
         assert command in text
 
 
@@ -103,6 +103,9 @@ def test_drive_takes_a_run_by_its_name(
         (["evaluate", "nonesuch"], "no run 'nonesuch'"),
         (["pretrain", "nonesuch", "--out", "a"], "nonesuch"),
         (["pretrain", "bag", "--out", "a", "--set", "learning.bc_alfa=1"], "no such setting"),
+        (["inspect", "nonesuch", "--run", "a"], "there is no bag nonesuch"),
+        (["repair", "nonesuch"], "there is no bag nonesuch"),
+        (["replay", "nonesuch", "nonesuch"], "no run 'nonesuch'"),
         (["train", "--config", "nonesuch"], "no configuration 'nonesuch'"),
         (["simulate", "--map", "nonesuch"], "no map 'nonesuch'"),
         (["train", "--set", "training.sed=1"], "training.sed: there is no such setting"),

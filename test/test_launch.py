@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -20,7 +21,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from bag_drives import drive, write
 
+from td3_driver import processes
 from td3_driver.config import Config
 from td3_driver.processes import COMMANDS, Process
 from td3_driver.runs import RunFolder
@@ -29,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCH_FILES = {
     "train": ROOT / "launch" / "train.launch.py",
     "drive": ROOT / "launch" / "drive.launch.py",
+    "replay": ROOT / "launch" / "replay.launch.py",
     "simulate": ROOT / "launch" / "simulator.launch.py",
 }
 
@@ -72,6 +76,13 @@ class Node:
 
 
 @dataclass
+class Executed:
+    cmd: list[str]
+    name: str
+    output: str
+
+
+@dataclass
 class Description:
     entities: list[Any] = field(default_factory=list)
 
@@ -97,6 +108,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "launch": {"LaunchContext": dict, "LaunchDescription": Description},
         "launch.actions": {
             "DeclareLaunchArgument": Argument,
+            "ExecuteProcess": Executed,
             "OpaqueFunction": Function,
             "Shutdown": ShutdownAll,
         },
@@ -118,6 +130,12 @@ def run(tmp_path: Path) -> str:
     return str(RunFolder.create(str(tmp_path / "run"), Config()).path)
 
 
+@pytest.fixture
+def bag(tmp_path: Path) -> str:
+    messages = drive(ticks=2).messages
+    return str(write(tmp_path / "bag", messages))
+
+
 def describe(command: str) -> Description:
     return runpy.run_path(str(LAUNCH_FILES[command]))["generate_launch_description"]()
 
@@ -136,12 +154,14 @@ def test_every_option_is_a_launch_argument(command: str) -> None:
 
 @pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_nodes_are_the_described_processes(command: str, run: str) -> None:
+def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str) -> None:
     given = {} if command == "simulate" else {"run": run}
+    if command == "replay":
+        given["bag"] = bag
     values = {option.name: option.default for option in COMMANDS[command].options} | given
-    processes = COMMANDS[command].processes(values)
+    described = COMMANDS[command].processes(values)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
-        (process.name, process.ros_arguments()) for process in processes
+        (process.name, process.ros_arguments()) for process in described
     ]
 
 
@@ -180,6 +200,29 @@ def test_launch_arguments_reach_the_nodes(run: str) -> None:
     )
     for assignment in (f'run:="{run}"', "random_goal:=false", "driving.max_speed_mps:=7.0"):
         assert assignment in driver.ros_arguments
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_a_recorder_comes_first_and_its_end_is_not_the_end_of_all(
+    run: str, tmp_path: Path
+) -> None:
+    recorder, _, driver = describe("drive").nodes(run=run, record=str(tmp_path / "bag"))
+    assert recorder.executable == "recorder"
+    assert recorder.on_exit is None and driver.on_exit is not None
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_ros2_bag_records_where_it_is_installed(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_has_ros2_bag", lambda: True)
+    recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
+    *command, pattern = recorder.cmd
+    assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()
+    for name in ("/carla/hero/rgb_front/image", "/clock", "/tf", "/driver/policy_output"):
+        assert re.match(pattern, name)
+    assert not re.match(pattern, "/carla/other/rgb_front/image")
+    assert not re.match(pattern, "/carla/hero/rgb_front/image/compressedDepth")
 
 
 @pytest.mark.usefixtures("stand_ins")

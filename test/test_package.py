@@ -34,6 +34,7 @@ FROM_PIP = {
     "safetensors",
     "tensorboard",
     "torch",
+    "zstandard",
 }
 OWN = {"td3_driver"}
 
@@ -120,7 +121,14 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    assert {entry.name for entry in commands} == {"td3-driver", "simulator", "trainer", "driver"}
+    assert {entry.name for entry in commands} == {
+        "td3-driver",
+        "simulator",
+        "trainer",
+        "driver",
+        "recorder",
+        "player",
+    }
     for entry in commands:
         assert callable(entry.load())
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bag_drives import drive, write
 
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import CarlaConfig, Config, ConfigError
 from td3_driver.processes import COMMANDS, Process, setting_overrides
 from td3_driver.runs import RunFolder
 
@@ -139,6 +140,7 @@ def test_a_wrong_override_is_named(assignment: str, part_of_the_reason: str) -> 
         ("simulate", {"config": "nonesuch"}, "no configuration 'nonesuch'"),
         ("simulate", {"map": "nonesuch"}, "no map 'nonesuch'"),
         ("drive", {"run": "nonesuch"}, "no run 'nonesuch'"),
+        ("replay", {"run": "nonesuch", "bag": "nonesuch"}, "no run 'nonesuch'"),
         ("train", {"resume": "nonesuch"}, "no run 'nonesuch'"),
         ("train", {"world": "carla", "map": "ring_quarry"}, "map is for the embedded simulator"),
     ],
@@ -148,6 +150,40 @@ def test_wrong_values_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         processes_of(command, **given)
+
+
+def test_a_recorder_is_started_first_of_all(run: str, tmp_path: Path) -> None:
+    recorded = processes_of("drive", run=run, record=str(tmp_path / "bag"), role_name="hero")
+    assert list(recorded) == ["recorder", "simulator", "driver"]
+    recorder = recorded["recorder"]
+    assert recorder.parameters["bag"] == str(tmp_path / "bag")
+    assert recorder.parameters["carla.role_name"] == "hero"
+    assert not recorder.essential
+    assert list(processes_of("train", record="true")) == ["recorder", "simulator", "trainer"]
+    assert "recorder" not in processes_of("train", record="false")
+
+
+def test_an_existing_bag_is_refused_before_anything_starts(run: str, tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(ConfigError, match="exists, and no bag is overwritten"):
+        processes_of("drive", run=run, record=str(tmp_path / "bag"))
+
+
+def test_a_replayed_bag_s_own_names_reach_player_and_driver(run: str, tmp_path: Path) -> None:
+    names = CarlaConfig(role_name="hero", camera="front")
+    bag = write(tmp_path / "bag", drive(ticks=2).messages, names)
+    replayed = processes_of("replay", bag=str(bag), run=run, rate="2", loop=True)
+    assert list(replayed) == ["driver", "player"]  # whose end is the end of all
+    driver, player = replayed["driver"].parameters, replayed["player"].parameters
+    assert driver["shadow"] is True and driver["random_goal"] is False
+    assert (driver["carla.role_name"], driver["carla.camera"]) == ("hero", "front")
+    assert (player["rate"], player["loop"], player["clock"]) == (2.0, True, True)
+
+
+def test_a_rate_is_a_number(run: str, tmp_path: Path) -> None:
+    bag = write(tmp_path / "bag", drive(ticks=2).messages)
+    with pytest.raises(ConfigError, match="rate is a number, not 'fast'"):
+        processes_of("replay", bag=str(bag), run=run, rate="fast")
 
 
 def test_a_seed_is_a_whole_number(run: str) -> None:
@@ -321,7 +357,9 @@ def test_a_process_that_is_not_essential_may_end(tmp_path: Path) -> None:
         {"name": "recorder", "life_s": 0.1, "exit_code": 3, "essential": False},
         {"name": "trainer", "life_s": 1.0},
     )
-    assert supervised.wait() == (0, "")
+    code, said = supervised.wait()
+    assert code == 0
+    assert said.count("recorder has died (exit code 3); the rest goes on without it") == 1
 
 
 def test_a_killed_process_counts_as_in_a_shell(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from rosbags.rosbag1 import ReaderError as Ros1ReaderError
 from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2 import ReaderError as Ros2ReaderError
 from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
+from rosbags.rosbag2.storage_mcap import zstd
 from rosbags.serde import SerdeError
 from rosbags.typesys import TypesysError
 from rosbags.typesys.store import Typestore
@@ -241,7 +242,16 @@ def _offered(extension: Any) -> tuple[str, bool]:
 
 
 # What reading a damaged file comes to.
-_DAMAGE = (McapError, ZstdError, struct.error, RuntimeError, OSError, ValueError, LookupError)
+_DAMAGE = (
+    McapError,
+    ZstdError,
+    zstd.ZstdError,
+    struct.error,
+    RuntimeError,
+    OSError,
+    ValueError,
+    LookupError,
+)
 
 
 class _CutOffMcap:

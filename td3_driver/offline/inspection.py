@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from td3_driver.carla import topics
@@ -127,6 +128,8 @@ class Inspector:
 
     def __init__(self, bag: Bag, run: str | Path, other: str | Path | None = None) -> None:
         """Load what is needed; raises BagError, RunError or CheckpointError in plain words."""
+        # Batches of small networks: more threads wait for one another longer than they work.
+        torch.set_num_threads(1)
         folder, checkpoint = find_checkpoint(run)
         self.config: Config = folder.config
         self.networks: list[Networks] = [load_networks(checkpoint)]

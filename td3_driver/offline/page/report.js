@@ -374,9 +374,15 @@
     lateral_m: "lateral error [m]", reward: "reward",
   };
   const pictureOf = new Map(data.pictures.map((picture) => [picture.index, picture]));
+  let group = null;
   for (const moment of data.moments) {
-    const card = make("article", byId("moments"));
-    make("h3", card, `${moment.title} #${moment.rank}: ${number(columns[moment.kind][moment.index])} at ${times[moment.index].toFixed(1)} s`);
+    if (moment.rank === 1) {
+      make("h3", byId("moments"), moment.title);
+      group = make("div", byId("moments"));
+      group.className = "moments";
+    }
+    const card = make("article", group);
+    make("h4", card, `${number(columns[moment.kind][moment.index])} at ${times[moment.index].toFixed(1)} s`);
     const picture = make("img", card);
     picture.alt = "";
     picture.loading = "lazy";

@@ -1,0 +1,265 @@
+"""The recorder's and the player's processes over real topics."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bag_drives import CARLA, Drive, Recorded, drive, write
+from carla_graph import Observer, own_domain, ros_node, simulator_node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.rosbag2 import Reader
+from std_msgs.msg import String
+
+from td3_driver.carla import topics
+from td3_driver.carla.topics import Topic
+from td3_driver.driving.messages import ns_from_stamp
+from td3_driver.nodes.recorder import Losses, suitable_qos
+from td3_driver.offline.bag import Bag
+from td3_driver.offline.frames import BagFrames
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGE = topics.IMAGE.name(CARLA)
+
+
+@contextmanager
+def node_process(
+    name: str, *parameters: str, preexec_fn: Callable[[], None] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    arguments = [part for parameter in parameters for part in ("-p", parameter)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"td3_driver.nodes.{name}", "--ros-args", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=preexec_fn,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        if process.stderr is not None and not process.stderr.closed:
+            process.communicate()
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+    """Send a signal and return what was told until the end."""
+    process.send_signal(number)
+    _, told = process.communicate(timeout=20.0)
+    return told
+
+
+def image_stamps(path: Path) -> np.ndarray:
+    with Bag(path) as bag:
+        found = [ns_from_stamp(bag.decode(item).header.stamp) for item in bag.messages([IMAGE])]
+    return np.array(found)
+
+
+def wait_for_size(path: Path, size: int, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while sum(file.stat().st_size for file in path.glob("*.mcap")) < size:
+        assert time.monotonic() < deadline, "nothing is recorded"
+        time.sleep(0.1)
+
+
+def test_every_image_of_a_drive_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    with node_process("recorder", f"bag:={path}") as recorder:
+        with simulator_node(own_domain()), ros_node("watcher", own_domain()) as node:
+            watcher = Observer(node)
+            watcher.listen_and_hear(topics.STATUS)
+            wait_for_size(path, 100_000)
+            watcher.forget()
+            watcher.spin(3.0)
+            ticks = watcher.received[topics.STATUS]
+        told = end(recorder)
+    assert recorder.returncode == 0, told
+    assert "none lost" in told
+    stamps = image_stamps(path)
+    assert len(stamps) >= ticks[-1].frame - ticks[0].frame
+    assert np.all(np.diff(stamps) == 50_000_000)
+    with Bag(path) as bag:
+        recorded = {name for name, topic in bag.topics.items() if topic.count}
+        expected = {
+            topic.name(CARLA)
+            for topic in topics.TOPICS
+            if topic.direction is topics.Direction.FROM_SIMULATOR
+            and topic not in (topics.COLLISION, topics.LANE_INVASION)
+        }
+        assert expected <= recorded  # the latched ones as well
+        assert bag.topics[topics.WAYPOINTS.name(CARLA)].latched
+        frames = list(BagFrames(bag, CARLA))
+    assert len(frames) >= len(stamps) - 1
+    with Reader(path) as reader:  # ordinary rosbag2, for others as well
+        assert reader.message_count > 7 * len(stamps)
+
+
+def test_a_killed_recorder_leaves_all_but_the_last_second(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    with (
+        simulator_node(own_domain()) as simulator,
+        node_process("recorder", f"bag:={path}") as recorder,
+    ):
+        wait_for_size(path, 100_000)
+        time.sleep(1.5)
+        latest_ns = simulator._world.stamp_ns
+        recorder.kill()
+        recorder.wait()
+    stamps = image_stamps(path)
+    assert np.all(np.diff(stamps) == 50_000_000)
+    assert latest_ns - stamps[-1] < 1.2e9
+    with Bag(path) as bag:
+        assert "the recording was not ended" in bag.notes[0]
+
+
+def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+
+    def fill_disk() -> None:  # at one megabyte
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    with (
+        simulator_node(own_domain()),
+        node_process("recorder", f"bag:={path}", preexec_fn=fill_disk) as recorder,
+    ):
+        _, told = recorder.communicate(timeout=60.0)
+    assert recorder.returncode == 1
+    assert "recording has ended" in told and "td3-driver repair" in told
+    assert "Traceback" not in told
+    assert len(image_stamps(path)) > 10
+
+
+def test_no_bag_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    with node_process("recorder", f"bag:={tmp_path / 'bag'}") as recorder:
+        _, told = recorder.communicate(timeout=20.0)
+    assert recorder.returncode == 2
+    assert "exists, and no bag is overwritten" in told and "Traceback" not in told
+
+
+def test_the_most_that_all_publishers_offer_is_asked_for() -> None:
+    def offers(reliable: bool, latched: bool) -> QoSProfile:
+        return topics.Qos(reliable, latched, 1).profile()
+
+    every = suitable_qos([offers(True, True)])
+    assert every.reliability == ReliabilityPolicy.RELIABLE
+    assert every.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    mixed = suitable_qos([offers(True, True), offers(False, False)])
+    assert mixed.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert mixed.durability == DurabilityPolicy.VOLATILE
+
+
+def test_lost_messages_are_counted_by_their_numbers() -> None:
+    losses = Losses()
+    for number in (7, 8, 11, 12):  # begins in the middle, and loses two
+        losses.note("/a", {"publication_sequence_number": number, "publisher_gid": {"data": 1}})
+    losses.note("/a", {"publication_sequence_number": 1, "publisher_gid": {"data": 2}})
+    losses.note("/b", {})  # a middleware that does not number them
+    assert losses.total == 2 and losses.by_topic["/a"] == 2
+
+
+# --- player ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def driven() -> Drive:
+    return drive(ticks=40)
+
+
+class Listener(Observer):
+    """Collects what is played, on the topics of a driver."""
+
+    WANTED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER, topics.WAYPOINTS, topics.CLOCK)
+
+    def stamps(self, topic: Topic) -> list[int]:
+        return [ns_from_stamp(item.header.stamp) for item in self.received[topic]]
+
+
+def test_a_bag_is_played_as_it_was_recorded(driven: Drive, tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", driven.messages)
+    with ros_node("listener", own_domain()) as node:
+        listener = Listener(node)
+        listener.listen(*Listener.WANTED)
+        begin = time.monotonic()
+        with node_process("player", f"bag:={path}", "rate:=2.0") as player:
+            listener.wait(lambda: bool(listener.received[topics.IMAGE]), 20.0)
+            begin = time.monotonic()
+            listener.wait(lambda: len(listener.received[topics.ODOMETRY]) == 40, 20.0)
+            duration_s = time.monotonic() - begin
+            _, told = player.communicate(timeout=10.0)
+        assert player.returncode == 0, told
+    assert duration_s == pytest.approx(39 * 0.05 / 2.0, abs=0.5)
+    odometries = [item.message for item in driven.messages if item.topic is topics.ODOMETRY]
+    assert listener.received[topics.ODOMETRY] == odometries
+    images = [item.message for item in driven.messages if item.topic is topics.IMAGE]
+    assert len(listener.received[topics.IMAGE]) >= 38  # best effort
+    assert listener.received[topics.IMAGE][-1].data == images[-1].data
+
+
+def test_a_loop_jumps_back_in_time_and_the_route_is_there_for_who_comes_late(
+    driven: Drive, tmp_path: Path
+) -> None:
+    absent = [topics.CLOCK]
+    path = write(tmp_path / "bag", driven.messages, leave_out=absent)
+    with (
+        node_process("player", f"bag:={path}", "rate:=2.0", "loop:=true") as player,
+        ros_node("listener", own_domain()) as node,
+    ):
+        early = Listener(node)
+        early.listen(topics.IMAGE, topics.ODOMETRY)
+        early.wait(lambda: len(early.received[topics.ODOMETRY]) > 20, 20.0)
+        early.listen(topics.WAYPOINTS, topics.CLOCK)
+        early.wait(lambda: bool(early.received[topics.WAYPOINTS]), 5.0)
+        early.wait(lambda: len(early.received[topics.ODOMETRY]) > 100, 20.0)
+        end(player)
+    assert player.returncode == 0
+    steps = np.diff(early.stamps(topics.ODOMETRY))
+    assert np.sum(steps < 0) >= 2
+    assert set(steps[steps > 0]) == {50_000_000}
+    # The bag has no clock: it is made of the stamps, and jumps with them.
+    clock = [ns_from_stamp(item.clock) for item in early.received[topics.CLOCK]]
+    assert set(clock) <= set(early.stamps(topics.ODOMETRY)) and min(np.diff(clock)) < 0
+
+
+def test_what_the_package_s_own_nodes_told_stays_silent(driven: Drive, tmp_path: Path) -> None:
+    told = Topic(
+        "/driver/policy_output",
+        "std_msgs/msg/String",
+        topics.Direction.TO_SIMULATOR,
+        topics.RELIABLE,
+        topics.RELIABLE,
+        "",
+    )
+    extra = Recorded(told, driven.messages[-1].log_ns, String(data="old"))
+    path = write(tmp_path / "bag", [*driven.messages, extra])
+    with ros_node("listener", own_domain()) as node:
+        listener = Observer(node)
+        listener.listen(topics.IMAGE, topics.ODOMETRY, told)
+        with node_process("player", f"bag:={path}", "rate:=5.0") as player:
+            listener.wait(lambda: len(listener.received[topics.ODOMETRY]) == 40, 20.0)
+            player.communicate(timeout=10.0)
+        listener.spin(0.3)
+    assert not listener.received[told]
+
+
+@pytest.mark.parametrize(
+    "parameters, reason",
+    [
+        (["bag:=nonesuch"], "there is no bag nonesuch"),
+        (["rate:=0.0", "bag:=nonesuch"], "rate must be above 0"),
+        ([], "name the bag"),
+    ],
+)
+def test_a_player_that_cannot_play_says_why(parameters: list[str], reason: str) -> None:
+    with node_process("player", *parameters) as player:
+        _, told = player.communicate(timeout=20.0)
+    assert player.returncode == 2
+    assert reason in told and "Traceback" not in told
