@@ -54,24 +54,37 @@ def pretrain(bags: Sequence[Path], run: str, config: Config) -> Pretrained:
     Raises BagError, RunError or ReplayMemoryError in plain words.
     """
     config = offline_config(config)
-    task = RecordedTask(observation_space(config.driving), action_space())
-    scale = vector_scale(config.driving)
     with ExitStack() as opened:
         sources = [
             BagFrames(opened.enter_context(Bag(path)), config.carla) for path in bags
         ]  # all of them, before any is read: a wrong one is told at once
         folder = RunFolder.create(run, config)
-        recorded = read_transitions(sources, config, task)
+        recorded = read_transitions(sources, config)
+    return train_on(recorded, folder)
+
+
+def train_on(recorded: ReplayBuffer, folder: RunFolder) -> Pretrained:
+    """Train on transitions, with the configuration of a new run, into its folder."""
+    config = folder.config
     training = Pretraining(
-        recorded, task, scale, config.learning, config.training, folder.path, **_hooks()
+        recorded,
+        task_of(config),
+        vector_scale(config.driving),
+        config.learning,
+        config.training,
+        folder.path,
+        **_hooks(),
     )
     checkpoint = training.run()
     return Pretrained(folder, checkpoint, len(recorded), training.learner.updates)
 
 
-def read_transitions(
-    sources: Sequence[BagFrames], config: Config, task: RecordedTask
-) -> ReplayBuffer:
+def task_of(config: Config) -> RecordedTask:
+    """Return the spaces of the driving task."""
+    return RecordedTask(observation_space(config.driving), action_space())
+
+
+def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuffer:
     """Return what the bags hold to learn from, in host memory; print what they do not.
 
     Raises BagError where that is next to nothing, or their ticks differ.
@@ -81,7 +94,7 @@ def read_transitions(
     if len(deltas) > 1:
         listed = ", ".join(f"{source.bag.path}: {source.fixed_delta_s:g} s" for source in sources)
         raise BagError(f"the bags' ticks are not of one length ({listed}): pretrain on one kind")
-    spec = network_spec(learning, task, vector_scale(config.driving))
+    spec = network_spec(learning, task_of(config), vector_scale(config.driving))
     # An observation is of one image, so that there cannot be more slots.
     least = spec.image[0] if spec.image else 1
     slots = max(sum(source.images for source in sources), least + learning.n_step + 1, 100)
