@@ -31,6 +31,7 @@ class MixedReplay:
         self.device = online.device
         self.prioritized = online.prioritized
         self.lock = online.lock
+        self.queue = online.queue
 
     def __len__(self) -> int:
         """Return the number of transitions, recorded and new."""

@@ -209,6 +209,9 @@ class Training:
     def _make_replay(self, spec: NetworkSpec, device: torch.device) -> Replay:
         """Return an empty replay buffer, beside what the run began with."""
         shapes, learning = replay_spec(spec), self._learning
+        recorded = None
+        if has_origin(self._folder):  # loaded first: what it takes is not available any more
+            recorded = recorded_replay(self._folder, shapes, learning, device)
         self._say(
             check_memory(
                 shapes,
@@ -218,10 +221,9 @@ class Training:
             )
         )
         replay = make_replay(spec, learning, device)
-        if not has_origin(self._folder):
-            return replay
-        recorded = recorded_replay(self._folder, shapes, learning, device)
-        return MixedReplay(recorded, replay, learning.offline_share)
+        return (
+            replay if recorded is None else MixedReplay(recorded, replay, learning.offline_share)
+        )
 
     def _begin_with_origin(self) -> None:
         """Take over what another run has learnt."""
