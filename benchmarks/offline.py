@@ -66,7 +66,7 @@ LEAST_SHARE = 0.8
 EXAMINE_EVERY = 100
 EPISODES = 6
 ALONE_EPISODES = 15
-ONLINE_STEPS = 1000
+ONLINE_STEPS = 800
 FRESH_STEPS = 2500
 EPOCH_NS = 1_700_000_000_000_000_000
 TICK_NS = 50_000_000
@@ -194,19 +194,21 @@ def settings_of(seed: int, **changes: Any) -> Config:
     return override(load("first_drive"), ours | changes, "the benchmark")
 
 
-def train(config: Config, folder: Path, stop_there: bool) -> list[tuple[int, float]]:
-    """Train online; return decisions and completion at each examination.
+def train(
+    config: Config, folder: Path, before: list[tuple[int, float]], stop_there: bool
+) -> list[tuple[int, float]]:
+    """Train online; return decisions and completion at each examination, with those before.
 
     Once the wanted completion is reached the training ends, or is examined more rarely.
     """
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
     examiner = Examiner(config)
-    points: list[tuple[int, float]] = []
+    points = list(before)
 
     def examine(progress: Progress) -> None:
         reached = any(completion >= WANTED for _, completion in points)
-        if progress.step % (5 * EXAMINE_EVERY if reached else EXAMINE_EVERY):
+        if progress.step % (4 * EXAMINE_EVERY if reached else EXAMINE_EVERY):
             return
         if progress.step <= config.training.random_steps:
             return
@@ -233,7 +235,7 @@ def fresh(seed: int, folder: Path) -> dict[str, Any]:
     """Train from nothing until it drives."""
     config = settings_of(seed, training__total_steps=FRESH_STEPS)
     run = RunFolder.create(f"{folder}/fresh-{seed}", config)
-    points = train(config, run.path, stop_there=True)
+    points = train(config, run.path, [], stop_there=True)
     return {"kind": "fresh", "seed": seed, "points": points, "steps": steps_to_wanted(points)}
 
 
@@ -258,7 +260,7 @@ def continued(seed: int, folder: Path) -> dict[str, Any]:
     config = override(done.folder.config, own, "the benchmark")
     run = RunFolder.create(f"{folder}/continued-{seed}", config)
     adopt(done.checkpoint, run.path)
-    points = [first, *train(config, run.path, stop_there=False)]
+    points = train(config, run.path, [first], stop_there=False)
     return {
         "kind": "continued",
         "seed": seed,
