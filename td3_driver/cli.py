@@ -193,6 +193,8 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="FILE", help="The page; default: BAG.html in this folder."
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="Write the table as well.")
+    for name, what in (("role-name", "Role name of the car"), ("camera", "Id of the camera")):
+        parser.add_argument(f"--{name}", help=f"{what}, where the bag has several.")
     parser.set_defaults(execute=_inspect)
 
 
@@ -205,7 +207,8 @@ def _inspect(given: argparse.Namespace) -> int:
     page = given.out or Path(f"{given.bag.resolve().stem}.html")
     try:
         with Bag(given.bag) as bag:
-            inspector = inspection.Inspector(bag, given.run, given.compare)
+            names = {"role_name": given.role_name, "camera": given.camera}
+            inspector = inspection.Inspector(bag, given.run, given.compare, names)
             result = inspector.inspect()
             if given.csv is not None:
                 inspection.write_csv(result, given.csv)

@@ -219,10 +219,15 @@ def _ros2_bag_record(bag: Path, parameters: Parameters) -> tuple[str, ...]:
     """Return the command that records the same topics, in every distribution since Humble."""
     from td3_driver.carla.topics import recorded_pattern
 
+    pattern = recorded_pattern(_in_effect(parameters).carla)
+    return ("ros2", "bag", "record", "-s", "mcap", "-o", str(bag), "--regex", pattern)
+
+
+def _in_effect(parameters: Parameters) -> config.Config:
+    """Return the configuration that a process with these parameters has."""
     base = config.load(parameters["config"]) if "config" in parameters else config.Config()
     settings = {name: value for name, value in parameters.items() if name != "config"}
-    pattern = recorded_pattern(config.override(base, settings, "the command").carla)
-    return ("ros2", "bag", "record", "-s", "mcap", "-o", str(bag), "--regex", pattern)
+    return config.override(base, settings, "the command")
 
 
 def _replay(values: Mapping[str, Any]) -> list[Process]:
@@ -230,9 +235,8 @@ def _replay(values: Mapping[str, Any]) -> list[Process]:
     from td3_driver.offline.frames import bag_names
 
     shared = _shared(values, _run_configuration(values["run"]))
-    base = config.load(shared["config"]).carla
     try:
-        found = bag_names(values["bag"], base)
+        found = bag_names(values["bag"], _in_effect(shared).carla)
     except BagError as error:
         raise config.ConfigError(str(error)) from None
     names = {"carla.role_name": found.role_name, "carla.camera": found.camera}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,19 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from bag_drives import CARLA, Drive, Recorded, drive, write
 from carla_graph import Observer, own_domain, ros_node, simulator_node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
 from std_msgs.msg import String
 
 from td3_driver.carla import topics
 from td3_driver.carla.topics import Topic
 from td3_driver.driving.messages import ns_from_stamp
-from td3_driver.nodes.recorder import Losses, suitable_qos
+from td3_driver.nodes.recorder import BagThread, Losses, suitable_qos
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
 
@@ -123,8 +126,8 @@ def test_a_killed_recorder_leaves_all_but_the_last_second(tmp_path: Path) -> Non
 def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "bag"
 
-    def fill_disk() -> None:  # at one megabyte
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    def fill_disk() -> None:  # soon
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
     with (
         simulator_node(own_domain()),
@@ -134,7 +137,21 @@ def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
     assert recorder.returncode == 1
     assert "recording has ended" in told and "td3-driver repair" in told
     assert "Traceback" not in told
-    assert len(image_stamps(path)) > 10
+    assert len(image_stamps(path)) > 5
+
+
+def test_a_nearly_full_disk_ends_a_complete_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    writing = BagThread(tmp_path / "bag")
+    writing.add_topic("/s", "std_msgs/msg/String")
+    for number in range(3):
+        writing.put("/s", number, serialize_message(String(data="x")), None)
+    writing._thread.join(10.0)
+    assert "the disk has only 1 MB left" in writing.failure
+    with Reader(tmp_path / "bag") as reader:
+        assert reader.message_count == 3
 
 
 def test_no_bag_is_overwritten(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,15 @@ def test_unknown_types_hinder_nobody_who_does_not_ask(driven: Drive, tmp_path: P
 def test_a_type_that_nobody_knows_is_named() -> None:
     with pytest.raises(DefinitionError, match="odd_msgs/msg/Odd"):
         embedded_definition("odd_msgs/msg/Odd")
+
+
+def test_nothing_of_ros_is_needed() -> None:
+    code = (
+        "import sys, td3_driver.offline.report, td3_driver.offline.writer;"
+        "sys.exit(' '.join({'rclpy', 'carla_msgs', 'sensor_msgs'} & set(sys.modules)))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert outcome.stderr.strip() == ""

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bag_drives import CARLA, EPOCH_NS, Drive, Recorded, drive, write
+from bag_drives import CARLA, EPOCH_NS, MAP, Drive, Recorded, drive, write
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Float32
 
 from td3_driver.carla import topics
-from td3_driver.config import CarlaConfig, DrivingConfig
+from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.pilot import Pilot
@@ -20,7 +21,8 @@ from td3_driver.driving.task import DrivingTask
 from td3_driver.offline import frames as frames_module
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import decisions
-from td3_driver.offline.frames import BagFrame, BagFrames
+from td3_driver.offline.frames import BagFrame, BagFrames, bag_names
+from td3_driver.offline.writer import BagWriter
 
 CONFIG = DrivingConfig(action_repeat=2)
 
@@ -128,8 +130,6 @@ def test_the_only_car_and_camera_are_found_whatever_they_are_called(
 
 
 def test_of_several_cameras_one_must_be_chosen(driven: Drive, tmp_path: Path) -> None:
-    from td3_driver.offline.writer import BagWriter
-
     path = tmp_path / "bag"
     image = next(item for item in driven.messages if item.topic is topics.IMAGE)
     with BagWriter(path) as writer:
@@ -137,8 +137,11 @@ def test_of_several_cameras_one_must_be_chosen(driven: Drive, tmp_path: Path) ->
             name = f"/carla/hero/{camera}/image"
             writer.add_topic(name, topics.IMAGE.type_name)
             writer.write(name, image.log_ns, image.data)
-    with Bag(path) as bag, pytest.raises(BagError, match="hero/left, hero/right"):
-        BagFrames(bag, CARLA)
+    with Bag(path) as bag:
+        with pytest.raises(BagError, match="hero/left, hero/right"):
+            bag_names(bag, CARLA)
+        chosen = CarlaConfig(role_name="hero", camera="right")
+        assert bag_names(bag, chosen) == chosen
 
 
 @pytest.mark.parametrize("topic", [topics.ODOMETRY, topics.WAYPOINTS, topics.IMAGE])
@@ -170,6 +173,30 @@ def test_what_can_be_done_without_is_done_without(driven: Drive, tmp_path: Path)
         assert item.frame.speed == pytest.approx(frame.speed)
         assert item.ackermann is None and item.command is None and not item.status_known
     assert all(item.action is None for item in decisions(found, CONFIG, 0.05))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (400, 100)])
+def test_any_resolution_is_observed(size: tuple[int, int], tmp_path: Path) -> None:
+    width, height = size
+    simulator = SimulatorConfig(map=MAP, image_width_px=width, image_height_px=height)
+    other = drive(ticks=8, config=CONFIG, simulator=simulator)
+    found = frames_of(write(tmp_path / "bag", other.messages))
+    assert found[0].frame.image.shape == (height, width, 4)
+    assert_same(found, other)
+    made = list(decisions(found, CONFIG, 0.05))
+    assert made[0].observation["image"].shape == (4, 84, 84)
+
+
+def test_a_status_of_another_type_is_done_without(driven: Drive, tmp_path: Path) -> None:
+    foreign = replace(topics.STATUS, type_name="std_msgs/msg/Float32")
+    messages = [
+        Recorded(foreign, item.log_ns, Float32(data=1.0)) if item.topic is topics.STATUS else item
+        for item in driven.messages
+    ]
+    with Bag(write(tmp_path / "bag", messages)) as bag:
+        source = BagFrames(bag, CARLA)
+        assert source.fixed_delta_s == 0.05
+        assert len(list(source)) == len(driven.frames)
 
 
 def reencoded(driven: Drive, encoding: str) -> list[Recorded]:

@@ -339,6 +339,24 @@ def test_the_cursor_moves_frame_and_plots_together(page: Page) -> None:
     assert page.problems == []
 
 
+def test_a_zoom_leaves_the_cursor_at_its_time(page: Page) -> None:
+    count = page.evaluate("window.report.plots[0].data[0].length")
+    page.evaluate(f"window.report.moveTo({count // 2})")
+    page.evaluate(
+        "(() => { const t = window.report.plots[0].data[0]; for (const plot of"
+        f" window.report.plots) plot.setScale('x', {{min: t[{count // 3}], max: t[{count - 5}]}});"
+        " })()"
+    )
+    page.wait(
+        "window.report.plots.every((plot) => plot.scales.x.min > plot.data[0][1])"
+        f" && window.report.state().cursors.every((index) => index === {count // 2})"
+    )
+    # Moved out of sight, the view goes along.
+    page.evaluate("window.report.moveTo(0)")
+    page.wait("window.report.state().cursors.every((index) => index === 0)")
+    assert page.problems == []
+
+
 def test_keys_moments_and_signals_work(page: Page) -> None:
     page.press("End")
     last = page.evaluate("window.report.plots[0].data[0].length - 1")

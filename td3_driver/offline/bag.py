@@ -227,7 +227,9 @@ class _RosbagsSource:
             for connection, log_ns, data in self._reader.messages(connections):
                 yield RawMessage(connection.topic, log_ns, bytes(data))
         except (Ros1ReaderError, Ros2ReaderError, *_DAMAGE) as error:
-            self.notes.append(f"the bag is damaged, what follows is left out: {error}")
+            note = f"the bag is damaged, what follows is left out: {error}"
+            if note not in self.notes:  # every reading comes here
+                self.notes.append(note)
 
     def close(self) -> None:
         self._reader.close()

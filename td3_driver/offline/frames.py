@@ -118,7 +118,7 @@ def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
         listed = ", ".join(f"{role}/{camera}" for role, camera in sorted(cameras))
         raise BagError(
             f"{bag.path} has nothing on {expected}, and several cameras ({listed}): choose one "
-            "with carla.role_name and carla.camera"
+            "by its role name and id"
         )
     role, camera = cameras.pop()
     return wanted.model_copy(update={"role_name": role, "camera": camera})
@@ -230,7 +230,10 @@ class BagFrames:
 
     def _recorded_delta_s(self) -> float | None:
         for message in self.bag.messages([topics.STATUS.name(self.names)]):
-            delta_s = float(self.bag.decode(message).fixed_delta_seconds)
+            try:
+                delta_s = float(self.bag.decode(message).fixed_delta_seconds)
+            except (BagError, AttributeError):  # another type under that name
+                return None
             return round(delta_s, 6) if 0.0 < delta_s < 1.0 else None
         return None
 

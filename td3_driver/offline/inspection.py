@@ -6,7 +6,7 @@ The bag is read as a stream; what is kept for each decision is its row, and noth
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,10 +20,11 @@ from td3_driver.carla import topics
 from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.driving.messages import ConversionError
 from td3_driver.driving.observation import Observation
-from td3_driver.driving.reward import SOLID_MARKINGS, RewardTerms
+from td3_driver.driving.reward import RewardTerms
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.frames import BagFrame, BagFrames
+from td3_driver.offline.happenings import Event, Watch
 from td3_driver.offline.networks import (
     Networks,
     check_fit,
@@ -35,13 +36,6 @@ from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
 
 BATCH = 64
-# A watchdog repeats its stop; those of one silence are one event.
-STOP_SPACING_S = 1.0
-# A stop after this long without an image is the watchdog's.
-BLIND_S = 0.3
-# Longer than this between two images, of the time that should be between them.
-GAP_FACTOR = 1.5
-
 OF_REWARD = ("reward", *(f"reward_{name}" for name in RewardTerms.__dataclass_fields__))
 OF_DECISION = (
     "time_s",
@@ -72,15 +66,6 @@ OF_NETWORKS = (
     "td_error_1",
     "td_error_2",
 )
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened at one time of a bag."""
-
-    time_s: float
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -126,8 +111,17 @@ class Inspection:
 class Inspector:
     """A bag and the checkpoints that are to judge it."""
 
-    def __init__(self, bag: Bag, run: str | Path, other: str | Path | None = None) -> None:
-        """Load what is needed; raises BagError, RunError or CheckpointError in plain words."""
+    def __init__(
+        self,
+        bag: Bag,
+        run: str | Path,
+        other: str | Path | None = None,
+        names: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Load what is needed; raises BagError, RunError or CheckpointError in plain words.
+
+        `names` gives `role_name` and `camera` where the bag's are not to be found out.
+        """
         # Batches of small networks: more threads wait for one another longer than they work.
         torch.set_num_threads(1)
         folder, checkpoint = find_checkpoint(run)
@@ -139,7 +133,8 @@ class Inspector:
             _check_same_task(self.config.driving, other_folder.config.driving)
             self.networks.append(load_networks(other_checkpoint))
         self.bag = bag
-        self.frames = BagFrames(bag, self.config.carla)
+        chosen = {key: value for key, value in (names or {}).items() if value is not None}
+        self.frames = BagFrames(bag, self.config.carla.model_copy(update=chosen))
 
     def decisions(self, frames: Iterable[BagFrame] | None = None) -> Iterator[Decision]:
         """Yield the bag's decisions; the same ones, in the same order, every time."""
@@ -151,7 +146,7 @@ class Inspector:
 
     def inspect(self) -> Inspection:
         """Read the whole bag and evaluate every decision."""
-        watch = _Watch(self.frames)
+        watch = Watch(self.frames)
         rows = _Rows(self.config, self.networks)
         with tqdm(desc="evaluate", total=self.frames.images, unit="image") as progress:
             for batch in _batches(self.decisions(watch.frames(progress)), BATCH):
@@ -195,7 +190,7 @@ class Inspector:
 
     def _facts(
         self,
-        watch: _Watch,
+        watch: Watch,
         columns: dict[str, np.ndarray],
         events: Sequence[Event],
         stretches: Sequence[Stretch],
@@ -225,7 +220,7 @@ class Inspector:
             "ended by": stretches[-1].ended_by,
         }
 
-    def _topics(self, watch: _Watch) -> list[tuple[str, str, int, float]]:
+    def _topics(self, watch: Watch) -> list[tuple[str, str, int, float]]:
         span_s = watch.recorded_s
         return [
             (topic.name, topic.type_name, topic.count, topic.count / span_s if span_s else 0.0)
@@ -272,128 +267,6 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-class _Watch:
-    """Looks at every frame that passes by, decided on or not."""
-
-    def __init__(self, frames: BagFrames) -> None:
-        self.positions: list[tuple[float, float]] = []
-        self.routes: list[np.ndarray] = []
-        self.gaps: list[float] = []
-        self.dropped = 0
-        self.count = 0
-        self.distance_m = 0.0
-        self.duration_s = 0.0
-        self.size = (0, 0)
-        self._frames = frames
-        self._events: list[Event] = []
-        self._times: dict[int, float] = {}
-        self._log_ns = [0, 0]
-
-    def frames(self, progress: Any) -> Iterator[BagFrame]:
-        """Pass the frames on, and note what they tell."""
-        latest: BagFrame | None = None
-        for source in self._frames:
-            self._note(source, latest)
-            latest = source
-            yield source
-            progress.update(self._frames.findings.images - progress.n)
-
-    def time_of(self, source: BagFrame) -> float:
-        """Return a frame's time on an axis that only goes forward, seconds."""
-        return self._times[source.frame.frame]
-
-    def _note(self, source: BagFrame, latest: BagFrame | None) -> None:
-        frame = source.frame
-        if latest is None:
-            self._log_ns[0] = source.log_ns
-            self.size = frame.image.shape[:2]
-        else:
-            elapsed_s = 1e-9 * (frame.stamp_ns - latest.frame.stamp_ns)
-            if elapsed_s <= 0.0:
-                self._events.append(Event(self.duration_s, "jump_back", f"{elapsed_s:.2f} s"))
-                elapsed_s = max(1e-9 * (source.log_ns - latest.log_ns), 1e-3)
-            else:
-                self._gap(elapsed_s)
-                self.distance_m += abs(frame.speed) * elapsed_s
-            self.duration_s += elapsed_s
-        self._log_ns[1] = source.log_ns
-        self.count += 1
-        self._times[frame.frame] = self.duration_s
-        # Nobody asks for the time of a frame far behind the latest.
-        self._times.pop(frame.frame - 100 * BATCH, None)
-        self.positions.append((frame.pose.x, frame.pose.y))
-        if len(frame.route) and (latest is None or frame.route is not latest.frame.route):
-            self.routes.append(frame.route)
-        for collision in frame.collisions:
-            text = f"{collision.impulse_ns:.0f} N s, actor {collision.other_actor_id}"
-            self._events.append(Event(self.duration_s, "collision", text))
-        for invasion in frame.lane_invasions:
-            solid = any(mark in SOLID_MARKINGS for mark in invasion.crossed_lane_markings)
-            text = "solid line" if solid else "broken line"
-            self._events.append(Event(self.duration_s, "lane_invasion", text))
-
-    def _gap(self, elapsed_s: float) -> None:
-        delta_s = self._frames.fixed_delta_s
-        if elapsed_s > GAP_FACTOR * delta_s:
-            self.gaps.append(elapsed_s)
-            self.dropped += max(round(elapsed_s / delta_s) - 1, 0)
-            if elapsed_s >= 10.0 * delta_s:
-                self._events.append(Event(self.duration_s, "gap", f"{elapsed_s:.2f} s"))
-
-    @property
-    def recorded_s(self) -> float:
-        """Recorded time from the first frame to the last."""
-        return 1e-9 * (self._log_ns[1] - self._log_ns[0])
-
-    def events(self) -> list[Event]:
-        """Return what happened, with the stops that nobody's image called for."""
-        stops: list[Event] = []
-        scale = self.duration_s / self.recorded_s if self.recorded_s else 1.0
-        latest_s = -np.inf
-        for log_ns, silence_ns in self._frames.findings.unstamped_stops:
-            log_s = 1e-9 * (log_ns - self._log_ns[0])
-            if log_s - latest_s >= STOP_SPACING_S and 0.0 <= log_s <= self.recorded_s:
-                time_s = float(np.clip(log_s * scale, 0.0, self.duration_s))
-                blind = 1e-9 * silence_ns >= BLIND_S
-                text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
-                stops.append(Event(time_s, "watchdog_stop" if blind else "stop", text))
-            latest_s = log_s
-        return [*self._events, *stops]
-
-    def notes(self) -> list[str]:
-        """Return what was wrong with the bag's messages, in words."""
-        findings = self._frames.findings
-        notes = [
-            f"{count} messages on {topic} mean nothing and are left out: {findings.reasons[topic]}"
-            for topic, count in findings.unreadable.items()
-        ]
-        if findings.repeated_images:
-            notes.append(f"{findings.repeated_images} images came twice or too late")
-        if findings.speed_from_odometry:
-            notes.append(
-                f"{findings.speed_from_odometry} frames have no speedometer: their speed is "
-                "the odometry's"
-            )
-        wanted = (topics.VEHICLE_CONTROL, topics.ACKERMANN, topics.COLLISION, topics.LANE_INVASION)
-        for topic in wanted:
-            name = topic.name(self._frames.names)
-            if name not in self._frames.bag.topics:
-                notes.append(f"{name} was not recorded")
-        return notes
-
-    def why_nothing(self) -> str:
-        """Return why no decision was found."""
-        findings = self._frames.findings
-        if self.count:
-            return f"none of its {self.count} frames is on a route"
-        reasons = "; ".join(findings.reasons.values())
-        return (
-            f"of its {findings.images} images, {findings.unmatched_images} have no odometry of "
-            f"their stamp, and {sum(findings.unreadable.values())} messages mean nothing"
-            + (f" ({reasons})" if reasons else "")
-        )
 
 
 class _Rows:

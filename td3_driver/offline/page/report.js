@@ -73,12 +73,24 @@
       const half = (shown.max - shown.min) / 2;
       setRange(times[current] - half, times[current] + half);
     }
+    placeCursors();
+    show();
+  };
+  const placeCursors = () => {
     moving = true;
     for (const plot of plots) {
       plot.setCursor({ left: plot.valToPos(times[current], "x"), top: 20 }, false);
     }
     moving = false;
-    show();
+  };
+  let placing = false; // a zoom leaves the cursors where they were on the screen
+  const placeSoon = (_, scale) => {
+    if (scale !== "x" || placing) return;
+    placing = true;
+    requestAnimationFrame(() => {
+      placing = false;
+      if (plots.length === data.plots.length) placeCursors();
+    });
   };
   const jumpToTime = (time) => moveTo(nearest(times, time));
   const setRange = (min, max) => {
@@ -138,6 +150,7 @@
       cursor: { sync: { key: sync.key }, y: false, points: { size: 6 }, drag: { x: true, y: false } },
       hooks: {
         draw: [marks],
+        setScale: [placeSoon],
         setCursor: [(self) => {
           if (moving || held || self.cursor.idx === null || self.cursor.idx === undefined) return;
           if (self.cursor.idx !== current) {
