@@ -72,6 +72,7 @@ def measure(frames: int, checkpoints: int, interval: int, batch: int) -> dict[st
             Path(name),
             show=lambda progress: steps.append(time.perf_counter()),
         )
+        assert isinstance(run.replay, ReplayBuffer)
         fill(run.replay)
         plain_update, plain_save, plain_write = run.learner.update, run.save, checkpoint.write
 

@@ -62,13 +62,16 @@ class PlainFeatures(TD3):
 class ForeignFeatures(TD3):
     """First fault: the actor's loss gives the critic the features of the actor's encoder."""
 
-    def actor_loss(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
-        """Return -Q1(actor's features, action), the actions and their pre-tanh activations."""
+    def actor_loss(
+        self, observations: Observations, recorded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return -Q1(actor's features, action), actions, pre-tanh activations and Q."""
         state = self.actor.encoder(observations)
         pre_tanh = self.actor.head(state)
         actions = torch.tanh(pre_tanh)
         # The gradient reaches the encoder through the action, and through the state as well.
-        return -self.critic.q1(torch.cat([state, actions], dim=1)).mean(), actions, pre_tanh
+        q = self.critic.q1(torch.cat([state, actions], dim=1)).squeeze(1)
+        return -q.mean(), actions, pre_tanh, q
 
 
 class NoTargetEncoders(TD3):
@@ -216,7 +219,7 @@ def train(
 def measure_actor(learner: TD3, probe: Batch) -> dict[str, float]:
     """Return the actor's loss and gradients on the probe, and what it does there."""
     actor, critic, seen = learner.actor, learner.critic, probe.observations
-    loss, actions, pre_tanh = learner.actor_loss(seen)
+    loss, actions, pre_tanh, _ = learner.actor_loss(seen)
     learner.actor_optimizer.zero_grad()
     loss.backward(inputs=list(actor.parameters()))
     encoder, head = split_parameters(actor)

@@ -398,6 +398,7 @@ def main() -> None:
     print("\nprofile at batch 256:")
     show_profile(ours, device)
     assert isinstance(baseline.replay_buffer, DictReplayBuffer)
+    assert isinstance(ours.replay, ReplayBuffer)
     result["bytes_per_transition"] = ours.replay.size_bytes / ours.replay.capacity
     result["sb3_bytes_per_transition"] = baseline_bytes(baseline.replay_buffer)
     print(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from td3_driver import supervision
-from td3_driver.config import ConfigError
+from td3_driver.config import Config, ConfigError, load, override
 from td3_driver.processes import (
     COMMANDS,
     CONFIG,
@@ -22,8 +22,10 @@ from td3_driver.processes import (
     Command,
     Option,
     effective_settings,
+    setting_overrides,
 )
 
+EXIT_FAILED = 1
 EXIT_UNHEALTHY = 1
 EXIT_WRONG_INPUT = 2
 BAG_HELP = "A bag's folder, or a file .mcap, .db3 or .bag."
@@ -56,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands.add_parser("doctor", help=summary, description=summary))
     summary = "Write a run's policy as one ONNX file with its description, compared with PyTorch."
     _add_export(commands.add_parser("export", help=summary, description=summary))
+    summary = "Learn from bags of any driver, offline, before driving or training on."
+    _add_pretrain(commands.add_parser("pretrain", help=summary, description=summary))
     summary = "Show in one page what a bag's driver saw and what a run's networks make of it."
     _add_inspect(commands.add_parser("inspect", help=summary, description=summary))
     summary = "Copy what is whole of a bag that was cut off into a new one beside it."
@@ -73,8 +77,14 @@ def _add_processes_command(parser: argparse.ArgumentParser, command: Command) ->
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     """Give the parser an option; one that must be given is an argument without dashes."""
-    if option.default is None:
-        parser.add_argument(option.name, metavar=option.name.upper(), help=option.description)
+    if option.default is None or option.positional:
+        parser.add_argument(
+            option.name,
+            metavar=option.name.upper(),
+            nargs=None if option.default is None else "?",
+            default=option.default,
+            help=option.description,
+        )
         return
     flag = "--" + option.name.replace("_", "-")
     if isinstance(option.default, bool):
@@ -229,6 +239,47 @@ def _export(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
     print(done.summary())
+    return 0
+
+
+def _add_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG", help=BAG_HELP)
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="RUN",
+        help="New run's folder, or its name under runs/.",
+    )
+    for option in (CONFIG, SET):
+        _add_option(parser, option)
+    parser.set_defaults(execute=_pretrain)
+
+
+def _pretrain(given: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from td3_driver.learning.health import NotFiniteError
+    from td3_driver.learning.manifest import CheckpointError
+    from td3_driver.learning.replay import ReplayMemoryError
+    from td3_driver.offline.bag import BagError
+    from td3_driver.offline.pretraining import pretrain
+
+    base = load(given.config) if given.config else Config()
+    config = override(base, setting_overrides(given.set, base), "the command")
+    try:
+        done = pretrain(given.bags, given.out, config)
+    except (BagError, CheckpointError, ReplayMemoryError, OSError) as error:
+        return _refuse(error)
+    except NotFiniteError as error:
+        print(f"td3-driver: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
+    run = done.folder.path
+    print(
+        f"{done.updates:,} updates on {done.transitions:,} transitions\n"
+        f"run:        {run}\ncheckpoint: {done.checkpoint}\nfigures:    {run / 'metrics.csv'}\n"
+        f"next:       td3-driver evaluate {given.out}, or td3-driver train --from {given.out}"
+    )
     return 0
 
 

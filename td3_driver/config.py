@@ -278,6 +278,25 @@ class LearningConfig(Section):
     pre_tanh_penalty: float = _setting(
         1e-3, "Weight of the mean square of the actor's pre-tanh activations.", ge=0.0
     )
+    bc_alpha: float = _setting(
+        0.0,
+        "Size of Q beside the squared distance to the recorded actions, in the actor's loss "
+        "(TD3+BC, Fujimoto and Gu, 2021; theirs is 2.5, which pretraining takes); 0 = plain TD3.",
+        ge=0.0,
+    )
+    bc_decay_steps: int = _setting(
+        1500,
+        "Decisions online over which the weight of the recorded actions goes linearly to 0 "
+        "(Beeson and Montana, 2022); 0 = never.",
+        ge=0,
+    )
+    offline_share: float = _setting(
+        0.5,
+        "Share of each batch from the recorded drives, once training goes on online (Ball et "
+        "al., 2023).",
+        gt=0.0,
+        lt=1.0,
+    )
     critic_loss: Literal["mse", "huber"] = _setting(
         "mse", "Loss of the TD errors; Huber's is linear beyond huber_threshold."
     )
@@ -356,7 +375,12 @@ class TrainingConfig(Section):
 
     seed: int = _setting(0, "Seed of networks, exploration, batches and episodes.", ge=0, lt=2**31)
     total_steps: int = _setting(300_000, "Decisions to train for.", ge=1)
-    random_steps: int = _setting(4000, "Decisions taken at random before the first update.", ge=1)
+    offline_updates: int = _setting(20_000, "Updates on recorded drives, in pretraining.", ge=1)
+    random_steps: int = _setting(
+        4000,
+        "Decisions taken at random before the first update; none where a pretrained run goes on.",
+        ge=0,
+    )
     updates_per_step: float = _setting(1.0, "Ratio of updates to decisions, held.", gt=0.0, le=16)
     synchronous_updates: bool = _setting(
         False,

@@ -43,6 +43,8 @@ class Option:
     choices: tuple[str, ...] = ()
     launch_only: bool = False
     """Whether only the launch files have it."""
+    positional: bool = False
+    """Whether the command line takes it without dashes, though it may be left out."""
 
     def parse(self, text: str) -> OptionValue:
         """Return the value that a launch argument's text means; raises ConfigError."""
@@ -217,8 +219,12 @@ def _setting(sections: Mapping[str, Any], name: str) -> Any:
 
 
 def _train(values: Mapping[str, Any]) -> list[Process]:
+    if values["resume"] and values["from"]:
+        raise config.ConfigError("resume goes on with a run, from begins a new one: give one")
     shared = _shared(values, _training_configuration(values))
-    own = {name: values[name] for name in ("run", "resume") if values[name]}
+    own = {name: values[name] for name in ("run", "resume", "from") if values[name]}
+    if values["from"]:
+        shared.setdefault("training.random_steps", 0)  # there is a policy to explore with
     own["evaluate_at_end"] = values["evaluate"]
     if values["map"]:
         own["training.maps"] = [values["map"]]
@@ -227,10 +233,13 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
 
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
-    # The car, its camera and the task are those of the run.
-    shared = _shared(values, _run_configuration(values["run"]))
+    if bool(values["run"]) == values["baseline"]:
+        raise config.ConfigError("name the run to drive with, or say baseline: one of the two")
+    if values["baseline"] and values["policy"]:
+        raise config.ConfigError("policy drives instead of a run's actor: not with baseline")
+    shared = _shared(values, _driving_configuration(values))
     own = {
-        "run": values["run"],
+        **({"baseline": True} if values["baseline"] else {"run": values["run"]}),
         "policy": _policy_file(values["policy"]),
         "random_goal": values["random_goal"],
         "seed": _whole_number("seed", values["seed"]),
@@ -250,11 +259,22 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
 
 
 def _training_configuration(values: Mapping[str, Any]) -> str:
-    """Return the configuration given, or that of the resumed run, or what suits the world."""
+    """Return the configuration given, or that of the earlier run, or what suits the world."""
     if values["config"]:
         return str(values["config"])
-    if values["resume"]:
-        return _run_configuration(values["resume"])
+    earlier = values["resume"] or values["from"]
+    return _run_configuration(earlier) if earlier else _configuration_of_world(values)
+
+
+def _driving_configuration(values: Mapping[str, Any]) -> str:
+    """Return the configuration given, or that of the run, or what suits the baseline's world."""
+    if values["config"]:
+        return str(values["config"])
+    # The car, its camera and the task are those of the run.
+    return _run_configuration(values["run"]) if values["run"] else _configuration_of_world(values)
+
+
+def _configuration_of_world(values: Mapping[str, Any]) -> str:
     return CARLA_CONFIGURATION if values["world"] == "carla" else ""
 
 
@@ -282,7 +302,7 @@ def _train_bridge(values: Mapping[str, Any]) -> list[Include]:
 def _drive_bridge(values: Mapping[str, Any]) -> list[Include]:
     if values["world"] != "carla" or not values["start_bridge"]:
         return []
-    return _bridge(values, _run_configuration(values["run"]))
+    return _bridge(values, _driving_configuration(values))
 
 
 def _bridge(values: Mapping[str, Any], configuration: str) -> list[Include]:
@@ -502,6 +522,11 @@ COMMANDS: dict[str, Command] = {
             CONFIG,
             Option("run", "Name of the run's new folder under runs/, or its path."),
             Option("resume", "Run to go on with, with its configuration unless one is given."),
+            Option(
+                "from",
+                "Run, such as a pretrained one, from whose networks and transitions a new run "
+                "goes on; with its configuration unless one is given.",
+            ),
             Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
             WORLD,
             START_BRIDGE,
@@ -515,9 +540,14 @@ COMMANDS: dict[str, Command] = {
         _train_bridge,
     ),
     "drive": Command(
-        "Drive with the actor of a run.",
+        "Drive with the actor of a run, or with the baseline.",
         (
-            Option("run", "Folder of the run, or its name under runs/.", default=None),
+            Option("run", "Folder of the run, or its name under runs/.", positional=True),
+            Option("baseline", "Follow the route by pure pursuit, without a run.", default=False),
+            Option(
+                "config",
+                "Configuration to drive by, if not the run's, or the baseline's defaults.",
+            ),
             Option(
                 "policy",
                 "ONNX file of td3-driver export that drives instead of the run's actor.",

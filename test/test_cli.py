@@ -47,13 +47,17 @@ def test_every_option_is_on_the_command_line_with_its_description(
             assert option.description not in text
             continue
         dashed = "--" + option.name.replace("_", "-")
-        assert (option.name.upper() if option.default is None else dashed) in text
+        bare = option.default is None or option.positional
+        assert (option.name.upper() if bare else dashed) in text
         assert option.description in text
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate", "doctor", "export", "inspect", "repair"):
+    for command in (
+        *COMMANDS,
+        *("evaluate", "doctor", "export", "inspect", "pretrain", "repair"),
+    ):
         assert command in text
 
 
@@ -100,8 +104,13 @@ def test_drive_takes_a_run_by_its_name(
     [
         (["drive", "nonesuch"], "no run 'nonesuch'"),
         (["train", "--resume", "nonesuch"], "no run 'nonesuch'"),
+        (["train", "--from", "nonesuch"], "no run 'nonesuch'"),
+        (["train", "--from", "a", "--resume", "b"], "give one"),
+        (["drive"], "name the run to drive with"),
         (["evaluate", "nonesuch"], "no run 'nonesuch'"),
         (["export", "nonesuch"], "no run 'nonesuch'"),
+        (["pretrain", "nonesuch", "--out", "a"], "nonesuch"),
+        (["pretrain", "bag", "--out", "a", "--set", "learning.bc_alfa=1"], "no such setting"),
         (["inspect", "nonesuch", "--run", "a"], "there is no bag nonesuch"),
         (["repair", "nonesuch"], "there is no bag nonesuch"),
         (["replay", "nonesuch", "nonesuch"], "no run 'nonesuch'"),
@@ -132,7 +141,8 @@ def test_wrong_input_is_told_in_plain_words(
     [
         [],
         ["fly"],
-        ["drive"],
+        ["pretrain"],
+        ["pretrain", "bag"],
         ["train", "--world", "mars"],
         ["evaluate", "a", "--episodes", "0"],
         ["doctor", "--watch", "0"],

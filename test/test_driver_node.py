@@ -176,6 +176,17 @@ def test_it_drives_with_an_exported_policy(run: Path) -> None:
         drive.wait_until_driving()
 
 
+def test_the_baseline_drives_without_a_run() -> None:
+    with (
+        simulator_node(own_domain()) as simulator,
+        ros_node("watcher", own_domain()) as node,
+        driver_process("baseline:=true", "random_goal:=false") as driver,
+    ):
+        drive = Drive(simulator, driver, Observer(node))
+        drive.wait_until_driving()
+        drive.watcher.wait(lambda: drive.speed_commanded() > 4.0, 20.0)
+
+
 def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     with driver_process("run:=nonesuch") as driver:
         _, told = driver.communicate(timeout=60.0)

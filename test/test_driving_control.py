@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
+from td3_driver.driving.control import (
+    AckermannCommand,
+    CommandLimiter,
+    PedalController,
+    PedalReader,
+    action_of,
+)
 from td3_driver.driving.world import VehicleControl
 
 TICK_S = 0.05
@@ -227,3 +233,81 @@ def test_around_a_point_mass_it_turns_from_forward_to_backward_through_a_stop() 
     speeds = drive(controller, car, -2.0, 15.0)
     np.testing.assert_allclose(speeds[-40:], -2.0, atol=0.15)
     assert np.min(speeds) > -2.5
+
+
+@pytest.mark.parametrize(
+    "command, action",
+    [
+        (AckermannCommand(0.25, 6.0), (0.5, 0.5)),
+        (AckermannCommand(-0.5, 0.0), (-1.0, -1.0)),
+        (AckermannCommand(0.0, 8.0), (0.0, 1.0)),
+        (AckermannCommand(0.75, -4.0), (1.5, -2.0)),  # no action asks for it
+    ],
+)
+def test_the_action_of_a_command(command: AckermannCommand, action: tuple[float, float]) -> None:
+    assert action_of(CONFIG, command) == pytest.approx(action)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    actions=st.lists(st.tuples(*[st.floats(-1.0, 1.0)] * 2), min_size=1, max_size=30),
+    ticks=st.integers(1, 4),
+)
+def test_the_last_command_of_each_action_leads_to_the_same_commands(
+    actions: list[tuple[float, float]], ticks: int
+) -> None:
+    limiter, again = CommandLimiter(CONFIG), CommandLimiter(CONFIG)
+    for action in actions:
+        commands = [limiter.command(np.array(action), TICK_S) for _ in range(ticks)]
+        for command in commands:
+            repeated = again.command(action_of(CONFIG, commands[-1]), TICK_S)
+            assert repeated.speed == pytest.approx(command.speed, abs=1e-5)
+            assert repeated.steering_angle == pytest.approx(command.steering_angle, abs=1e-5)
+
+
+def test_reading_pedals_by_hand() -> None:
+    reader = PedalReader(vehicle_max_steer_rad=1.25)
+    # 0.255 = 0.5 e + (0 + 0.2 e 0.05) for an error of e = 0.5 m/s; then the integral is 0.005.
+    first = reader.command(VehicleControl(throttle=0.255, steer=-0.2), 3.0, TICK_S)
+    assert (first.steering_angle, first.speed) == pytest.approx((0.25, 3.5))
+    # 0.26 = 0.5 e + (0.005 + 0.01 e) for e = 0.5 again.
+    second = reader.command(VehicleControl(throttle=0.26), 3.0, TICK_S)
+    assert second.speed == pytest.approx(3.5)
+    # -0.245 = 0.5 e + (0.01 + 0.01 e) for e = -0.5.
+    braking = reader.command(VehicleControl(brake=0.245), 3.0, TICK_S)
+    assert braking.speed == pytest.approx(2.5)
+
+
+def test_brakes_ask_for_a_stop_at_most_and_reverse_is_backwards() -> None:
+    assert PedalReader(1.2).command(VehicleControl(brake=1.0), 1.0, TICK_S).speed == 0.0
+    assert PedalReader(1.2).command(VehicleControl(brake=1.0), 0.0, TICK_S).speed == 0.0
+    assert PedalReader(1.2).command(VehicleControl(hand_brake=True), 0.05, TICK_S).speed == 0.0
+    backwards = PedalReader(1.2).command(VehicleControl(throttle=0.51, reverse=True), -1.0, TICK_S)
+    assert backwards.speed == pytest.approx(-2.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    # Errors that keep the pedal off its bounds and above the brake's dead band.
+    errors=st.lists(st.floats(0.1, 0.9), min_size=1, max_size=40),
+    speed=st.floats(0.5, 6.0),
+)
+def test_pedals_are_read_as_what_was_commanded(errors: list[float], speed: float) -> None:
+    controller, reader = PedalController(1.2), PedalReader(1.2)
+    for error in errors:
+        command = AckermannCommand(0.1, speed + error)
+        control = controller.control(command, speed, TICK_S)
+        read = reader.command(control, speed, TICK_S)
+        assert (read.steering_angle, read.speed) == pytest.approx((0.1, command.speed))
+
+
+def test_an_unknown_integral_is_forgotten() -> None:
+    controller, reader = PedalController(1.2), PedalReader(1.2)
+    command = AckermannCommand(0.0, 3.3)
+    for _ in range(100):
+        controller.control(command, 3.0, TICK_S)  # before the recording began
+    read = [
+        reader.command(controller.control(command, 3.0, TICK_S), 3.0, TICK_S).speed
+        for _ in range(200)
+    ]
+    assert read[0] > 3.6 and read[-1] == pytest.approx(3.3, abs=0.05)

@@ -288,8 +288,11 @@ def test_ros2_bag_records_where_it_is_installed(
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_a_drive_needs_a_run() -> None:
-    assert describe("drive").arguments["run"].default_value is None
+def test_a_replay_needs_a_run_and_a_drive_that_or_the_baseline() -> None:
+    assert describe("replay").arguments["run"].default_value is None
+    assert describe("drive").arguments["run"].default_value == ""
+    *_, driver = describe("drive").nodes(baseline="true")
+    assert "baseline:=true" in driver.ros_arguments
 
 
 # --- CARLA -------------------------------------------------------------------------------------

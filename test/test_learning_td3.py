@@ -229,7 +229,7 @@ def test_the_actors_loss_leaves_no_mark_on_the_critic() -> None:
 
 def test_the_actors_loss_reaches_every_weight_of_the_actor() -> None:
     learner = make_learner(pre_tanh_penalty=0.0)
-    loss, _, _ = learner.actor_loss(make_batch().observations)
+    loss, *_ = learner.actor_loss(make_batch().observations)
     gradients = torch.autograd.grad(loss, list(learner.actor.parameters()))
     # LayerNorm takes a shift common to all features out of the trunk's bias, not all of it.
     assert all((gradient != 0).any() for gradient in gradients)
@@ -391,7 +391,7 @@ def test_which_update_moves_what() -> None:
 def test_the_pre_tanh_penalty_is_the_mean_square() -> None:
     learner = make_learner(pre_tanh_penalty=0.3)
     learner.critic.q1_of_action = lambda seen, actions: torch.zeros(BATCH)  # type: ignore
-    loss, actions, pre_tanh = learner.actor_loss(make_batch().observations)
+    loss, actions, pre_tanh, _ = learner.actor_loss(make_batch().observations)
     torch.testing.assert_close(actions, torch.tanh(pre_tanh))
     assert loss.item() == pytest.approx(0.3 * pre_tanh.square().mean().item())
     (gradient,) = torch.autograd.grad(loss, pre_tanh, retain_graph=True)
@@ -405,7 +405,7 @@ def test_the_penalty_revives_a_saturated_actor() -> None:
     learner = make_learner(pre_tanh_penalty=1e-3)
     with torch.no_grad():
         learner.actor.head[-1].bias.fill_(30.0)
-    loss, actions, _ = learner.actor_loss(make_batch().observations)
+    loss, actions, *_ = learner.actor_loss(make_batch().observations)
     assert (actions == 1.0).all()
     gradients = torch.autograd.grad(loss, learner.actor.head[-1].bias)
     assert (gradients[0] > 0).all()  # downhill is back towards the middle
@@ -427,6 +427,7 @@ def test_figures_are_given_when_asked_for_under_the_columns_names() -> None:
         "saturated_share",
         "pre_tanh_abs",
         "policy_q_mean",
+        "policy_distance",
         "actor_dormant_share",
     }
 

@@ -14,18 +14,13 @@ from std_msgs.msg import Float32
 
 from td3_driver.carla import topics
 from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
-from td3_driver.driving.control import AckermannCommand
+from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.task import DrivingTask
-from td3_driver.driving.world import VehicleControl
 from td3_driver.offline import frames as frames_module
 from td3_driver.offline.bag import Bag, BagError
-from td3_driver.offline.decisions import (
-    action_of_ackermann,
-    action_of_control,
-    decisions,
-)
+from td3_driver.offline.decisions import decisions
 from td3_driver.offline.frames import BagFrame, BagFrames, bag_names
 from td3_driver.offline.writer import BagWriter
 
@@ -333,26 +328,75 @@ def test_rewards_and_ends_are_those_of_the_task(driven: Drive, tmp_path: Path) -
     assert made[-1].reward is None and made[-1].next_observation is None
 
 
-def test_a_command_and_its_action_are_the_same() -> None:
-    config = DrivingConfig()  # 0.5 rad, 8 m/s, wheels turn 1.2217 rad at full steer
-    action = action_of_ackermann(config, AckermannCommand(steering_angle=0.25, speed=6.0))
-    assert action == pytest.approx([0.5, 0.5])
-    control = VehicleControl(steer=-0.25 / 1.2217, throttle=0.4)
-    assert action_of_control(config, control, 6.0) == pytest.approx([0.5, 0.5])
-    far = action_of_ackermann(config, AckermannCommand(steering_angle=-2.0, speed=99.0))
-    assert far.tolist() == [-1.0, 1.0]
+def weaving(observation: Observation) -> np.ndarray:
+    """Ask for what the limits hold back: full steer one way and the other, stop and go."""
+    weaving.calls += 1  # type: ignore[attr-defined]
+    phase = weaving.calls // 4 % 4  # type: ignore[attr-defined]
+    return np.array([(0.3, -0.4, 0.0, 0.1)[phase], (0.9, 0.2, -0.1, 0.6)[phase]], np.float32)
 
 
-def test_without_ackermann_the_action_is_that_of_the_status(driven: Drive, tmp_path: Path) -> None:
-    absent = [topics.ACKERMANN, topics.VEHICLE_CONTROL]
-    found = frames_of(write(tmp_path / "bag", driven.messages, leave_out=absent))
-    made = list(decisions(found, CONFIG, 0.05))
+def wandering() -> Drive:
+    weaving.calls = 0  # type: ignore[attr-defined]
+    return drive(ticks=160, config=CONFIG, act=weaving)
+
+
+def test_the_actions_of_a_bag_command_the_same_drive_again(tmp_path: Path) -> None:
+    driven = wandering()
+    made = list(decisions(frames_of(write(tmp_path / "bag", driven.messages)), CONFIG, 0.05))
+    limiter = CommandLimiter(CONFIG)
+    limiter.reset(driven.frames[0].speed)
+    commands = [command.ackermann for command in driven.commands]
     for place, decision in enumerate(made[:-1]):
-        assert decision.action is not None
-        following = found[2 * place + 2].frame
-        angle = -following.control.steer * CONFIG.vehicle_max_steer_rad
-        assert decision.action[0] == pytest.approx(angle / CONFIG.max_steering_angle_rad)
-        assert decision.action[1] == pytest.approx(2.0 * following.speed / 8.0 - 1.0)
+        assert decision.action is not None and decision.within_reach
+        for tick in range(2):
+            again = limiter.command(decision.action, 0.05)
+            command = commands[2 * place + tick]
+            assert again.steering_angle == pytest.approx(command.steering_angle, abs=1e-6)
+            assert again.speed == pytest.approx(command.speed, abs=1e-6)
+
+
+def test_the_status_alone_tells_the_same_actions(tmp_path: Path) -> None:
+    driven = wandering()
+    found = list(decisions(frames_of(write(tmp_path / "bag", driven.messages)), CONFIG, 0.05))
+    absent = [topics.ACKERMANN, topics.VEHICLE_CONTROL]
+    bare = write(tmp_path / "bare", driven.messages, leave_out=absent)
+    read = list(decisions(frames_of(bare), CONFIG, 0.05))
+    actions = np.array([decision.action for decision in found[:-1]])
+    again = np.array([decision.action for decision in read[:-1]])
+    # Inverting the pedals loses what lies within the brake's dead band, and no more.
+    band = 2.0 * PedalController.BRAKE_DEAD_BAND / PedalController.PROPORTIONAL / 8.0
+    assert np.abs(again[:, 0] - actions[:, 0]).max() < 1e-6
+    assert np.abs(again[:, 1] - actions[:, 1]).max() < band + 1e-6
+    assert np.median(np.abs(again[:, 1] - actions[:, 1])) < 1e-3
+    assert np.ptp(actions, axis=0).min() > 0.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steering_angle": 0.7}, {"speed": 9.0}, {"speed": -1.0}],
+)
+def test_what_no_action_commands_is_out_of_reach(
+    driven: Drive, tmp_path: Path, changes: dict[str, float]
+) -> None:
+    found = frames_of(write(tmp_path / "bag", driven.messages))
+    found = [replace(item, ackermann=AckermannCommand(**changes)) for item in found]
+    made = list(decisions(found, CONFIG, 0.05))
+    assert not any(decision.within_reach for decision in made)
+    assert all(np.abs(decision.action).max() <= 1.0 for decision in made)  # type: ignore
+
+
+def test_a_jump_of_the_car_begins_a_new_stretch(driven: Drive, tmp_path: Path) -> None:
+    found = frames_of(write(tmp_path / "bag", driven.messages))
+    gone = [
+        replace(item, frame=replace(item.frame, pose=replace(item.frame.pose, x=9e3)))
+        for item in found[20:]
+    ]
+    left_out: list[str] = []
+    made = list(
+        decisions(found[:20] + gone, CONFIG, 0.05, lambda item, reason: left_out.append(reason))
+    )
+    assert made[-1].cut_by == "a jump of the car"
+    assert left_out == ["away from the route"] * len(gone)
 
 
 def test_a_gap_begins_a_new_stretch(driven: Drive, tmp_path: Path) -> None:

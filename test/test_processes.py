@@ -48,6 +48,32 @@ def test_a_shadow_is_a_driver_that_is_told_so(run: str) -> None:
     assert "driver.shadow" not in processes_of("drive", run=run)["driver"].parameters
 
 
+def test_going_on_from_a_run_takes_its_settings_and_no_random_steps(run: str) -> None:
+    simulator, trainer = COMMANDS["train"].processes(values_of("train", **{"from": run}))
+    assert trainer.parameters["from"] == run
+    assert trainer.parameters["training.random_steps"] == 0
+    assert trainer.parameters["config"] == str(Path(run) / "config.yaml")
+    assert simulator.parameters["config"] == trainer.parameters["config"]
+    asked = processes_of("train", **{"from": run, "set": ("training.random_steps=7",)})
+    assert asked["trainer"].parameters["training.random_steps"] == 7
+    assert "training.random_steps" not in processes_of("train")["trainer"].parameters
+    with pytest.raises(ConfigError, match="give one"):
+        processes_of("train", **{"from": run, "resume": run})
+
+
+def test_the_baseline_drives_without_a_run(run: str) -> None:
+    driver = processes_of("drive", baseline=True, config="first_drive")["driver"]
+    assert driver.parameters["baseline"] is True and "run" not in driver.parameters
+    assert driver.parameters["config"] == "first_drive"
+    in_carla = processes_of("drive", baseline=True, world="carla")["driver"]
+    assert in_carla.parameters["config"] == "carla"
+    with pytest.raises(ConfigError, match="not with baseline"):
+        processes_of("drive", baseline=True, policy=str(Path(run) / "config.yaml"))
+    for wrong in ({}, {"run": run, "baseline": True}):
+        with pytest.raises(ConfigError, match="one of the two"):
+            processes_of("drive", **wrong)
+
+
 @pytest.mark.parametrize("command, served", [("train", "trainer"), ("drive", "driver")])
 def test_carla_replaces_the_embedded_simulator(command: str, served: str, run: str) -> None:
     assert list(processes_of(command, run=run, world="carla")) == [served]

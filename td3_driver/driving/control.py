@@ -81,6 +81,18 @@ def _approach(value: float, target: float, rise: float, fall: float) -> float:
     return float(np.clip(target, value - fall, value + rise))
 
 
+def action_of(config: DrivingConfig, command: AckermannCommand) -> np.ndarray:
+    """Return the action, float32 (steering, speed), that asks `CommandLimiter` for a command.
+
+    It leads to the command at once where the rate limits let it. Of the actions that lead to a
+    command which the limits held back, it is the one that asks for the least. Beyond [-1, 1] it
+    says that no action asks for the command.
+    """
+    steering = command.steering_angle / config.max_steering_angle_rad
+    speed = 2.0 * command.speed / config.max_speed_mps - 1.0
+    return np.array([steering, speed], dtype=np.float32)
+
+
 class PedalController:
     """Turns Ackermann commands into pedals: one output for one input, no timer.
 
@@ -135,3 +147,42 @@ class PedalController:
             brake=-pedal if pedal < -self.BRAKE_DEAD_BAND else 0.0,
             reverse=backwards,
         )
+
+
+class PedalReader:
+    """Tells which Ackermann commands `PedalController` would turn into given pedals.
+
+    The inverse of its law. The integral at the beginning is not known and taken for 0, a mistake
+    that fades with the time constant PROPORTIONAL / INTEGRAL = 2.5 s. A pedal at its bound, or
+    not pressed where braking would stay within the dead band, is read as just that much.
+    """
+
+    def __init__(self, vehicle_max_steer_rad: float) -> None:
+        self._max_steer_rad = vehicle_max_steer_rad
+        self._integral = 0.0
+
+    def reset(self) -> None:
+        """Forget the accumulated error."""
+        self._integral = 0.0
+
+    def command(self, control: VehicleControl, speed: float, dt_s: float) -> AckermannCommand:
+        """Return the command whose pedals these are, at a signed speed (m/s).
+
+        `dt_s` is the time since the pedals before.
+        """
+        law = PedalController
+        angle = -control.steer * self._max_steer_rad
+        direction = -1.0 if control.reverse else 1.0
+        holding = control.hand_brake or control.brake >= 1.0
+        if holding and abs(speed) < law.STANDSTILL_MPS:
+            self.reset()
+            return AckermannCommand(angle, 0.0)
+        pedal = control.throttle - control.brake - float(control.hand_brake)
+        # pedal = P error + integral, of which the error since the pedals before is a part.
+        error = (pedal - self._integral) / (law.PROPORTIONAL + law.INTEGRAL * dt_s)
+        grown = self._integral + law.INTEGRAL * error * dt_s
+        self._integral = float(np.clip(grown, -law.INTEGRAL_LIMIT, law.INTEGRAL_LIMIT))
+        if self._integral != grown:
+            error = (pedal - self._integral) / law.PROPORTIONAL
+        # No braking asks for the other direction.
+        return AckermannCommand(angle, direction * max(direction * speed + error, 0.0))

@@ -44,6 +44,11 @@ def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
     )
 
 
+def action_space() -> gymnasium.spaces.Box:
+    """Return the space of actions: steering (+ = left) and speed, in [-1, 1]^2."""
+    return gymnasium.spaces.Box(-1.0, 1.0, (len(ACTIONS),), np.float32)
+
+
 class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     """Drive along a route: action (steering + = left, speed) in [-1, 1]^2, one for each decision.
 
@@ -65,7 +70,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         self.world = world
         self.task = DrivingTask(config, world.fixed_delta_s)
         self.observation_space = observation_space(config)  # type: ignore[assignment]
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTIONS),), np.float32)
+        self.action_space = action_space()
         self.render_mode = render_mode
         self._sample_start = sample_start
         self._running = False

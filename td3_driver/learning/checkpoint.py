@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from td3_driver.learning.manifest import CheckpointError, seal, verify
+from td3_driver.learning.mixed_replay import Replay
 from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import (
     POLICY_FILES,
@@ -26,7 +27,6 @@ from td3_driver.learning.policy import (
     load_tensors,
     save_actor,
 )
-from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.td3 import TD3
 
 LEARNER = "learner.safetensors"
@@ -53,7 +53,7 @@ class Snapshot:
 def take(
     step: int,
     learner: TD3,
-    replay: ReplayBuffer,
+    replay: Replay,
     counters: dict[str, Any],
     generators: dict[str, torch.Generator],
 ) -> Snapshot:
@@ -149,7 +149,7 @@ def latest(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:
 def resume(
     folder: Path,
     learner: TD3,
-    replay: ReplayBuffer,
+    replay: Replay,
     generators: dict[str, torch.Generator],
     warn: Callable[[str], object],
 ) -> tuple[Path, dict[str, Any]]:
@@ -192,7 +192,7 @@ def _newest(folder: Path, use: Callable[[Path], None], warn: Callable[[str], obj
 def load(
     checkpoint: Path,
     learner: TD3,
-    replay: ReplayBuffer,
+    replay: Replay,
     generators: dict[str, torch.Generator],
 ) -> dict[str, Any]:
     """Take over a checkpoint and return its counters; raise CheckpointError where it is unfit."""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from td3_driver.config import LearningConfig
+from td3_driver.learning.mixed_replay import Replay
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.replay import Batch, ReplayBuffer
+from td3_driver.learning.replay import Batch
 from td3_driver.learning.td3 import TD3, Moves
 
 CAPTURE_AFTER_UPDATES = 3
@@ -45,7 +46,7 @@ class Updates:
 
     mode = "eager"
 
-    def __init__(self, learner: TD3, replay: ReplayBuffer, sampling: torch.Generator) -> None:
+    def __init__(self, learner: TD3, replay: Replay, sampling: torch.Generator) -> None:
         self.learner = learner
         self.replay = replay
         self.batch: Batch | None = None
@@ -76,7 +77,7 @@ class GraphedUpdates(Updates):
 
     mode = "CUDA graphs"
 
-    def __init__(self, learner: TD3, replay: ReplayBuffer, sampling: torch.Generator) -> None:
+    def __init__(self, learner: TD3, replay: Replay, sampling: torch.Generator) -> None:
         super().__init__(learner, replay, sampling)
         self._graphs: dict[Moves, torch.cuda.CUDAGraph] = {}
         self._batches: dict[Moves, Batch] = {}
@@ -128,7 +129,7 @@ class GraphedUpdates(Updates):
         self._graphs[moves], self._batches[moves] = graph, self.batch
 
 
-def make_updates(learner: TD3, replay: ReplayBuffer, sampling: torch.Generator) -> Updates:
+def make_updates(learner: TD3, replay: Replay, sampling: torch.Generator) -> Updates:
     """Return the quickest way that the learner's settings and devices allow."""
     # Tensors know which GPU "cuda" is.
     device = learner.finite.device

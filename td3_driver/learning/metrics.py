@@ -34,6 +34,7 @@ COLUMNS = (
     "saturated_share",
     "pre_tanh_abs",
     "policy_q_mean",
+    "policy_distance",
     "actor_dormant_share",
     "critic_dormant_share",
 )

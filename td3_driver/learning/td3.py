@@ -34,6 +34,9 @@ from td3_driver.learning.schedules import linear
 SATURATED = 0.99
 """An action component beyond this is at its bound."""
 
+SMALLEST_Q = 1e-6
+"""Keeps TD3+BC's ratio finite where every Q is 0."""
+
 
 class Moves(NamedTuple):
     """What an update moves besides the critic."""
@@ -81,6 +84,8 @@ class TD3:
         self.updates = 0
         self.finite = torch.tensor(True, device=self.device)
         """Whether every loss has been finite; on the device, so that no update waits for it."""
+        self.bc_weight = torch.ones((), device=self.device)
+        """Weight of the recorded actions in the actor's loss, where there is `bc_alpha`."""
         self.td_errors = torch.zeros(0, device=self.device)
         """The greater of the twins' absolute errors on the latest batch, (B,)."""
 
@@ -144,7 +149,7 @@ class TD3:
         next_observations = self._prepare(batch.next_observations)
         figures = self._update_critic(batch, observations, next_observations, measure)
         if moves.actor:
-            figures |= self._update_actor(observations, measure)
+            figures |= self._update_actor(observations, batch.actions, measure)
         if moves.targets:
             self._move_targets()
         return {name: figure.detach() for name, figure in figures.items()}
@@ -262,19 +267,33 @@ class TD3:
         with self._autocast():
             return {f"{name}_dormant_share": dormant_share(network.encoder, observations)}
 
-    def actor_loss(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the actor's loss, its actions and their pre-tanh activations."""
+    def actor_loss(
+        self, observations: Observations, recorded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the actor's loss, its actions, their pre-tanh activations and their Q, (B,).
+
+        `recorded` are the actions of the batch, (B, actions), which `bc_alpha` needs.
+        """
         with self._autocast():
             pre_tanh = self.actor.pre_tanh(observations)
             actions = torch.tanh(pre_tanh)
-            value = self.critic.q1_of_action(observations, actions).mean()
-        return self._pre_tanh_cost(pre_tanh) - value, actions, pre_tanh
+            q = self.critic.q1_of_action(observations, actions)
+        cost = -q.mean()
+        if self.settings.bc_alpha and recorded is not None:
+            cost = self.bc_weight * functional.mse_loss(actions, recorded) + self._sized(cost, q)
+        return cost + self._pre_tanh_cost(pre_tanh), actions, pre_tanh, q
+
+    def _sized(self, cost: Tensor, q: Tensor) -> Tensor:
+        """Bring Q to the size `bc_alpha` over a batch (Fujimoto and Gu, 2021, eq. 5)."""
+        return cost * self.settings.bc_alpha / q.detach().abs().mean().clamp(min=SMALLEST_Q)
 
     def _pre_tanh_cost(self, pre_tanh: Tensor) -> Tensor:
         return self.settings.pre_tanh_penalty * pre_tanh.square().mean()
 
-    def _update_actor(self, observations: Observations, measure: bool) -> dict[str, Tensor]:
-        loss, actions, pre_tanh = self.actor_loss(observations)
+    def _update_actor(
+        self, observations: Observations, recorded: Tensor, measure: bool
+    ) -> dict[str, Tensor]:
+        loss, actions, pre_tanh, q = self.actor_loss(observations, recorded)
         self.actor_optimizer.zero_grad(set_to_none=True)
         # Asked for by name, so that nothing of the critic's can receive a gradient.
         loss.backward(inputs=list(self.actor.parameters()))
@@ -287,7 +306,8 @@ class TD3:
             "actor_loss": loss,
             "saturated_share": (actions.abs() > SATURATED).float().mean(),
             "pre_tanh_abs": pre_tanh.abs().mean(),
-            "policy_q_mean": self._pre_tanh_cost(pre_tanh) - loss,
+            "policy_q_mean": q.mean(),
+            "policy_distance": (actions - recorded).abs().mean(),
             **self._dormancy("actor", self.actor, observations),
         }
 

@@ -26,7 +26,9 @@ from td3_driver.learning.health import (
 )
 from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.metrics import MetricsWriter, in_words
+from td3_driver.learning.mixed_replay import MixedReplay, Replay
 from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.origin import begin_with_origin, has_origin, recorded_replay
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec, check_memory
@@ -135,8 +137,12 @@ class Training:
     """One run: `run()` trains until done or told to stop, and saves at its end.
 
     `show` is called after every step, and `report` with every row of figures, from the thread
-    that updates. NaN or infinity ends the run without saving, with NotFiniteError.
+    that updates. NaN or infinity ends the run without saving, with NotFiniteError. A folder that
+    holds the checkpoint of another run (`learning.origin`) goes on from that.
     """
+
+    online = True
+    """Whether its steps are decisions in a world."""
 
     def __init__(
         self,
@@ -167,21 +173,13 @@ class Training:
         wanted = learning.replay_device
         replay_device = device if wanted == "auto" else choose_device(wanted)
         spec = network_spec(learning, env, vector_scale)
-        say(
-            check_memory(
-                replay_spec(spec),
-                learning.replay_capacity,
-                available_bytes(replay_device),
-                learning.replay_memory_fraction,
-            )
-        )
         precision = choose_precision(learning, spec, device)
         self.learner = TD3(spec, learning, device, training.seed, precision)
         # Looking costs nothing on the CPU; elsewhere the device would have to be waited for.
         interval = training.log_interval_updates
         self._updates_between_looks = 1 if device.type == "cpu" else interval
         self._latest_batches: dict[int, Batch] = {}
-        self.replay = make_replay(spec, learning, replay_device)
+        self.replay = self._make_replay(spec, replay_device)
         self._policy = Policy.like(spec)
         self._policy.follow(self.learner.actor)
         # One stream for each purpose: how many numbers one takes never shifts another.
@@ -195,8 +193,11 @@ class Training:
         self.episodes = 0
         self._returns: deque[float] = deque(maxlen=EPISODES_AVERAGED)
         self._completions: deque[float] = deque(maxlen=EPISODES_AVERAGED)
+        self._has_origin = has_origin(folder)
         if resume:
             self._take_over(folder / "checkpoints", say)
+        elif self._has_origin:
+            self._begin_with_origin()
         self._resumed = resume
         self._writer = checkpoint.Writer(folder / "checkpoints", training.checkpoints_kept)
         self._metrics = MetricsWriter(folder, self.step if resume else None, self.learner.updates)
@@ -205,6 +206,36 @@ class Training:
         self._first_step = self.step
         self._first_updates = self.learner.updates
         self._began = time.monotonic()
+
+    def _make_replay(self, spec: NetworkSpec, device: torch.device) -> Replay:
+        """Return an empty replay buffer, beside what the run began with."""
+        shapes, learning = replay_spec(spec), self._learning
+        recorded = None
+        if has_origin(self._folder):  # loaded first: what it takes is not available any more
+            recorded = recorded_replay(self._folder, shapes, learning, device)
+        self._say(
+            check_memory(
+                shapes,
+                learning.replay_capacity,
+                available_bytes(device),
+                learning.replay_memory_fraction,
+            )
+        )
+        replay = make_replay(spec, learning, device)
+        return (
+            replay if recorded is None else MixedReplay(recorded, replay, learning.offline_share)
+        )
+
+    def _begin_with_origin(self) -> None:
+        """Take over what another run has learnt."""
+        assert isinstance(self.replay, MixedReplay)
+        recorded = self.replay.recorded
+        begin_with_origin(self._folder, self.learner, recorded, self._training.seed)
+        self._policy.follow(self.learner.actor)
+        self._say(
+            f"goes on after {self.learner.updates:,} updates, with {len(recorded):,} recorded "
+            "transitions"
+        )
 
     def _take_over(self, folder: Path, say: Callable[[str], object]) -> None:
         """Go on from the newest usable checkpoint."""
@@ -215,6 +246,10 @@ class Training:
             self._generators,
             lambda line: say(f"warning: {line}"),
         )
+        if not counters.get("online", True):
+            raise CheckpointError(
+                f"{used} was made by pretraining: go on from it in a new run, with --from"
+            )
         try:
             self.step, self.episodes = int(counters["step"]), int(counters["episodes"])
             self._returns.extend(counters["returns"])
@@ -251,7 +286,7 @@ class Training:
         self._pacer = UpdatePacer(
             self._update,
             ratio=training.updates_per_step,
-            first_step=training.random_steps,
+            first_step=self._first_updated_step(),
             steps_taken=self.step,
             updates_done=self.learner.updates,
             threaded=not training.synchronous_updates,
@@ -270,6 +305,15 @@ class Training:
                 saved = self._writer.wait()
         assert saved is not None
         return saved
+
+    def _first_updated_step(self) -> int:
+        """Return the step before the first update.
+
+        Where recorded transitions are there, the policy drives until the new ones of a batch
+        need not all be the same few.
+        """
+        least = self._learning.batch_size if self._has_origin else 0
+        return max(self._training.random_steps, least)
 
     def save(self) -> None:
         """Begin to write a checkpoint; one that is not finite is never written.
@@ -292,6 +336,7 @@ class Training:
             "completions": list(self._completions),
             "health": self.health.state(),
             "environment": self._env.unwrapped.np_random.bit_generator.state,
+            "online": self.online,
         }
 
     def _collect(self) -> None:
@@ -360,6 +405,8 @@ class Training:
         number = learner.updates + 1
         # Whatever policy_freq is, the interval's last updates include one of the actor.
         measure = -number % interval < self._learning.policy_freq
+        if self._learning.bc_alpha:
+            learner.bc_weight.fill_(self._bc_weight())
         figures = self._take_update(measure)
         assert self._take_update.batch is not None
         # A loss can be the first sign of what the update before did to the weights.
@@ -375,8 +422,17 @@ class Training:
             self._check_finite(dict(learner.actor.named_parameters(prefix="actor")))
             self._check_finite(dict(learner.critic.named_parameters(prefix="critic")))
             self._write_row()
-        if self._training.synchronous_updates or number % POLICY_REFRESH_UPDATES == 0:
-            self._policy.follow(learner.actor)
+        self._refresh_policy(number)
+
+    def _refresh_policy(self, update: int) -> None:
+        """Let the acting copy of the policy follow the one that learns."""
+        if self._training.synchronous_updates or update % POLICY_REFRESH_UPDATES == 0:
+            self._policy.follow(self.learner.actor)
+
+    def _bc_weight(self) -> float:
+        """Return the weight of the recorded actions, which fades with the decisions online."""
+        decided = self.step if self.online else 0
+        return linear(1.0, 0.0, self._learning.bc_decay_steps, decided)
 
     def _write_row(self) -> None:
         progress = self.progress()

@@ -28,6 +28,7 @@ from td3_driver.carla.topics import Topic
 from td3_driver.config import Config, ConfigError
 from td3_driver.deployment.description import check_observed
 from td3_driver.deployment.loading import load_policy
+from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.faults import Fault
 from td3_driver.driving.gate import Command
 from td3_driver.driving.guard import Guard, Watch
@@ -43,6 +44,8 @@ from td3_driver.nodes.goals import RandomGoals
 from td3_driver.nodes.shadow import Shadow
 from td3_driver.runs import RunFolder
 
+BASELINE = "baseline"
+"""What is told in the place of a checkpoint where it drives."""
 LOG_PERIOD_S = 3.0
 DIAGNOSTICS_PERIOD_S = 1.0
 # The last command must arrive: nothing replaces it, and the simulator keeps to the one it has.
@@ -63,20 +66,20 @@ class Drive:
     def __init__(
         self,
         node: ConfiguredNode,
-        run: RunFolder,
+        run: RunFolder | None,
         policy_file: str,
         random_goal: bool,
         seed: int,
     ) -> None:
         """Load the policy file, or where that is empty the newest usable policy of a run.
 
-        Raises ConfigError where that cannot be. A policy file is not exchanged while it drives.
+        Without a run, the baseline drives. Raises ConfigError where that cannot be. Only a run's
+        policy is exchanged while it drives.
         """
         self._node = node
         self._config = node.config
         self._log = node.get_logger()
-        self._run = run
-        self._served = self._load_file(policy_file) if policy_file else self._load_newest()
+        self._served = self._load_first(run, policy_file)
         self._refused = ""
         self._loaded_at = time.time()
         self._active = False
@@ -119,7 +122,7 @@ class Drive:
             else None
         )
         self._reloader: Reloader | None = None
-        if not policy_file:
+        if run is not None and not policy_file:
             self._reloader = Reloader(
                 run.checkpoints,
                 self._served.checkpoint,
@@ -161,23 +164,30 @@ class Drive:
 
     # The policy
 
-    def _load_newest(self) -> Served:
+    def _load_first(self, run: RunFolder | None, policy_file: str) -> Served:
+        if run is None:
+            return Served(Path(BASELINE), RouteFollower(self._config.driving), None, "")
+        if policy_file:
+            return self._load_file(run, policy_file)
         try:
-            return self._load(self._run.latest_checkpoint(self._log.warning))
+            return self._load(run.latest_checkpoint(self._log.warning))
         except CheckpointError as error:
             raise ConfigError(str(error)) from None
 
     def _load(self, checkpoint: Path) -> Served:
-        return Served.load(checkpoint, self._check_fits, _blank_observation(self._config))
+        def check(policy: Policy) -> None:
+            self._check_fits(policy, checkpoint.parents[1])
 
-    def _load_file(self, path: str) -> Served:
+        return Served.load(checkpoint, check, _blank_observation(self._config))
+
+    def _load_file(self, run: RunFolder, path: str) -> Served:
         config = self._config
-        loaded = load_policy(self._run, path, config.driving, config.simulator.fixed_delta_s)
+        loaded = load_policy(run, path, config.driving, config.simulator.fixed_delta_s)
         return Served(Path(path), loaded, None, loaded.actor_sha256)
 
-    def _check_fits(self, policy: Policy) -> None:
+    def _check_fits(self, policy: Policy, run: Path) -> None:
         try:
-            check_observed(policy.observed, self._config.driving, str(self._run.path))
+            check_observed(policy.observed, self._config.driving, str(run))
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
         actions = policy.spec.actions
@@ -222,13 +232,13 @@ class Drive:
             response.success = False
             response.message = f"{self._served.checkpoint} drives, not the checkpoints of a run"
             return response
-        newer = self._reloader.newer()
+        newer, driving = self._reloader.newer(), self._served.checkpoint
         self._reloader.look()
         response.success = newer is not None
         response.message = (
             f"{newer} is being loaded; ~/policy tells what came of it"
             if newer
-            else f"{self._run.checkpoints} holds nothing newer than {self._served.checkpoint.name}"
+            else f"{driving.parent} holds nothing newer than {driving.name}"
         )
         return response
 

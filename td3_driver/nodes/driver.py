@@ -1,4 +1,4 @@
-"""The driver: drives with the actor of a run, one command for every camera image.
+"""The driver: drives with a run's actor, or the baseline, one command for every camera image.
 
 A managed node: configured it has loaded its policy and watches, active it drives. It takes itself
 through its states unless `autostart` is off. `nodes/drive.py` is what it consists of.
@@ -28,6 +28,7 @@ SECTIONS = ("carla", "driving", "driver", "evaluation")
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
     "policy": ("", "ONNX file of td3-driver export that drives instead of the run's actor."),
+    "baseline": (False, "Follow the route by pure pursuit, instead of a run's actor."),
     "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
     "seed": (0, "Seed of the random goals.", 0, 2**31 - 1),
     "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
@@ -134,11 +135,14 @@ class DriverNode(ConfiguredLifecycleNode):
         return rest(state)
 
     def _configure(self) -> None:
-        name = self.get_parameter("run").value
+        name, policy = self.get_parameter("run").value, self.get_parameter("policy").value
+        baseline = self.get_parameter("baseline").value
+        if baseline and (name or policy):
+            raise ConfigError("the baseline needs neither run nor policy: give one of them")
         self._drive = Drive(
             self,
-            _find_run(name),
-            self.get_parameter("policy").value,
+            None if baseline else _find_run(name),
+            policy,
             random_goal=self.get_parameter("random_goal").value,
             seed=self.get_parameter("seed").value,
         )
@@ -176,7 +180,7 @@ class DriverNode(ConfiguredLifecycleNode):
 
 def _find_run(name_or_path: str) -> RunFolder:
     if not name_or_path:
-        raise ConfigError("name the run to drive with: run:=FOLDER")
+        raise ConfigError("name the run to drive with: run:=FOLDER, or say baseline:=true")
     return RunFolder(name_or_path)
 
 

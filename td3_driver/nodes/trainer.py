@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,11 +20,12 @@ from td3_driver.carla import runtime
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.carla.starts import make_sampler
 from td3_driver.carla.world import CarlaWorld
-from td3_driver.config import ConfigError
+from td3_driver.config import Config, ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.world import WorldError
 from td3_driver.learning.health import NotFiniteError
+from td3_driver.learning.origin import adopt
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training
@@ -34,6 +35,7 @@ from td3_driver.runs import RunFolder
 OWN_PARAMETERS = {
     "run": ("", "Name of the run's new folder under runs/, or its path; empty = time of day."),
     "resume": ("", "Folder of a run to go on with, instead of a new one."),
+    "from": ("", "Folder of a run from whose latest checkpoint a new run goes on."),
     "evaluate_at_end": (False, "Evaluate on the held-out maps when the training is complete."),
 }
 FILMED_DRIVES = 1
@@ -88,16 +90,28 @@ def _standing(progress: Progress) -> str:
 def open_run(node: ConfiguredNode) -> RunFolder:
     """Return the run to go on with, or make a new one; raises ConfigError."""
     resume = node.get_parameter("resume").value
-    if not resume:
-        return RunFolder.create(node.get_parameter("run").value, node.config)
-    folder = RunFolder(resume)
-    for section in ("driving", "learning"):
-        if getattr(folder.config, section) != getattr(node.config, section):
+    if resume:
+        folder = RunFolder(resume)
+        _check_same(folder, node.config, ("driving", "learning"))
+        return folder
+    run, earlier = node.get_parameter("run").value, node.get_parameter("from").value
+    if not earlier:
+        return RunFolder.create(run, node.config)
+    origin = RunFolder(earlier)
+    _check_same(origin, node.config, ("driving",))
+    begun_with = origin.latest_checkpoint(node.get_logger().warning)
+    folder = RunFolder.create(run, node.config)
+    adopt(begun_with, folder.path)
+    return folder
+
+
+def _check_same(folder: RunFolder, config: Config, sections: Sequence[str]) -> None:
+    for section in sections:
+        if getattr(folder.config, section) != getattr(config, section):
             raise ConfigError(
-                f"the run {folder.path} was made with other {section} settings: resume it with "
+                f"the run {folder.path} was made with other {section} settings: go on with "
                 f"config:={folder.path / 'config.yaml'}"
             )
-    return folder
 
 
 def train(node: ConfiguredNode) -> RunFolder:

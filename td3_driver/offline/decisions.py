@@ -6,41 +6,28 @@ driver; decisions begin and pause where the driver's do (`driving.pilot`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.control import AckermannCommand
+from td3_driver.driving.control import AckermannCommand, PedalReader, action_of
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.pilot import MAX_GAP_S
 from td3_driver.driving.reward import End, RewardTerms
 from td3_driver.driving.route import Projection
 from td3_driver.driving.task import DrivingTask
-from td3_driver.driving.world import Collision, LaneInvasion, VehicleControl, WorldError
+from td3_driver.driving.world import Collision, Frame, LaneInvasion, WorldError
 from td3_driver.offline.frames import BagFrame
 
 # The action of standing still, where none was recorded: what an episode begins with.
 NO_ACTION = np.array([0.0, -1.0], dtype=np.float32)
-
-
-def action_of_ackermann(config: DrivingConfig, command: AckermannCommand) -> np.ndarray:
-    """Return the action in [-1, 1]^2, float32, that asks for a command (`CommandLimiter`)."""
-    steering = command.steering_angle / config.max_steering_angle_rad
-    speed = 2.0 * command.speed / config.max_speed_mps - 1.0
-    return np.clip(np.array([steering, speed], dtype=np.float32), -1.0, 1.0)
-
-
-def action_of_control(
-    config: DrivingConfig, control: VehicleControl, speed_reached: float
-) -> np.ndarray:
-    """Return the action of pedals and steering: the angle, and the speed that they led to.
-
-    `speed_reached` (m/s) is that of the next decision: pedals say nothing of the speed wanted.
-    """
-    angle = -control.steer * config.vehicle_max_steer_rad
-    return action_of_ackermann(config, AckermannCommand(angle, speed_reached))
+OUT_OF_REACH = 1.05
+"""An action beyond this, of a range of 1, is not what was commanded any more."""
+JUMP_M = 1.0
+"""A car that has moved this much further than its speed explains has not driven there."""
+ARRIVED = "at the end of the route"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +41,8 @@ class Decision:
     """Number of the stretch without interruption that it belongs to, from 0."""
     action: np.ndarray | None
     """What was commanded, in [-1, 1]^2; None where nothing was recorded."""
+    within_reach: bool = True
+    """Whether an action commands just that: speeds and angles can be beyond, or backwards."""
     reward: RewardTerms | None = None
     next_observation: Observation | None = None
     end: End | None = None
@@ -62,44 +51,59 @@ class Decision:
     lane_invasions: tuple[LaneInvasion, ...] = ()
     completion: float = 0.0
     """Share of the route, from the stretch's beginning, that is driven after it."""
+    ticks: int = 0
+    """Simulation ticks that it lasted."""
+    cut_by: str = ""
+    """Why nobody knows what followed: what ended the stretch before."""
 
 
 def decisions(
-    frames: Iterable[BagFrame], config: DrivingConfig, fixed_delta_s: float
+    frames: Iterable[BagFrame],
+    config: DrivingConfig,
+    fixed_delta_s: float,
+    leave_out: Callable[[BagFrame, str], object] = lambda source, reason: None,
 ) -> Iterator[Decision]:
     """Yield the decisions of a bag's frames, in their order.
 
     A stretch begins with a new route, after a gap or a jump of more than `MAX_GAP_S`, and where
     the car comes near its route again. It goes on after a failure, as the driver does, and ends
-    with its route.
+    with its route. `leave_out` hears of each frame that belongs to no decision, and why.
     """
     under_way: _Stretch | None = None
     stretches = 0
     for source in frames:
-        if under_way is not None and not under_way.continues(source):
-            yield from under_way.finish()
+        interruption = under_way.interruption(source) if under_way is not None else ""
+        if under_way is not None and interruption:
+            yield from under_way.finish(interruption)
             under_way = None
-        if under_way is None:
-            under_way = _begin(source, config, fixed_delta_s, stretches)
-            stretches += under_way is not None
-        else:
+        if under_way is not None:
+            if under_way.arrived:
+                leave_out(source, ARRIVED)
             yield from under_way.add(source)
+            continue
+        begun = _begin(source, config, fixed_delta_s, stretches)
+        if isinstance(begun, str):
+            leave_out(source, begun)
+        else:
+            under_way = begun
+            stretches += 1
     if under_way is not None:
-        yield from under_way.finish()
+        yield from under_way.finish("end of the recording")
 
 
 def _begin(
     source: BagFrame, config: DrivingConfig, fixed_delta_s: float, number: int
-) -> _Stretch | None:
-    """Begin a stretch at a frame; None where there is no way to drive."""
+) -> _Stretch | str:
+    """Begin a stretch at a frame, or return why there is no way to drive."""
     if not len(source.frame.route):
-        return None
+        return "no route"
     try:
         stretch = _Stretch(source, config, fixed_delta_s, number)
     except WorldError:
-        return None
-    away_m = abs(stretch.task.projection.lateral_m)
-    return stretch if away_m <= config.lateral_limit_m and stretch.remaining_m() > 0.0 else None
+        return "no route"
+    if not abs(stretch.task.projection.lateral_m) <= config.lateral_limit_m:
+        return "away from the route"
+    return stretch if stretch.remaining_m() > 0.0 else ARRIVED
 
 
 class _Stretch:
@@ -111,14 +115,16 @@ class _Stretch:
         self.task = DrivingTask(config, fixed_delta_s)
         self._config = config
         self._number = number
-        self._arrived = False
+        self.arrived = False
+        """Whether the route is driven to its end."""
         self._latest = source
         self._collisions: list[Collision] = []
         self._lane_invasions: list[LaneInvasion] = []
         self._ticks = 0
         self._frames = 0
         self._decided = source
-        self._answer = source
+        self._pedals = PedalReader(config.vehicle_max_steer_rad)
+        self._commanded: AckermannCommand | None = None
         self._observation = self.task.begin(source.frame)
         self._projection = self.task.projection
 
@@ -128,84 +134,98 @@ class _Stretch:
         driven = summary.route_length_m * summary.route_completion
         return summary.route_length_m - driven - self._config.goal_tolerance_m
 
-    def continues(self, source: BagFrame) -> bool:
-        """Whether a frame belongs to this stretch."""
-        elapsed_s = 1e-9 * (source.frame.stamp_ns - self._latest.frame.stamp_ns)
-        same_route = source.frame.route is self._latest.frame.route
-        return same_route and 0.0 < elapsed_s <= MAX_GAP_S
+    def interruption(self, source: BagFrame) -> str:
+        """Return why a frame does not belong to this stretch; empty where it does."""
+        before, after = self._latest.frame, source.frame
+        elapsed_s = 1e-9 * (after.stamp_ns - before.stamp_ns)
+        if after.route is not before.route:
+            return "a new route"
+        if not 0.0 < elapsed_s <= MAX_GAP_S:
+            return "a gap in time"
+        return "a jump of the car" if _has_jumped(before, after, elapsed_s) else ""
 
     def add(self, source: BagFrame) -> Iterator[Decision]:
         """Take a frame; yield the decision that it completes."""
-        elapsed_ns = source.frame.stamp_ns - self._latest.frame.stamp_ns
-        self._ticks += max(round(1e-9 * elapsed_ns / self.task.fixed_delta_s), 1)
+        elapsed_s = 1e-9 * (source.frame.stamp_ns - self._latest.frame.stamp_ns)
+        self._note_command(source, elapsed_s)
+        self._ticks += max(round(elapsed_s / self.task.fixed_delta_s), 1)
         self._frames += 1
         self._latest = source
-        if self._answer.ackermann is None and self._answer.command is None:
-            self._answer = source
         self._collisions += source.frame.collisions
         self._lane_invasions += source.frame.lane_invasions
-        if self._arrived or self._frames < self._config.action_repeat:
+        if self.arrived or self._frames < self._config.action_repeat:
             return
         yield self._decide(source)
 
+    def _note_command(self, following: BagFrame | None, elapsed_s: float) -> None:
+        """Note what was commanded in answer to the latest frame.
+
+        The last command of a decision tells its action: the limiter may have held those before
+        it back, and goes through them on its way to the last.
+        """
+        answered = self._latest
+        control = answered.command
+        if control is None and following is not None and following.status_known:
+            control = following.frame.control
+        if control is not None:
+            # Read always: the pedals before are a part of what the next ones mean.
+            read = self._pedals.command(control, answered.frame.speed, elapsed_s)
+            # Pressed far, a pedal asks for more than the range; that is out of reach only where
+            # the car itself gets there.
+            most_mps = max(self._config.max_speed_mps, answered.frame.speed)
+            self._commanded = replace(read, speed=min(read.speed, most_mps))
+        if answered.ackermann is not None:
+            self._commanded = answered.ackermann
+
     def _decide(self, source: BagFrame) -> Decision:
-        action = self._action(source)
-        done = self._decision(action)
+        done = self._decision()
         outcome = self.task.judge(
-            NO_ACTION if action is None else action,
+            NO_ACTION if done.action is None else done.action,
             source.frame,
             done.collisions,
             done.lane_invasions,
             self._ticks,
         )
-        self._arrived = outcome.end is End.ROUTE_END
+        self.arrived = outcome.end is End.ROUTE_END
         self._collisions, self._lane_invasions = [], []
         self._ticks = self._frames = 0
-        self._decided = self._answer = source
+        self._commanded = None
+        self._decided = source
         self._observation, self._projection = outcome.observation, self.task.projection
         end = None if outcome.end is End.TIME_LIMIT else outcome.end  # a bag has no such limit
         known = done.action is not None
-        return Decision(
-            source=done.source,
-            observation=done.observation,
-            projection=done.projection,
-            stretch=done.stretch,
-            action=done.action,
+        return replace(
+            done,
             reward=outcome.reward if known else None,
             next_observation=outcome.observation if known else None,
             end=end,
-            collisions=done.collisions,
-            lane_invasions=done.lane_invasions,
             completion=self.task.summary.route_completion,
         )
 
-    def finish(self) -> Iterator[Decision]:
+    def finish(self, interruption: str) -> Iterator[Decision]:
         """Yield the last decision, whose outcome nobody knows."""
-        if not self._arrived:
-            yield self._decision(self._action(None))
+        if not self.arrived:
+            self._note_command(None, self.task.fixed_delta_s)
+            yield replace(self._decision(), cut_by=interruption)
 
-    def _decision(self, action: np.ndarray | None) -> Decision:
+    def _decision(self) -> Decision:
+        wanted = None if self._commanded is None else action_of(self._config, self._commanded)
         return Decision(
             self._decided,
             self._observation,
             self._projection,
             self._number,
-            action,
+            None if wanted is None else np.clip(wanted, -1.0, 1.0),
+            within_reach=wanted is None or bool(np.abs(wanted).max() <= OUT_OF_REACH),
             collisions=tuple(self._collisions),
             lane_invasions=tuple(self._lane_invasions),
             completion=self.task.summary.route_completion,
+            ticks=self._ticks,
         )
 
-    def _action(self, following: BagFrame | None) -> np.ndarray | None:
-        """Return what was commanded in answer to the frame decided on."""
-        if self._answer.ackermann is not None:
-            return action_of_ackermann(self._config, self._answer.ackermann)
-        if following is None:
-            return None
-        # Nobody commanded a speed: what the car's status says was done about it.
-        control = self._answer.command
-        if control is None and following.status_known:
-            control = following.frame.control
-        if control is None:
-            return None
-        return action_of_control(self._config, control, following.frame.speed)
+
+def _has_jumped(before: Frame, after: Frame, elapsed_s: float) -> bool:
+    """Whether the car is further away than it can have driven."""
+    moved_m = np.hypot(after.pose.x - before.pose.x, after.pose.y - before.pose.y)
+    fastest = max(abs(before.speed), abs(after.speed))
+    return bool(moved_m > JUMP_M + 1.5 * fastest * elapsed_s)

@@ -1,0 +1,354 @@
+"""Learn from bags of the baseline, then go on online, against starting fresh.
+
+    python benchmarks/offline.py
+
+The baseline drives the training maps for 20 minutes of simulated time, recorded into bags. For
+each seed a policy is pretrained on them (`config/first_drive.yaml`), drives held-out maps, and
+goes on online; another one starts fresh. Both drive the held-out maps without noise every 100
+decisions. All in process, on one thread a training, updates in turn with decisions. The last line
+is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ackermann_msgs.msg import AckermannDrive
+from carla_msgs.msg import CarlaStatus
+from rclpy.serialization import serialize_message
+from safetensors.torch import save_file
+from std_msgs.msg import Float32
+from tqdm import tqdm
+
+from td3_driver.carla import conversion, topics
+from td3_driver.carla.topics import Topic
+from td3_driver.config import Config, load, override
+from td3_driver.driving.baseline import RouteFollower
+from td3_driver.driving.environment import DrivingEnv
+from td3_driver.driving.evaluation import Act, drive_episode, seeded_starts
+from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.pilot import Command, Pilot
+from td3_driver.driving.world import Frame
+from td3_driver.learning.origin import adopt, restored
+from td3_driver.learning.policy import Policy, load_tensors
+from td3_driver.learning.training import Progress, Training, network_spec, replay_spec
+from td3_driver.offline.bag import Bag
+from td3_driver.offline.frames import BagFrames
+from td3_driver.offline.pretraining import (
+    offline_config,
+    read_transitions,
+    task_of,
+    train_on,
+)
+from td3_driver.offline.writer import BagWriter
+from td3_driver.roads.starts import StartSampler
+from td3_driver.runs import RunFolder
+from td3_driver.simulator.world import SimulatedWorld
+
+WANTED = 0.95
+"""Mean route completion on held-out maps that counts as driving."""
+LEAST_SHARE = 0.8
+"""Of the baseline's completion, that pretraining alone is to reach."""
+EXAMINE_EVERY = 100
+EPISODES = 6
+ALONE_EPISODES = 15
+ONLINE_STEPS = 800
+FRESH_STEPS = 2500
+EPOCH_NS = 1_700_000_000_000_000_000
+TICK_NS = 50_000_000
+RECORDED = "recorded.safetensors"
+
+
+# --- recording -------------------------------------------------------------------------------
+
+
+def record(config: Config, minutes: float, folder: Path) -> list[Path]:
+    """Let the baseline drive each training map; return a bag for each, new or there already."""
+    ticks = int(60.0 * minutes / config.simulator.fixed_delta_s / len(config.training.maps))
+    bags = []
+    for name in tqdm(config.training.maps, "record", unit="map"):
+        bags.append(folder / name)
+        if bags[-1].exists():
+            continue
+        with BagWriter(bags[-1]) as writer:
+            write_drive(writer, config, name, ticks)
+    return bags
+
+
+def write_drive(writer: BagWriter, config: Config, name: str, ticks: int) -> None:
+    """Record the baseline on a map, from start to start, as the bridge and a driver tell it."""
+    known: set[Topic] = set()
+
+    def write(log_ns: int, told: Iterable[tuple[Topic, Any]]) -> None:
+        for place, (topic, message) in enumerate(told):
+            if topic not in known:
+                known.add(topic)
+                writer.add_topic(topic.name(config.carla), topic.type_name)
+            writer.write(
+                topic.name(config.carla), log_ns + place * 500_000, serialize_message(message)
+            )
+
+    for tick, (frame, command, new_route) in enumerate(driven(config, name, ticks)):
+        route = [(topics.WAYPOINTS, conversion.route_to_path(frame.route, header_of(frame)))]
+        write(
+            EPOCH_NS + tick * TICK_NS,
+            chain(route if new_route else (), told(frame), answered(frame, command)),
+        )
+
+
+def driven(config: Config, name: str, ticks: int) -> Iterator[tuple[Frame, Command, bool]]:
+    """Yield frames with the baseline's commands, and whether their route is a new one."""
+    world = SimulatedWorld(config.simulator.model_copy(update={"map": name}))
+    starts = StartSampler([name], config.training.route_length_m)
+    rng = np.random.default_rng(0)
+    pilot = Pilot(config.driving, world.fixed_delta_s, RouteFollower(config.driving).act)
+    # Time must go on from one episode to the next, as it does in a simulator that runs.
+    frame = world.reset(starts(rng))
+    new_route = True
+    for _ in range(ticks):
+        command = pilot.drive(frame)
+        yield frame, command, new_route
+        new_route = bool(pilot.standing_because)
+        frame = world.reset(starts(rng)) if new_route else world.step(command.control)
+
+
+def header_of(frame: Frame) -> Any:
+    """Return a header with the frame's time."""
+    return conversion.make_header(frame.stamp_ns)
+
+
+def told(frame: Frame) -> Iterator[tuple[Topic, Any]]:
+    """Yield what the bridge publishes of a tick."""
+    header = header_of(frame)
+    yield (
+        topics.STATUS,
+        CarlaStatus(frame=frame.frame, fixed_delta_seconds=1e-9 * TICK_NS, synchronous_mode=True),
+    )
+    status = (frame.pose, frame.speed, (0.0, 0.0, 0.0), frame.control, header)
+    yield topics.VEHICLE_STATUS, conversion.vehicle_status_to_message(*status)
+    yield topics.IMAGE, conversion.image_to_message(frame.image, header)
+    for collision in frame.collisions:
+        yield topics.COLLISION, conversion.collision_to_message(collision, "collision")
+    for invasion in frame.lane_invasions:
+        yield topics.LANE_INVASION, conversion.lane_invasion_to_message(invasion, "lane_invasion")
+    velocity = (frame.speed, 0.0, frame.yaw_rate)
+    yield topics.ODOMETRY, conversion.odometry_to_message(frame.pose, velocity, header, "ego")
+    yield topics.SPEEDOMETER, Float32(data=frame.speed)
+
+
+def answered(frame: Frame, command: Command) -> Iterator[tuple[Topic, Any]]:
+    """Yield what the driver publishes for a frame."""
+    ackermann = command.ackermann
+    yield (
+        topics.ACKERMANN,
+        AckermannDrive(steering_angle=ackermann.steering_angle, speed=ackermann.speed),
+    )
+    yield topics.VEHICLE_CONTROL, conversion.control_to_message(command.control, frame.stamp_ns)
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+class Examiner:
+    """Drives on held-out maps without noise, always from the same starts."""
+
+    def __init__(self, config: Config) -> None:
+        self._settings = config.evaluation
+        self._starts = StartSampler(config.evaluation.maps, config.evaluation.route_length_m)
+        world = SimulatedWorld(
+            config.simulator.model_copy(update={"map": config.evaluation.maps[0]})
+        )
+        self._env = DrivingEnv(world, self._starts, config.driving)
+
+    def completion(self, act: Act, episodes: int = EPISODES) -> float:
+        """Return the mean route completion."""
+        settings = self._settings
+        starts = seeded_starts(settings.maps, episodes, settings.seed, self._starts.on_map)
+        driven = [drive_episode(self._env, act, start) for start in starts]
+        return float(np.mean([episode.summary.route_completion for episode in driven]))
+
+
+def settings_of(seed: int, **changes: Any) -> Config:
+    """Return the configuration of one training."""
+    ours = {
+        "training.seed": seed,
+        "training.synchronous_updates": True,
+        "training.torch_threads": 1,
+        "learning.device": "cpu",
+    }
+    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    return override(load("first_drive"), ours | changes, "the benchmark")
+
+
+def train(
+    config: Config, folder: Path, before: list[tuple[int, float]], stop_there: bool
+) -> list[tuple[int, float]]:
+    """Train online; return decisions and completion at each examination, with those before.
+
+    Once the wanted completion is reached the training ends, or is examined more rarely.
+    """
+    starts = StartSampler(config.training.maps, config.training.route_length_m)
+    env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
+    examiner = Examiner(config)
+    points = list(before)
+
+    def examine(progress: Progress) -> None:
+        reached = any(completion >= WANTED for _, completion in points)
+        if progress.step % (4 * EXAMINE_EVERY if reached else EXAMINE_EVERY):
+            return
+        if progress.step <= config.training.random_steps:
+            return
+        policy = Policy.like(training.learner.spec)
+        policy.follow(training.learner.actor)
+        points.append((progress.step, examiner.completion(policy.act)))
+        if stop_there and points[-1][1] >= WANTED:
+            training.stop()
+
+    training = Training(
+        env,
+        vector_scale(config.driving),
+        config.learning,
+        config.training,
+        folder,
+        say=lambda line: None,
+        show=examine,
+    )
+    training.run()
+    return points
+
+
+def fresh(seed: int, folder: Path) -> dict[str, Any]:
+    """Train from nothing until it drives."""
+    config = settings_of(seed, training__total_steps=FRESH_STEPS)
+    run = RunFolder.create(f"{folder}/fresh-{seed}", config)
+    points = train(config, run.path, [], stop_there=True)
+    return {"kind": "fresh", "seed": seed, "points": points, "steps": steps_to_wanted(points)}
+
+
+def continued(seed: int, folder: Path) -> dict[str, Any]:
+    """Pretrain, examine, and go on online."""
+    began = time.process_time()
+    pretraining = RunFolder.create(
+        f"{folder}/pretrained-{seed}", offline_config(settings_of(seed))
+    )
+    config = pretraining.config
+    spec = network_spec(config.learning, task_of(config), vector_scale(config.driving))
+    state = load_tensors(folder / RECORDED)
+    recorded = restored(state, replay_spec(spec), config.learning, "cpu")
+    done = train_on(recorded, pretraining)
+    pretraining_s = time.process_time() - began
+    policy = Policy.load(done.checkpoint)
+    examiner = Examiner(config)
+    pretrained = examiner.completion(policy.act, ALONE_EPISODES)
+    first = (0, examiner.completion(policy.act))
+    # As `td3-driver train --from` does.
+    own = {"training.random_steps": 0, "training.total_steps": ONLINE_STEPS}
+    config = override(done.folder.config, own, "the benchmark")
+    run = RunFolder.create(f"{folder}/continued-{seed}", config)
+    adopt(done.checkpoint, run.path)
+    points = train(config, run.path, [first], stop_there=False)
+    return {
+        "kind": "continued",
+        "seed": seed,
+        "transitions": done.transitions,
+        "pretraining_cpu_s": round(pretraining_s, 1),
+        "pretrained": round(pretrained, 4),
+        "points": points,
+        "steps": steps_to_wanted(points),
+    }
+
+
+def steps_to_wanted(points: list[tuple[int, float]]) -> int | None:
+    """Return the decisions until the completion was there; None where it never was."""
+    return next((step for step, completion in points if completion >= WANTED), None)
+
+
+# --- all of it -------------------------------------------------------------------------------
+
+
+def run_all(seeds: int, jobs: int, minutes: float, folder: Path) -> dict[str, Any]:
+    """Record, pretrain and train; return the results."""
+    config = settings_of(0)
+    bags = record(config, minutes, folder)
+    if not (folder / RECORDED).exists():
+        with ExitStack() as opened:
+            sources = [BagFrames(opened.enter_context(Bag(bag)), config.carla) for bag in bags]
+            save_file(read_transitions(sources, config).state(), folder / RECORDED)
+    baseline = Examiner(config).completion(RouteFollower(config.driving).act, ALONE_EPISODES)
+    work = [(kind, seed) for seed in range(seeds) for kind in ("continued", "fresh")]
+
+    def one(job: tuple[str, int]) -> dict[str, Any]:
+        kind, seed = job
+        row = folder / f"{kind}-{seed}.json"
+        if row.exists():  # measured before
+            return json.loads(row.read_text())
+        command = [sys.executable, __file__, "--one", kind, str(seed), "--folder", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return json.loads(row.read_text())
+
+    with ThreadPoolExecutor(jobs) as pool:
+        rows = list(tqdm(pool.map(one, work), "trainings", len(work)))
+    return {"bags": len(bags), "baseline": round(baseline, 4), "rows": rows}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        "| seed | pretrained alone | decisions to 0.95: pretrained | fresh | worst on the way |",
+        "|---|---|---|---|---|",
+    ]
+    rows = {(row["kind"], row["seed"]): row for row in results["rows"]}
+    for seed in sorted({seed for _, seed in rows}):
+        ours, other = rows["continued", seed], rows["fresh", seed]
+        worst = min(completion for _, completion in ours["points"])
+        lines.append(
+            f"| {seed} | {ours['pretrained']:.3f} | {ours['steps']} | {other['steps']} | "
+            f"{worst:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and print the table; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default 2)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="recorded (default 20)")
+    parser.add_argument(
+        "--folder", type=Path, help="where bags and runs go; goes on with what is there"
+    )
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        torch.set_num_threads(1)
+        kind, seed = options.one[0], int(options.one[1])
+        row = (fresh if kind == "fresh" else continued)(seed, options.folder)
+        (options.folder / f"{kind}-{seed}.json").write_text(json.dumps(row))
+        return
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = run_all(options.seeds, options.jobs, options.minutes, folder)
+    print(f"baseline: {results['baseline']:.3f}")
+    print(table(results))
+    took = {"took_s": round(time.monotonic() - began), "load_average": os.getloadavg()[0]}
+    print(json.dumps(results | took))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Turns the decisions of bags into transitions to learn from, and says what it leaves out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.observation import Observation
+from td3_driver.driving.reward import End
+from td3_driver.learning.replay import ReplayBuffer
+from td3_driver.offline.decisions import Decision, decisions
+from td3_driver.offline.frames import BagFrame
+
+NO_COMMAND = "no command recorded"
+OUT_OF_REACH = "a command beyond the actions' range"
+MISSING_IMAGES = "images missing, or at another rate"
+NOT_FINITE = "numbers that are not finite"
+AFTER_FAILURE = "after a failure, until the car drives again"
+UNCLEAN = "an unclean step"
+
+
+class Rejections:
+    """Counts what cannot be learnt from: stretches, one after the other, and their time."""
+
+    def __init__(self) -> None:
+        self.stretches: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self._latest = ""
+
+    def reject(self, reason: str, duration_s: float) -> None:
+        """Count a piece; pieces that follow one another for one reason are one stretch."""
+        self.stretches[reason] += reason != self._latest
+        self.seconds[reason] += duration_s  # type: ignore[assignment]
+        self._latest = reason
+
+    def accept(self) -> None:
+        """Note that the stretch under way has ended."""
+        self._latest = ""
+
+    def table(self) -> str:
+        """Return a line for each reason, the greatest loss first; empty where nothing is lost."""
+        return "\n".join(
+            f"  {reason:<44}{self.stretches[reason]:>6} stretches{seconds:>9.1f} s"
+            for reason, seconds in self.seconds.most_common()
+        )
+
+
+class TransitionBuilder:
+    """Puts what drivers did into a replay buffer, with the live task's rewards and ends.
+
+    A failure ends an episode, as it does in training; another one begins once the car drives
+    again, and after everything that interrupts a drive.
+    """
+
+    def __init__(
+        self,
+        replay: ReplayBuffer,
+        config: DrivingConfig,
+        select: Callable[[Observation], Observation] = lambda observation: observation,
+    ) -> None:
+        """Take the buffer; `select` returns what it stores of an observation."""
+        self.rejections = Rejections()
+        self.transitions = 0
+        self.episodes = 0
+        self.seconds = 0.0
+        """Time of the transitions."""
+        self.ends: Counter[str] = Counter()
+        """How the task's episodes would have ended."""
+        self._replay = replay
+        self._config = config
+        self._select = select
+
+    def add(self, frames: Iterable[BagFrame], fixed_delta_s: float) -> None:
+        """Add the transitions of one bag, whose ticks last `fixed_delta_s`."""
+        self._stretch = -1
+        self._in_episode = self._failed = False
+        self._action_known = True
+        self.rejections.accept()
+
+        def leave_out(source: BagFrame, reason: str) -> None:
+            self.rejections.reject(reason, fixed_delta_s)
+
+        for decision in decisions(frames, self._config, fixed_delta_s, leave_out):
+            self._take(decision, fixed_delta_s)
+
+    def _take(self, decision: Decision, fixed_delta_s: float) -> None:
+        if decision.stretch != self._stretch:
+            self._stretch = decision.stretch
+            self._in_episode = self._failed = False
+            self._action_known = True
+        duration_s = max(decision.ticks, 1) * fixed_delta_s
+        reason = self._objection(decision)
+        self._action_known = decision.action is not None
+        if reason:
+            self.rejections.reject(reason, duration_s)
+            self._pass_over(decision)
+            return
+        self.rejections.accept()
+        self._store(decision)
+        self.transitions += 1
+        self.seconds += duration_s
+
+    def _objection(self, decision: Decision) -> str:
+        """Return why a decision is nothing to learn from; empty where it is."""
+        end, following = decision.end, decision.next_observation
+        failing = end is not None and end.terminated
+        self._failed = self._failed and failing
+        if self._failed:
+            return AFTER_FAILURE
+        if decision.action is None or not self._action_known:
+            return NO_COMMAND  # the one after is no better: its reward is of a change of steering
+        if following is None or decision.reward is None:
+            return decision.cut_by
+        if not decision.within_reach:
+            return OUT_OF_REACH
+        if end is End.UNCLEAN_STEP:
+            return UNCLEAN
+        if decision.ticks != self._config.action_repeat:
+            return MISSING_IMAGES
+        numbers = (decision.observation["vector"], following["vector"], decision.action)
+        if not all(np.isfinite(values).all() for values in (*numbers, decision.reward.total)):
+            return NOT_FINITE
+        return ""
+
+    def _pass_over(self, decision: Decision) -> None:
+        """Let the episode's images go on where they do, or end it."""
+        following = decision.next_observation
+        if not self._in_episode:
+            return
+        if following is None or self._failed:
+            self._in_episode = False
+            return
+        assert decision.action is not None
+        self._replay.add(
+            decision.action, 0.0, self._select(following), terminated=False, clean=False
+        )
+
+    def _store(self, decision: Decision) -> None:
+        following, reward, end = decision.next_observation, decision.reward, decision.end
+        assert decision.action is not None and following is not None and reward is not None
+        if not self._in_episode:
+            self._replay.begin(self._select(decision.observation))
+            self.episodes += 1
+        failed = end is not None and end.terminated
+        self._replay.add(
+            decision.action,
+            reward.total,
+            self._select(following),
+            terminated=failed,
+            truncated=end is not None and not failed,
+        )
+        self._in_episode = end is None
+        self._failed = failed
+        if end is not None:
+            self.ends[end.value] += 1
