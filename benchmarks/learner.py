@@ -109,7 +109,7 @@ def make_ours(batch: int, device: torch.device, **settings: Any) -> Updates:
     return make_updates(learner, replay, torch.Generator(device).manual_seed(0))
 
 
-class Noise(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class Noise(gymnasium.Env[Any, Any]):
     """What Stable-Baselines3 takes the shapes from; it is never stepped."""
 
     observation_space: Any = gymnasium.spaces.Dict(
@@ -319,17 +319,22 @@ def inference(updates: Updates, device: torch.device, seconds: float) -> dict[st
         VECTOR: random.uniform(-1.0, 1.0, VECTOR_SIZE).astype(np.float32),
     }
 
+    processor_s = 0.0
+
     def act() -> float:
         start = time.perf_counter()
         policy.act(observation)
         return time.perf_counter() - start
 
     def act_for(seconds: float) -> list[float]:
+        nonlocal processor_s
         times: list[float] = []
         end = time.perf_counter() + seconds
+        before = time.thread_time()
         while time.perf_counter() < end:
             times.append(act())
             time.sleep(max(CONTROL_PERIOD_S - times[-1], 0.0))
+        processor_s += time.thread_time() - before
         return times
 
     for _ in range(20):
@@ -361,16 +366,20 @@ def inference(updates: Updates, device: torch.device, seconds: float) -> dict[st
         learning.join()
     together = percentiles_ms(beside)
     slower = 1.0 - sum(rates["acting"]) / sum(rates["alone"])
+    processor_ms = processor_s / len(beside) * 1e3
     print(f"  alone: p50 {alone[0]:.2f} ms, p99 {alone[1]:.2f} ms")
     print(
         f"  at 20 Hz beside the learner: p50 {together[0]:.2f} ms, p99 {together[1]:.2f} ms; "
         f"the learner is {slower:.1%} slower"
     )
+    share = processor_ms / 1e3 / CONTROL_PERIOD_S
+    print(f"  {processor_ms:.2f} ms of processor each, {share:.1%} of a core")
     return {
         "policy_p50_ms": alone[0],
         "policy_p99_ms": alone[1],
         "policy_beside_p50_ms": together[0],
         "policy_beside_p99_ms": together[1],
+        "policy_processor_ms": processor_ms,
         "learner_slower": slower,
     }
 
