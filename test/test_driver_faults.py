@@ -61,7 +61,7 @@ def make_fragile_run(folder: Path) -> Path:
     step = run.checkpoints / "000000001"
     policy = Policy.load(step)
     actor = Actor(policy.spec)
-    actor.load_state_dict(policy._actor.state_dict())
+    actor.load_state_dict(policy.actor.state_dict())
     with torch.no_grad():
         speed = policy.spec.image_features
         actor.head[0].weight[0] = 0.0
