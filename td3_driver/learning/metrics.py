@@ -59,9 +59,9 @@ def in_words(row: dict[str, float]) -> str:
         f"losses: critic {shown('critic_loss')}, actor {shown('actor_loss')}; "
         f"gradients: {gradients('critic')}, {gradients('actor')}; "
         f"policy Q {shown('policy_q_mean')}, distance {shown('policy_distance')}, "
-        f"saturated {shown('saturated_share')}, |pre-tanh| {shown('pre_tanh_abs')}, dormant {shown('actor_dormant_share')} "
-        f"{shown('critic_dormant_share')}, health warnings {shown('health')}; "
-        f"return {shown('return_mean')}, completion {shown('route_completion_mean')}, "
+        f"saturated {shown('saturated_share')}, |pre-tanh| {shown('pre_tanh_abs')}, "
+        f"dormant {shown('actor_dormant_share')} {shown('critic_dormant_share')}, "
+        f"health warnings {shown('health')}; return {shown('return_mean')}, completion {shown('route_completion_mean')}, "
         f"{shown('steps_per_s')} steps/s, {shown('updates_per_s')} updates/s"
     )
 
