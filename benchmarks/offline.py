@@ -64,9 +64,11 @@ WANTED = 0.95
 LEAST_SHARE = 0.8
 """Of the baseline's completion, that pretraining alone is to reach."""
 EXAMINE_EVERY = 100
+EXAMINE_RARELY = 400
+"""Decisions between examinations, once it drives."""
 EPISODES = 6
 ALONE_EPISODES = 15
-ONLINE_STEPS = 800
+ONLINE_STEPS = 2400
 FRESH_STEPS = 2500
 EPOCH_NS = 1_700_000_000_000_000_000
 TICK_NS = 50_000_000
@@ -208,7 +210,7 @@ def train(
 
     def examine(progress: Progress) -> None:
         reached = any(completion >= WANTED for _, completion in points)
-        if progress.step % (4 * EXAMINE_EVERY if reached else EXAMINE_EVERY):
+        if progress.step % (EXAMINE_RARELY if reached else EXAMINE_EVERY):
             return
         if progress.step <= config.training.random_steps:
             return
@@ -241,35 +243,39 @@ def fresh(seed: int, folder: Path) -> dict[str, Any]:
 
 def continued(seed: int, folder: Path) -> dict[str, Any]:
     """Pretrain, examine, and go on online."""
-    began = time.process_time()
-    pretraining = RunFolder.create(
-        f"{folder}/pretrained-{seed}", offline_config(settings_of(seed))
-    )
-    config = pretraining.config
-    spec = network_spec(config.learning, task_of(config), vector_scale(config.driving))
-    state = load_tensors(folder / RECORDED)
-    recorded = restored(state, replay_spec(spec), config.learning, "cpu")
-    done = train_on(recorded, pretraining)
-    pretraining_s = time.process_time() - began
-    policy = Policy.load(done.checkpoint)
+    pretrained, checkpoint = pretrained_on(seed, folder)
+    config = pretrained.config
+    policy = Policy.load(checkpoint)
     examiner = Examiner(config)
-    pretrained = examiner.completion(policy.act, ALONE_EPISODES)
+    alone = examiner.completion(policy.act, ALONE_EPISODES)
     first = (0, examiner.completion(policy.act))
     # As `td3-driver train --from` does.
     own = {"training.random_steps": 0, "training.total_steps": ONLINE_STEPS}
-    config = override(done.folder.config, own, "the benchmark")
+    config = override(config, own, "the benchmark")
     run = RunFolder.create(f"{folder}/continued-{seed}", config)
-    adopt(done.checkpoint, run.path)
+    adopt(checkpoint, run.path)
     points = train(config, run.path, [first], stop_there=False)
     return {
         "kind": "continued",
         "seed": seed,
-        "transitions": done.transitions,
-        "pretraining_cpu_s": round(pretraining_s, 1),
-        "pretrained": round(pretrained, 4),
+        "pretrained": round(alone, 4),
         "points": points,
         "steps": steps_to_wanted(points),
     }
+
+
+def pretrained_on(seed: int, folder: Path) -> tuple[RunFolder, Path]:
+    """Pretrain on what was recorded; return the run and its checkpoint, new or there already."""
+    path = folder / f"pretrained-{seed}"
+    if (path / "checkpoints" / "latest").exists():
+        run = RunFolder(path)
+        return run, run.latest_checkpoint()
+    run = RunFolder.create(str(path), offline_config(settings_of(seed)))
+    config = run.config
+    spec = network_spec(config.learning, task_of(config), vector_scale(config.driving))
+    state = load_tensors(folder / RECORDED)
+    recorded = restored(state, replay_spec(spec), config.learning, "cpu")
+    return run, train_on(recorded, run).checkpoint
 
 
 def steps_to_wanted(points: list[tuple[int, float]]) -> int | None:

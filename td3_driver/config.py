@@ -281,11 +281,11 @@ class LearningConfig(Section):
     bc_alpha: float = _setting(
         0.0,
         "Size of Q beside the squared distance to the recorded actions, in the actor's loss "
-        "(TD3+BC, Fujimoto and Gu, 2021; theirs is 2.5, which pretraining takes); 0 = plain TD3.",
+        "(TD3+BC, Fujimoto and Gu, 2021); 0 = plain TD3, for which pretraining takes 0.5.",
         ge=0.0,
     )
     bc_decay_steps: int = _setting(
-        1500,
+        20_000,
         "Decisions online over which the weight of the recorded actions goes linearly to 0 "
         "(Beeson and Montana, 2022); 0 = never.",
         ge=0,

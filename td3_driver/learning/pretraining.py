@@ -15,8 +15,12 @@ from td3_driver.learning.origin import restored
 from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.training import Training, replay_spec
 
-BC_ALPHA = 2.5
-"""`learning.bc_alpha` as Fujimoto and Gu have it, for runs that learn from records."""
+BC_ALPHA = 0.5
+"""`learning.bc_alpha` for runs that learn from records.
+
+Fujimoto and Gu's 2.5 is for records of many behaviours. Drives are mostly of one, which tells the
+critic little of other actions, and with 2.5 it pulls the policy away (docs/offline.md).
+"""
 
 
 class RecordedTask(gymnasium.Env[Any, Any]):
