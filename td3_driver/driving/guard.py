@@ -79,6 +79,12 @@ class Guard:
         with self._lock:
             return dict(self._watchdog.counts)
 
+    @property
+    def latest_latency_s(self) -> float:
+        """The time from the latest command's image to its departure."""
+        with self._lock:
+            return self._latencies_s[-1]
+
     def latencies_s(self) -> list[float]:
         """Return the times from an image's arrival to its command, of the latest commands."""
         with self._lock:
@@ -181,8 +187,9 @@ class Guard:
             except ValueError as error:
                 self.report(Fault.NOT_FINITE, str(error))
                 return None
-            self._send(admitted, frame.stamp_ns)
+            # Before: a process that has to wait for a core afterwards is not late.
             self._latencies_s.append(self._clock() - arrived_s)
+            self._send(admitted, frame.stamp_ns)
             self._tell(None)
             return admitted
 

@@ -39,6 +39,7 @@ from td3_driver.driving.world import Frame
 from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.serving import Reloader, Served
+from td3_driver.learning.td3 import SATURATED
 from td3_driver.nodes.driver_diagnostics import DriverDiagnostics
 from td3_driver.nodes.goals import RandomGoals
 from td3_driver.nodes.shadow import Shadow
@@ -55,8 +56,6 @@ STOP_DELIVERY_S = 0.2
 # A simulator that says nothing for so long will not tell when the car stands.
 NO_SPEED_S = 0.3
 STANDSTILL_MPS = 0.1
-# An action component beyond this is at its bound.
-SATURATED = 0.99
 DECISIONS_KEPT = 200
 
 
@@ -267,17 +266,16 @@ class Drive:
             # Asked all the same: whether the policy is sound and quick shows only so.
             pilot.stop("the guard does not let it drive")
             return
-        command_s = time.monotonic() - arrived_s
         if self._shadow is not None:
             self._shadow.compare(admitted, frame.stamp_ns)
         if pilot.decisions != decisions:
-            self._note_decision(admitted, frame.stamp_ns, command_s)
+            self._note_decision(admitted, frame.stamp_ns)
         if pilot.off_course is not self._off_course:
             self._off_course = pilot.off_course
             if pilot.off_course is not None:
                 self._log.warning(f"off course: {pilot.off_course.value}")
 
-    def _note_decision(self, command: Command, stamp_ns: int, command_s: float) -> None:
+    def _note_decision(self, command: Command, stamp_ns: int) -> None:
         pilot = self._pilot
         self._inferences_s.append(pilot.inference_s)
         self._saturated.append(float(np.mean(np.abs(pilot.action) > SATURATED)))
@@ -287,7 +285,7 @@ class Drive:
             **dict(zip(ACTIONS, pilot.action.tolist(), strict=True)),
             "steering_angle_rad": command.ackermann.steering_angle,
             "speed_mps": command.ackermann.speed,
-            "image_to_command_s": command_s,
+            "image_to_command_s": self._guard.latest_latency_s,
             "inference_s": pilot.inference_s,
         }
         if self._served.evaluator is not None:
