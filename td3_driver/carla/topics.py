@@ -341,39 +341,37 @@ def require(config: CarlaConfig, wanted: Iterable[Topic]) -> None:
 
 def create_publisher(node: Node, topic: Topic, config: CarlaConfig) -> Publisher:
     """Create this package's end of a topic that goes to the simulator."""
-    return node.create_publisher(
-        topic.message_type_in(config), topic.name(config), topic.client_qos_in(config).profile()
-    )
+    return _create_publisher(node, topic, config, topic.client_qos_in(config))
 
 
 def create_subscription(
     node: Node, topic: Topic, config: CarlaConfig, handler: Callable[[Any], None]
 ) -> Any:
     """Create this package's end of a topic that comes from the simulator."""
-    return node.create_subscription(
-        topic.message_type_in(config),
-        topic.name(config),
-        handler,
-        topic.client_qos_in(config).profile(),
-    )
+    return _create_subscription(node, topic, config, topic.client_qos_in(config), handler)
 
 
 def create_bridge_publisher(node: Node, topic: Topic, config: CarlaConfig) -> Publisher:
     """Create the simulator's end of a topic that comes from it."""
-    return node.create_publisher(
-        topic.message_type_in(config), topic.name(config), topic.bridge_qos_in(config).profile()
-    )
+    return _create_publisher(node, topic, config, topic.bridge_qos_in(config))
 
 
 def create_bridge_subscription(
     node: Node, topic: Topic, config: CarlaConfig, handler: Callable[[Any], None]
 ) -> Any:
     """Create the simulator's end of a topic that goes to it."""
+    return _create_subscription(node, topic, config, topic.bridge_qos_in(config), handler)
+
+
+def _create_publisher(node: Node, topic: Topic, config: CarlaConfig, qos: Qos) -> Publisher:
+    return node.create_publisher(topic.message_type_in(config), topic.name(config), qos.profile())
+
+
+def _create_subscription(
+    node: Node, topic: Topic, config: CarlaConfig, qos: Qos, handler: Callable[[Any], None]
+) -> Any:
     return node.create_subscription(
-        topic.message_type_in(config),
-        topic.name(config),
-        handler,
-        topic.bridge_qos_in(config).profile(),
+        topic.message_type_in(config), topic.name(config), handler, qos.profile()
     )
 
 
