@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from td3_driver.config import CarlaConfig
+
 # Up to domain 100, DDS uses ports below Linux's ephemeral range.
 DOMAINS = 100
 
@@ -41,3 +43,40 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         monkeypatch.delenv("ROS_LOCALHOST_ONLY", raising=False)
         yield domain
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[int]:
+    """Give the tests of a module a ROS domain that they share."""
+    with free_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope="module")
+def simulator(domain: int) -> Iterator[object]:
+    """Run the simulator's node in the module's domain."""
+    from carla_graph import simulator_node  # brings ROS, which most tests do without
+
+    with simulator_node(domain) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def bridge() -> CarlaConfig:
+    """Tell how a module's world waits for its simulator; a module may have its own."""
+    from carla_graph import CONFIG
+
+    return CONFIG
+
+
+@pytest.fixture(scope="module")
+def connected(simulator: object, domain: int, bridge: CarlaConfig) -> Iterator[object]:
+    """Connect a world to the module's simulator."""
+    from carla_graph import ros_node
+
+    from td3_driver.carla.world import CarlaWorld
+
+    with ros_node("agent", domain) as node:
+        world = CarlaWorld(node, bridge)
+        yield world
+        world.close()

@@ -18,7 +18,6 @@ from carla_graph import (
     simulator_node,
     simulator_process,
 )
-from conftest import free_domain
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import Parameter
 
@@ -95,23 +94,8 @@ def test_things_for_one_topic_keep_their_order():
 
 
 @pytest.fixture(scope="module")
-def domain():
-    with free_domain() as number:
-        yield number
-
-
-@pytest.fixture(scope="module")
-def simulator(domain):
-    with simulator_node(domain) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def connected(simulator, domain):
-    with ros_node("agent", domain) as node:
-        world = CarlaWorld(node, CONFIG)
-        yield world
-        world.close()
+def bridge():
+    return CONFIG
 
 
 class Truth:

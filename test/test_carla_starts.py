@@ -15,10 +15,8 @@ from carla_graph import (
     close_to,
     own_domain,
     ros_node,
-    simulator_node,
     simulator_process,
 )
-from conftest import free_domain
 from nav_msgs.msg import Odometry
 from trainer_process import Trainer
 
@@ -152,18 +150,6 @@ def test_places_have_the_height_of_the_road():
     assert start.z == goal.z == pytest.approx(7.5)
     assert road_map.on_lane(Pose(start.x, start.y, start.yaw)).z == pytest.approx(7.5)
     assert RoadMap.load(MAP).on_lane(start).z == 0.0
-
-
-@pytest.fixture(scope="module")
-def domain():
-    with free_domain() as number:
-        yield number
-
-
-@pytest.fixture(scope="module")
-def simulator(domain):
-    with simulator_node(domain) as node:
-        yield node
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from carla_graph import (
     simulator_node,
     simulator_process,
 )
-from conftest import free_domain
 from gymnasium.utils.env_checker import check_env
 
 from td3_driver.carla import conversion, topics
@@ -34,26 +33,6 @@ from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
 FORWARD = VehicleControl(throttle=0.5)
-
-
-@pytest.fixture(scope="module")
-def domain():
-    with free_domain() as number:
-        yield number
-
-
-@pytest.fixture(scope="module")
-def simulator(domain):
-    with simulator_node(domain) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def connected(simulator, domain):
-    with ros_node("agent", domain) as node:
-        world = CarlaWorld(node, CONFIG)
-        yield world
-        world.close()
 
 
 @pytest.fixture

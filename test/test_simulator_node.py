@@ -16,7 +16,6 @@ from carla_graph import (
     simulator_node,
     simulator_process,
 )
-from conftest import free_domain
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 
@@ -27,12 +26,6 @@ from td3_driver.roads.road_map import RoadMap
 
 STEP_NS = 50_000_000
 STATUSES_OF_A_STEP = 3
-
-
-@pytest.fixture(scope="module")
-def domain():
-    with free_domain() as number:
-        yield number
 
 
 @pytest.fixture(scope="module")
