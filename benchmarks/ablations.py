@@ -26,26 +26,17 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import numpy as np
 import torch
+from in_process import Examiner, completion_of, settings_of, train
 from tqdm import tqdm
 
-from td3_driver.config import Config, load, override
-from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.evaluation import drive_episode, seeded_starts
-from td3_driver.driving.observation import vector_scale
-from td3_driver.learning.policy import Policy
 from td3_driver.learning.training import Progress, Training
-from td3_driver.roads.starts import StartSampler
-from td3_driver.simulator.world import SimulatedWorld
 
-CONFIG = "first_drive"
 WANTED = 0.95
 """Mean route completion on held-out maps that counts as driving."""
 EVALUATE_EVERY = 250
 TOTAL_STEPS = 2000
 """Enough to tell: the base drives well before."""
-EPISODES = 6
 BASE = "base"
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -82,67 +73,24 @@ class Point:
     completion: float
 
 
-def settings_of(variant: str, seed: int) -> Config:
-    """Return the whole configuration of one training."""
-    ours = {
-        "training.seed": seed,
-        "training.total_steps": TOTAL_STEPS,
-        "training.synchronous_updates": True,
-        "training.torch_threads": 1,
-        "learning.device": "cpu",
-    }
-    return override(load(CONFIG), ours | VARIANTS[variant], variant)
-
-
-class Examiner:
-    """Drives a policy in training on held-out maps, always from the same starts."""
-
-    def __init__(self, config: Config) -> None:
-        self._settings = config.evaluation
-        self._starts = StartSampler(config.evaluation.maps, config.evaluation.route_length_m)
-        world = SimulatedWorld(
-            config.simulator.model_copy(update={"map": config.evaluation.maps[0]})
-        )
-        self._env = DrivingEnv(world, self._starts, config.driving)
-
-    def completion(self, policy: Policy, episodes: int) -> float:
-        """Return the mean route completion without noise."""
-        settings = self._settings
-        starts = seeded_starts(settings.maps, episodes, settings.seed, self._starts.on_map)
-        driven = [drive_episode(self._env, policy.act, start) for start in starts]
-        return float(np.mean([episode.summary.route_completion for episode in driven]))
-
-
-def train(config: Config, folder: Path) -> list[Point]:
+def train_variant(variant: str, seed: int, folder: Path) -> list[Point]:
     """Train once; return how the policy drove at each examination."""
-    starts = StartSampler(config.training.maps, config.training.route_length_m)
-    env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
-    examiner = Examiner(config)
+    changes = {"training.total_steps": TOTAL_STEPS, **VARIANTS[variant]}
+    config = settings_of(seed, changes)
     points: list[Point] = []
     examining_s = 0.0
     began = time.process_time()
 
-    def examine(progress: Progress) -> None:
+    def examine(progress: Progress, training: Training, examiner: Examiner) -> None:
         nonlocal examining_s
         if progress.step % EVALUATE_EVERY or progress.step <= config.training.random_steps:
             return
         paused = time.process_time()
-        policy = Policy.like(training.learner.spec)
-        policy.follow(training.learner.actor)
-        completion = examiner.completion(policy, EPISODES)
+        completion = completion_of(training, examiner)
         examining_s += time.process_time() - paused
         points.append(Point(progress.step, time.process_time() - began - examining_s, completion))
 
-    training = Training(
-        env,
-        vector_scale(config.driving),
-        config.learning,
-        config.training,
-        folder,
-        say=lambda line: None,
-        show=examine,
-    )
-    training.run()
+    train(config, folder, examine)
     return points
 
 
@@ -218,7 +166,7 @@ def run_one(variant: str, seed: int, path: Path) -> None:
     """Train in this process and write the row."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        append(path, row_of(variant, seed, train(settings_of(variant, seed), Path(folder))))
+        append(path, row_of(variant, seed, train_variant(variant, seed, Path(folder))))
 
 
 def run_all(variants: Sequence[str], seeds: int, jobs: int, path: Path) -> None:

@@ -30,9 +30,9 @@ from td3_driver.config import Config, LearningConfig
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.learning.networks import NetworkSpec, Observations, gradient_norm
-from td3_driver.learning.replay import Batch, ReplayBuffer
+from td3_driver.learning.replay import Batch, ReplayBuffer, replay_spec
 from td3_driver.learning.td3 import SATURATED, TD3, split_parameters
-from td3_driver.learning.training import network_spec, replay_spec
+from td3_driver.learning.training import network_spec
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 

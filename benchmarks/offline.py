@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from ackermann_msgs.msg import AckermannDrive
 from carla_msgs.msg import CarlaStatus
+from in_process import Examiner, completion_of, settings_of, train
 from rclpy.serialization import serialize_message
 from safetensors.torch import save_file
 from std_msgs.msg import Float32
@@ -36,16 +37,14 @@ from tqdm import tqdm
 
 from td3_driver.carla import conversion, topics
 from td3_driver.carla.topics import Topic
-from td3_driver.config import Config, load, override
+from td3_driver.config import Config, override
 from td3_driver.driving.baseline import RouteFollower
-from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.evaluation import Act, drive_episode, seeded_starts
 from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.pilot import Command, Pilot
 from td3_driver.driving.world import Frame
 from td3_driver.learning.origin import adopt, restored
 from td3_driver.learning.policy import Policy, load_tensors
-from td3_driver.learning.training import Progress, Training, network_spec, replay_spec
+from td3_driver.learning.training import Progress, Training, network_spec
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.pretraining import (
@@ -66,7 +65,6 @@ LEAST_SHARE = 0.8
 EXAMINE_EVERY = 100
 EXAMINE_RARELY = 400
 """Decisions between examinations, once it drives."""
-EPISODES = 6
 ALONE_EPISODES = 15
 ONLINE_STEPS = 2400
 FRESH_STEPS = 2500
@@ -165,79 +163,34 @@ def answered(frame: Frame, command: Command) -> Iterator[tuple[Topic, Any]]:
 # --- training --------------------------------------------------------------------------------
 
 
-class Examiner:
-    """Drives on held-out maps without noise, always from the same starts."""
-
-    def __init__(self, config: Config) -> None:
-        self._settings = config.evaluation
-        self._starts = StartSampler(config.evaluation.maps, config.evaluation.route_length_m)
-        world = SimulatedWorld(
-            config.simulator.model_copy(update={"map": config.evaluation.maps[0]})
-        )
-        self._env = DrivingEnv(world, self._starts, config.driving)
-
-    def completion(self, act: Act, episodes: int = EPISODES) -> float:
-        """Return the mean route completion."""
-        settings = self._settings
-        starts = seeded_starts(settings.maps, episodes, settings.seed, self._starts.on_map)
-        driven = [drive_episode(self._env, act, start) for start in starts]
-        return float(np.mean([episode.summary.route_completion for episode in driven]))
-
-
-def settings_of(seed: int, **changes: Any) -> Config:
-    """Return the configuration of one training."""
-    ours = {
-        "training.seed": seed,
-        "training.synchronous_updates": True,
-        "training.torch_threads": 1,
-        "learning.device": "cpu",
-    }
-    changes = {name.replace("__", "."): value for name, value in changes.items()}
-    return override(load("first_drive"), ours | changes, "the benchmark")
-
-
-def train(
+def train_online(
     config: Config, folder: Path, before: list[tuple[int, float]], stop_there: bool
 ) -> list[tuple[int, float]]:
     """Train online; return decisions and completion at each examination, with those before.
 
     Once the wanted completion is reached the training ends, or is examined more rarely.
     """
-    starts = StartSampler(config.training.maps, config.training.route_length_m)
-    env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
-    examiner = Examiner(config)
     points = list(before)
 
-    def examine(progress: Progress) -> None:
+    def examine(progress: Progress, training: Training, examiner: Examiner) -> None:
         reached = any(completion >= WANTED for _, completion in points)
         if progress.step % (EXAMINE_RARELY if reached else EXAMINE_EVERY):
             return
         if progress.step <= config.training.random_steps:
             return
-        policy = Policy.like(training.learner.spec)
-        policy.follow(training.learner.actor)
-        points.append((progress.step, examiner.completion(policy.act)))
+        points.append((progress.step, completion_of(training, examiner)))
         if stop_there and points[-1][1] >= WANTED:
             training.stop()
 
-    training = Training(
-        env,
-        vector_scale(config.driving),
-        config.learning,
-        config.training,
-        folder,
-        say=lambda line: None,
-        show=examine,
-    )
-    training.run()
+    train(config, folder, examine)
     return points
 
 
 def fresh(seed: int, folder: Path) -> dict[str, Any]:
     """Train from nothing until it drives."""
-    config = settings_of(seed, training__total_steps=FRESH_STEPS)
+    config = settings_of(seed, {"training.total_steps": FRESH_STEPS})
     run = RunFolder.create(f"{folder}/fresh-{seed}", config)
-    points = train(config, run.path, [], stop_there=True)
+    points = train_online(config, run.path, [], stop_there=True)
     return {"kind": "fresh", "seed": seed, "points": points, "steps": steps_to_wanted(points)}
 
 
@@ -254,7 +207,7 @@ def continued(seed: int, folder: Path) -> dict[str, Any]:
     config = override(config, own, "the benchmark")
     run = RunFolder.create(f"{folder}/continued-{seed}", config)
     adopt(checkpoint, run.path)
-    points = train(config, run.path, [first], stop_there=False)
+    points = train_online(config, run.path, [first], stop_there=False)
     return {
         "kind": "continued",
         "seed": seed,
@@ -270,11 +223,11 @@ def pretrained_on(seed: int, folder: Path) -> tuple[RunFolder, Path]:
     if (path / "checkpoints" / "latest").exists():
         run = RunFolder(path)
         return run, run.latest_checkpoint()
-    run = RunFolder.create(str(path), offline_config(settings_of(seed)))
+    run = RunFolder.create(str(path), offline_config(settings_of(seed, {})))
     config = run.config
     spec = network_spec(config.learning, task_of(config), vector_scale(config.driving))
     state = load_tensors(folder / RECORDED)
-    recorded = restored(state, replay_spec(spec), config.learning, "cpu")
+    recorded = restored(state, spec, config.learning, "cpu")
     return run, train_on(recorded, run).checkpoint
 
 
@@ -288,7 +241,7 @@ def steps_to_wanted(points: list[tuple[int, float]]) -> int | None:
 
 def run_all(seeds: int, jobs: int, minutes: float, folder: Path) -> dict[str, Any]:
     """Record, pretrain and train; return the results."""
-    config = settings_of(0)
+    config = settings_of(0, {})
     bags = record(config, minutes, folder)
     if not (folder / RECORDED).exists():
         with ExitStack() as opened:

@@ -24,10 +24,9 @@ from td3_driver.learning.execution import (
     make_updates,
 )
 from td3_driver.learning.networks import IMAGE, NetworkSpec, scale_image
-from td3_driver.learning.replay import ReplayBuffer
+from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3, Moves
 from td3_driver.learning.threads import use_one_thread
-from td3_driver.learning.training import make_replay
 
 GREY, COLOUR = (4, 36, 40), (2, 3, 36, 40)
 BATCH = 16

@@ -14,8 +14,9 @@ import torch
 from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.manifest import CheckpointError, verify
+from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import load_tensors
-from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
+from td3_driver.learning.replay import ReplayBuffer, make_replay, replay_spec
 from td3_driver.learning.td3 import TD3
 
 ORIGIN = "origin"
@@ -33,7 +34,7 @@ def has_origin(folder: Path) -> bool:
 
 
 def recorded_replay(
-    folder: Path, spec: ReplaySpec, config: LearningConfig, device: torch.device
+    folder: Path, spec: NetworkSpec, config: LearningConfig, device: torch.device
 ) -> ReplayBuffer:
     """Return the transitions that a run began with; raise CheckpointError if they are unfit."""
     source = folder / ORIGIN
@@ -47,19 +48,13 @@ def recorded_replay(
 
 def restored(
     state: dict[str, torch.Tensor],
-    spec: ReplaySpec,
+    spec: NetworkSpec,
     config: LearningConfig,
     device: torch.device | str,
 ) -> ReplayBuffer:
     """Return a buffer just large enough, with what `ReplayBuffer.state` returned."""
-    replay = ReplayBuffer(
-        spec,
-        max(len(state["images"]), spec.stack + config.n_step + 1),
-        device,
-        n_step=config.n_step,
-        discount=config.discount,
-        prioritized=config.replay_sampling == "lap",
-    )
+    least = replay_spec(spec).stack + config.n_step + 1
+    replay = make_replay(spec, config, device, max(len(state["images"]), least))
     replay.restore(state)
     return replay
 

@@ -13,7 +13,7 @@ from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.origin import restored
 from td3_driver.learning.replay import ReplayBuffer
-from td3_driver.learning.training import Training, replay_spec
+from td3_driver.learning.training import Training
 
 BC_ALPHA = 0.5
 """`learning.bc_alpha` for runs that learn from records.
@@ -55,7 +55,7 @@ class Pretraining(Training):
 
     def _make_replay(self, spec: NetworkSpec, device: torch.device) -> ReplayBuffer:
         state = self._recorded.state()
-        return restored(state, replay_spec(spec), self._learning, device)
+        return restored(state, spec, self._learning, device)
 
     def _collect(self) -> None:
         """Update, where an online run would step its environment."""

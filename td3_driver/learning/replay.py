@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from td3_driver.config import LearningConfig
 from td3_driver.learning.augmentation import shift_images, shifted_pixels
-from td3_driver.learning.networks import IMAGE, VECTOR, Observations
+from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
 
 BELOW_ONE = 1.0 - 2.0**-50
 """Keeps a uniform draw times a total below the total, whatever the rounding."""
@@ -408,6 +409,28 @@ class ReplayBuffer:
             self._in_episode = False
             self._mirrored = 0
             self._mirror_images()  # now, rather than when the next checkpoint is due
+
+
+def replay_spec(spec: NetworkSpec) -> ReplaySpec:
+    """Return the shapes of what these networks need stored."""
+    return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
+
+
+def make_replay(
+    spec: NetworkSpec,
+    config: LearningConfig,
+    device: torch.device | str,
+    capacity: int | None = None,
+) -> ReplayBuffer:
+    """Return an empty replay buffer for these networks, of the settings' capacity if not given."""
+    return ReplayBuffer(
+        replay_spec(spec),
+        config.replay_capacity if capacity is None else capacity,
+        device,
+        n_step=config.n_step,
+        discount=config.discount,
+        prioritized=config.replay_sampling == "lap",
+    )
 
 
 def check_memory(spec: ReplaySpec, capacity: int, available_bytes: int, fraction: float) -> str:

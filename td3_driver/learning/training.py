@@ -31,7 +31,7 @@ from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.origin import begin_with_origin, has_origin, recorded_replay
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
-from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec, check_memory
+from td3_driver.learning.replay import Batch, check_memory, make_replay, replay_spec
 from td3_driver.learning.schedules import linear
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.threads import use_one_thread
@@ -114,25 +114,6 @@ def network_spec(
     )
 
 
-def make_replay(
-    spec: NetworkSpec, config: LearningConfig, device: torch.device | str
-) -> ReplayBuffer:
-    """Return an empty replay buffer for these networks."""
-    return ReplayBuffer(
-        replay_spec(spec),
-        config.replay_capacity,
-        device,
-        n_step=config.n_step,
-        discount=config.discount,
-        prioritized=config.replay_sampling == "lap",
-    )
-
-
-def replay_spec(spec: NetworkSpec) -> ReplaySpec:
-    """Return the shapes of what these networks need stored."""
-    return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
-
-
 class Training:
     """One run: `run()` trains until done or told to stop, and saves at its end.
 
@@ -209,13 +190,13 @@ class Training:
 
     def _make_replay(self, spec: NetworkSpec, device: torch.device) -> Replay:
         """Return an empty replay buffer, beside what the run began with."""
-        shapes, learning = replay_spec(spec), self._learning
+        learning = self._learning
         recorded = None
         if has_origin(self._folder):  # loaded first: what it takes is not available any more
-            recorded = recorded_replay(self._folder, shapes, learning, device)
+            recorded = recorded_replay(self._folder, spec, learning, device)
         self._say(
             check_memory(
-                shapes,
+                replay_spec(spec),
                 learning.replay_capacity,
                 available_bytes(device),
                 learning.replay_memory_fraction,

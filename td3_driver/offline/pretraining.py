@@ -13,14 +13,12 @@ from td3_driver.config import Config, override
 from td3_driver.driving.environment import action_space, observation_space
 from td3_driver.driving.observation import vector_scale
 from td3_driver.learning.pretraining import BC_ALPHA, Pretraining, RecordedTask
-from td3_driver.learning.replay import ReplayBuffer, check_memory
+from td3_driver.learning.replay import ReplayBuffer, check_memory, make_replay, replay_spec
 from td3_driver.learning.training import (
     Progress,
     available_bytes,
     choose_device,
-    make_replay,
     network_spec,
-    replay_spec,
 )
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.frames import BagFrame, BagFrames

@@ -1,0 +1,78 @@
+"""Trainings of the first drive in process, examined on held-out maps while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from td3_driver.config import Config, load, override
+from td3_driver.driving.environment import DrivingEnv
+from td3_driver.driving.evaluation import Act, drive_episode, seeded_starts
+from td3_driver.driving.observation import vector_scale
+from td3_driver.learning.policy import Policy
+from td3_driver.learning.training import Progress, Training
+from td3_driver.roads.starts import StartSampler
+from td3_driver.simulator.world import SimulatedWorld
+
+CONFIG = "first_drive"
+EPISODES = 6
+"""Drives in one examination."""
+
+
+def settings_of(seed: int, changes: Mapping[str, Any]) -> Config:
+    """Return the whole configuration of one repeatable training on one thread."""
+    ours = {
+        "training.seed": seed,
+        "training.synchronous_updates": True,
+        "training.torch_threads": 1,
+        "learning.device": "cpu",
+    }
+    return override(load(CONFIG), {**ours, **changes}, "the benchmark")
+
+
+class Examiner:
+    """Drives on held-out maps without noise, always from the same starts."""
+
+    def __init__(self, config: Config) -> None:
+        self._settings = config.evaluation
+        self._starts = StartSampler(config.evaluation.maps, config.evaluation.route_length_m)
+        world = SimulatedWorld(
+            config.simulator.model_copy(update={"map": config.evaluation.maps[0]})
+        )
+        self._env = DrivingEnv(world, self._starts, config.driving)
+
+    def completion(self, act: Act, episodes: int = EPISODES) -> float:
+        """Return the mean route completion."""
+        settings = self._settings
+        starts = seeded_starts(settings.maps, episodes, settings.seed, self._starts.on_map)
+        driven = [drive_episode(self._env, act, start) for start in starts]
+        return float(np.mean([episode.summary.route_completion for episode in driven]))
+
+
+def train(
+    config: Config, folder: Path, examine: Callable[[Progress, Training, Examiner], None]
+) -> None:
+    """Train once, silently; `examine` is called after every decision."""
+    starts = StartSampler(config.training.maps, config.training.route_length_m)
+    env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
+    examiner = Examiner(config)
+    training = Training(
+        env,
+        vector_scale(config.driving),
+        config.learning,
+        config.training,
+        folder,
+        say=lambda line: None,
+        show=lambda progress: examine(progress, training, examiner),
+    )
+    training.run()
+
+
+def completion_of(training: Training, examiner: Examiner) -> float:
+    """Return how the policy drives as it is now."""
+    policy = Policy.like(training.learner.spec)
+    policy.follow(training.learner.actor)
+    return examiner.completion(policy.act)
