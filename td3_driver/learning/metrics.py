@@ -62,7 +62,8 @@ def in_words(row: dict[str, float]) -> str:
         f"saturated {shown('saturated_share')}, |pre-tanh| {shown('pre_tanh_abs')}, "
         f"dormant {shown('actor_dormant_share')} {shown('critic_dormant_share')}, "
         f"health warnings {shown('health')}; return {shown('return_mean')}, "
-        f"completion {shown('route_completion_mean')}, {shown('steps_per_s')} steps/s, {shown('updates_per_s')} updates/s"
+        f"completion {shown('route_completion_mean')}, {shown('steps_per_s')} steps/s, "
+        f"{shown('updates_per_s')} updates/s"
     )
 
 
