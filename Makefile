@@ -38,7 +38,7 @@ format: setup-development
 	$(BIN)/ruff format
 
 test: lint
-	$(RUN)/python -m pytest $(ARGS)
+	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 clean:
 	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -43,7 +43,7 @@ CONFIG = "first_drive"
 WANTED = 0.95
 """Mean route completion on held-out maps that counts as driving."""
 EVALUATE_EVERY = 250
-TOTAL_STEPS = 2500
+TOTAL_STEPS = 2000
 """Enough to tell: the base drives well before."""
 EPISODES = 6
 BASE = "base"
@@ -58,10 +58,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Huber loss": {"learning.critic_loss": "huber", "learning.huber_threshold": 0.5},
     "LAP": {"learning.replay_sampling": "lap", "learning.huber_threshold": 0.1},
     "gradients clipped at 1": {"learning.gradient_clip_norm": 1.0},
-    "learning rates decay to 0.1": {"learning.learning_rate_decay_updates": 2000},
+    "learning rates decay to 0.1": {"learning.learning_rate_decay_updates": 1500},
     "noise 0.4 decays to 0.05": {
         "learning.exploration_noise": 0.4,
-        "learning.exploration_noise_decay_steps": 1500,
+        "learning.exploration_noise_decay_steps": 1000,
     },
     "no image shift": {"learning.image_shift_px": 0},
     "no guards of the tanh": {

@@ -4,11 +4,16 @@ The simulator's node runs in a process of its own, as users run it. Blocks of st
 between the two, so that both meet the same machine. Run on a machine that does nothing else:
 
     python benchmarks/step_overhead.py
+    python benchmarks/step_overhead.py --size 800x600 --compare-profiles
+
+The latter measures large images with Fast DDS's own settings and with the shipped profile, in
+turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -16,51 +21,74 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import numpy as np
 import rclpy
 
+from td3_driver import transport
 from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import CarlaConfig, SimulatorConfig
-from td3_driver.driving.world import Start, VehicleControl, World
+from td3_driver.driving.world import Start, VehicleControl, World, WorldError
 from td3_driver.simulator.world import SimulatedWorld
 
 BLOCK_STEPS = 25
 WARM_UP_STEPS = 50
 ROUTE_M = 200.0
+RESET_TRIES = 20
 
 
 def time_steps(world: World, steps: int) -> list[float]:
-    """Return the milliseconds that each of `steps` steps takes."""
+    """Return the milliseconds that each of `steps` steps takes, one that loses its image too."""
     control = VehicleControl(throttle=0.3)
     times_ms = []
     for _ in range(steps):
         start = time.perf_counter()
-        world.step(control)
+        with contextlib.suppress(WorldError):
+            world.step(control)
         times_ms.append((time.perf_counter() - start) * 1e3)
     return times_ms
 
 
-def measure(steps: int) -> dict[str, float]:
+def reset(world: World, start: Start) -> int:
+    """Reset a world and return how often that failed before: best-effort images can be lost."""
+    for failed in range(RESET_TRIES):
+        try:
+            world.reset(start)
+        except WorldError as error:
+            print(f"reset: {error}")
+        else:
+            return failed
+    raise WorldError(f"{RESET_TRIES} resets failed")
+
+
+def measure(steps: int, width_px: int, height_px: int) -> dict[str, float]:
     """Return medians in milliseconds, from `steps` steps of each kind."""
-    config = SimulatorConfig()
+    size: dict[str, Any] = {"image_width_px": width_px, "image_height_px": height_px}
+    config = SimulatorConfig(**size)
     in_process = SimulatedWorld(config)
     pose, goal = in_process.road_map.random_start(np.random.default_rng(0), ROUTE_M)
     start = Start(config.map, pose, goal)
     rclpy.init(args=[])
-    simulator = subprocess.Popen([sys.executable, "-m", "td3_driver.nodes.simulator"])
+    given = [part for name, value in size.items() for part in ("-p", f"simulator.{name}:={value}")]
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "td3_driver.nodes.simulator", "--ros-args", *given]
+    )
     try:
         over_topics = CarlaWorld(rclpy.create_node("step_overhead"), CarlaConfig())
         worlds: dict[str, World] = {"in_process_ms": in_process, "topics_ms": over_topics}
         times: dict[str, list[float]] = {name: [] for name in worlds}
+        failed_resets = 0
         for world in worlds.values():
-            world.reset(start)
+            failed_resets += reset(world, start)
             time_steps(world, WARM_UP_STEPS)
         while len(times["topics_ms"]) < steps:
             for name, world in worlds.items():
-                world.reset(start)
+                failed_resets += reset(world, start)
                 times[name] += time_steps(world, BLOCK_STEPS)
-        print(f"counters: {over_topics.counters}")
+        print(f"counters: {over_topics.counters}; failed resets: {failed_resets}")
+        lost = over_topics.counters.incomplete_ticks
+        ticks = over_topics.counters.ticks
         over_topics.close()
     finally:
         simulator.send_signal(signal.SIGINT)
@@ -70,7 +98,30 @@ def measure(steps: int) -> dict[str, float]:
         low, high = np.percentile(values, (5, 95))
         print(f"{name}: median {median(values):.3f}, 5 % {low:.3f}, 95 % {high:.3f}")
     result = {name: median(values) for name, values in times.items()}
-    return {**result, "overhead_ms": result["topics_ms"] - result["in_process_ms"]}
+    overhead_ms = result["topics_ms"] - result["in_process_ms"]
+    return {**result, "overhead_ms": overhead_ms, "lost_share": lost / ticks}
+
+
+def compare_profiles(steps: int, size: str, rounds: int) -> dict[str, float]:
+    """Return medians over `rounds` measurements without and with the shipped profile."""
+    found: dict[str, list[dict[str, float]]] = {"none": [], "shipped": []}
+    for _ in range(rounds):
+        # The profile is read when ROS is loaded: each measurement is a process of its own.
+        for profile, results in found.items():
+            command = [sys.executable, __file__, "--steps", str(steps), "--size", size]
+            done = subprocess.run(
+                [*command, "--profile", profile, "--domain", os.environ["ROS_DOMAIN_ID"]],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            print(f"--- profile: {profile}\n{done.stdout}", flush=True)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+    return {
+        f"{profile}_{name}": median(result[name] for result in results)
+        for profile, results in found.items()
+        for name in ("topics_ms", "overhead_ms", "lost_share")
+    }
 
 
 def main() -> None:
@@ -78,12 +129,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=500, help="steps of each kind")
     parser.add_argument("--domain", default="87", help="ROS_DOMAIN_ID to use")
+    parser.add_argument("--size", default="160x120", help="of the camera image")
+    parser.add_argument(
+        "--profile",
+        choices=("yours", "none", "shipped"),
+        default="yours",
+        help="of Fast DDS: what the environment says, none, or the shipped one",
+    )
+    parser.add_argument("--compare-profiles", action="store_true", help="none against shipped")
+    parser.add_argument("--rounds", type=int, default=3, help="of such a comparison")
     options = parser.parse_args()
     os.environ["ROS_DOMAIN_ID"] = options.domain
+    if options.profile != "yours":
+        for name in transport.CHOICES:
+            os.environ.pop(name, None)
+    if options.profile == "shipped":
+        os.environ.update(transport.environment(os.environ))
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     print(f"load average before: {load}; {os.cpu_count()} cores")
-    result = measure(options.steps)
-    print(json.dumps({name: round(value, 3) for name, value in result.items()}))
+    if options.compare_profiles:
+        result = compare_profiles(options.steps, options.size, options.rounds)
+    else:
+        width_px, height_px = map(int, options.size.split("x"))
+        result = measure(options.steps, width_px, height_px)
+    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
 
 
 if __name__ == "__main__":

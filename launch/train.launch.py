@@ -1,4 +1,4 @@
-"""Starts the trainer, and the embedded simulator unless world:=carla."""
+"""Starts the trainer, and its world: the embedded simulator, or CARLA with world:=carla."""
 
 from launch import LaunchDescription
 

@@ -1,20 +1,32 @@
 """`td3-driver`: the commands people type.
 
-Exit codes: 0 when done, 2 for wrong input, and those of `supervision.run` for what it ran.
+Exit codes: 0 when done, 1 where the doctor found something, 2 for wrong input, and those of
+`supervision.run` for what it ran.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from td3_driver import supervision
 from td3_driver.config import Config, ConfigError, load, override
-from td3_driver.processes import COMMANDS, CONFIG, SET, Command, Option, setting_overrides
+from td3_driver.processes import (
+    COMMANDS,
+    CONFIG,
+    ROLE_NAME,
+    SET,
+    Command,
+    Option,
+    effective_settings,
+    setting_overrides,
+)
 
 EXIT_FAILED = 1
+EXIT_UNHEALTHY = 1
 EXIT_WRONG_INPUT = 2
 BAG_HELP = "A bag's folder, or a file .mcap, .db3 or .bag."
 
@@ -42,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         _add_processes_command(commands.add_parser(name, help=command.summary), command)
     summary = "Drive a run's policy in the embedded simulator, without noise, and report."
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
+    summary = "Check this machine, and what runs: say what is wrong and what to do about it."
+    _add_doctor(commands.add_parser("doctor", help=summary, description=summary))
+    summary = "Write a run's policy as one ONNX file with its description, compared with PyTorch."
+    _add_export(commands.add_parser("export", help=summary, description=summary))
     summary = "Learn from bags of any driver, offline, before driving or training on."
     _add_pretrain(commands.add_parser("pretrain", help=summary, description=summary))
     summary = "Show in one page what a bag's driver saw and what a run's networks make of it."
@@ -54,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_processes_command(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.description = command.summary
     for option in command.options:
-        _add_option(parser, option)
+        if not option.launch_only:
+            _add_option(parser, option)
     parser.set_defaults(execute=lambda given: supervision.run(command.processes(vars(given))))
 
 
@@ -107,9 +124,77 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="Report; default: evaluation.json of the run."
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="Report; default: evaluation.json of the run, or beside a policy file.",
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file of td3-driver export that drives instead of the run's actor.",
     )
     parser.set_defaults(execute=_evaluate)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--world",
+        choices=("auto", "embedded", "carla"),
+        default="auto",
+        help="What has to run: the embedded simulator, or carla-ros-bridge; auto looks at what "
+        "there is, and nothing need be. Default: auto.",
+    )
+    for option in (CONFIG, ROLE_NAME, SET):
+        _add_option(parser, option)
+    parser.add_argument(
+        "--watch",
+        type=_seconds,
+        default=3.0,
+        metavar="SECONDS",
+        help="How long to watch the topics. Default: 3.",
+    )
+    parser.add_argument(
+        "--move",
+        action="store_true",
+        help="Drive the car a few metres; a paused simulator runs meanwhile.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+    parser.set_defaults(execute=_doctor)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from td3_driver.doctor import environment, findings
+
+    configuration = given.config or ("carla" if given.world == "carla" else "")
+    settings = effective_settings({**vars(given), "map": ""}, configuration)
+    found = environment.examine(given.world)
+    try:
+        from td3_driver.doctor import graph  # needs ROS, whose absence is among the findings
+    except ImportError:
+        pass
+    else:
+        try:
+            found += graph.examine(
+                settings,
+                watch_s=given.watch,
+                move=given.move,
+                required=given.move or given.world != "auto",
+                say=lambda message: print(message, file=sys.stderr, flush=True),
+            )
+        except KeyboardInterrupt:
+            return supervision.EXIT_INTERRUPTED
+    print(json.dumps(findings.as_dict(found), indent=2) if given.json else findings.table(found))
+    return 0 if findings.healthy(found) else EXIT_UNHEALTHY
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="ONNX file; default: policy.onnx of the run."
+    )
+    parser.set_defaults(execute=_export)
 
 
 def _count(text: str) -> int:
@@ -119,21 +204,41 @@ def _count(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.0 < number <= 3600.0:
+        raise argparse.ArgumentTypeError(f"{number:g} is not above 0, or above an hour")
+    return number
+
+
 def _evaluate(given: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
     from td3_driver import evaluation
-    from td3_driver.learning.policy import CheckpointError
     from td3_driver.roads.errors import RoadMapError
 
     try:
         report = evaluation.evaluate_run(
-            given.run, given.map, given.episodes, given.seed, given.out
+            given.run, given.map, given.episodes, given.seed, given.out, given.policy
         )
-    except (CheckpointError, RoadMapError, OSError) as error:
+    except (RoadMapError, OSError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
     print(evaluation.table(report["episodes"]))
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    # Slow to import, and of no use to the other commands.
+    from td3_driver.deployment import export
+
+    try:
+        done = export.export_run(given.run, given.out)
+    except OSError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
+    print(done.summary())
     return 0
 
 

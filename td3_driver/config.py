@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from td3_driver.driving.faults import HARMLESS, Fault
 
 
 def shipped_folder(module: Path) -> Path:
@@ -42,6 +45,23 @@ def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> A
     return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
 
 
+def limits(field: FieldInfo) -> dict[str, Any]:
+    """Return a setting's limits by their names in pydantic: ge, gt, le, lt, min_length."""
+    names = ("ge", "gt", "le", "lt", "min_length")
+    return {
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in names
+        if getattr(item, name, None) is not None
+    }
+
+
+def unit(field: FieldInfo) -> str:
+    """Return a setting's unit, empty where it has none."""
+    extra = field.json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
 class SimulatorConfig(Section):
     """The embedded simulator: map, car, camera and traffic."""
 
@@ -65,6 +85,11 @@ class SimulatorConfig(Section):
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
     )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
+    faults: str = _setting(
+        "",
+        "Faults for testing what a client does about them, such as 'lost_step@40, "
+        "missing:image@80x3/500'; empty = none. See docs/carla.md.",
+    )
 
 
 class CarlaConfig(Section):
@@ -77,6 +102,24 @@ class CarlaConfig(Section):
     )
     camera: str = _setting("rgb_front", "Id of the camera sensor.", min_length=1)
     control: str = _setting("control", "Id of the actor.pseudo.control.", min_length=1)
+    profile: Literal["ros_bridge", "ttgamage", "tum", "openads", "native"] = _setting(
+        "ros_bridge",
+        "Which bridge's names, types and QoS: ros_bridge (carla-simulator's, and "
+        "ika-rwth-aachen's), another fork, or native (CARLA's own --ros2). See docs/carla.md.",
+    )
+    topic_names: str = _setting(
+        "",
+        "Names instead of the profile's, such as "
+        "'image=/carla/{role}/front/image, goal=/goal_pose'.",
+    )
+    map_frame: str = _setting("", "Frame of the map; empty = the profile's.")
+    ackermann_message: Literal["profile", "AckermannDrive", "AckermannDriveStamped"] = _setting(
+        "profile", "Message type of Ackermann commands."
+    )
+    image_reliability: Literal["best_effort", "reliable"] = _setting(
+        "best_effort",
+        "Reliability asked of the camera's images: best_effort matches every bridge.",
+    )
     command_lead_s: float = _setting(
         0.0,
         "Wall-clock time between a command and its STEP_ONCE: 0 for the embedded simulator, "
@@ -89,6 +132,18 @@ class CarlaConfig(Section):
         120.0, "Wall-clock wait for the first status of the simulator.", "s", gt=0.0
     )
     step_timeout_s: float = _setting(5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0)
+    outage_timeout_s: float = _setting(
+        600.0,
+        "Wall-clock wait for a simulator that stops answering to come back; then the training "
+        "ends with everything saved.",
+        "s",
+        ge=0.0,
+    )
+    route_planner: Literal["waypoint_publisher", "own"] = _setting(
+        "waypoint_publisher",
+        "Who plans an episode's route: the node that answers goals with a Path, or this package "
+        "from the map's OpenDRIVE, along the same lane centres.",
+    )
     teleport_height_m: float = _setting(
         0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
     )
@@ -336,6 +391,16 @@ class TrainingConfig(Section):
         "Maps of the embedded simulator to train on.",
         min_length=1,
     )
+    starts: Literal["maps", "town", "listed", "route"] = _setting(
+        "maps",
+        "Where episodes start: at random on training.maps, which the embedded simulator loads; at "
+        "random in the town that the simulator has; at the places listed in training.starts_file; "
+        "or along the route that is published when the training begins.",
+    )
+    starts_file: str = _setting(
+        "carla_towns",
+        "Starts and goals of each town: a YAML file, or the name of one in config/starts.",
+    )
     route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
     log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)
     checkpoint_interval_steps: int = _setting(10_000, "Decisions between checkpoints.", ge=1)
@@ -370,6 +435,89 @@ class DriverConfig(Section):
         "Also publish pedals on vehicle_control_cmd; off where another node turns "
         "ackermann_cmd into pedals.",
     )
+    shadow: bool = _setting(
+        False,
+        "Compute everything and command nothing: commands go to ~/shadow/, with how they differ "
+        "from those of whoever drives.",
+    )
+    camera_timeout_s: float = _setting(
+        0.3, "Wall-clock silence of the camera that stops the car.", "s", gt=0.0, le=0.4
+    )
+    odometry_timeout_s: float = _setting(
+        0.3, "Wall-clock silence of the odometry that stops the car.", "s", gt=0.0, le=0.4
+    )
+    speedometer_timeout_s: float = _setting(
+        0.3, "Wall-clock silence of the speedometer that stops the car.", "s", gt=0.0, le=0.4
+    )
+    route_timeout_s: float = _setting(
+        0.0,
+        "Wall-clock age of the route that stops the car; 0 = a route does not age, as the "
+        "bridge publishes it once.",
+        "s",
+        ge=0.0,
+    )
+    policy_timeout_s: float = _setting(
+        0.2,
+        "Wall-clock time of a decision, or from an image to its command, that stops the car.",
+        "s",
+        gt=0.0,
+        le=0.4,
+    )
+    max_clock_gap_s: float = _setting(
+        0.5,
+        "Simulated time from one image to the next, coming without a pause, that is a jump of "
+        "the clock.",
+        "s",
+        gt=0.0,
+        le=10.0,
+    )
+    image_width_px: int = _setting(
+        0, "Width that images must have; 0 = that of the first one.", "px", ge=0
+    )
+    image_height_px: int = _setting(
+        0, "Height that images must have; 0 = that of the first one.", "px", ge=0
+    )
+    resume_after: tuple[Fault | Literal["none"], ...] = _setting(
+        HARMLESS,
+        "Faults after which the car drives on by itself; after others it stands until ~/resume.",
+        min_length=1,  # ROS parameters know no empty list.
+    )
+    resume_delay_s: float = _setting(
+        0.5, "Wall-clock time without a fault before the car drives on.", "s", ge=0.0
+    )
+    standstill_timeout_s: float = _setting(
+        2.5,
+        "Longest wall-clock wait for the car to stand when the driver is deactivated or ends.",
+        "s",
+        ge=0.0,
+        le=10.0,
+    )
+    watch_checkpoints: bool = _setting(
+        True, "Take over newer checkpoints of the run while driving."
+    )
+    watch_period_s: float = _setting(
+        2.0, "Wall-clock time between two looks for a newer checkpoint.", "s", gt=0.0
+    )
+
+
+class AckermannControllerConfig(Section):
+    """The node that turns Ackermann commands into pedals."""
+
+    input_timeout_s: float = _setting(
+        0.4,
+        "Wall-clock silence of ackermann_cmd after which the car is stopped.",
+        "s",
+        ge=0.05,
+        le=5.0,
+    )
+    speed_timeout_s: float = _setting(
+        0.4,
+        "Wall-clock silence of the speedometer, while the simulator runs, after which the car is "
+        "stopped.",
+        "s",
+        ge=0.05,
+        le=5.0,
+    )
 
 
 class Config(Section):
@@ -382,6 +530,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
+    ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()
 
 
 def build(values: dict[str, Any], source: str) -> Config:
@@ -392,14 +541,19 @@ def build(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            name = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"  {name}: there is no such setting")
-            else:
-                lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
-        raise ConfigError(f"{source} has wrong settings:\n" + "\n".join(lines)) from None
+        raise ConfigError(f"{source} has wrong settings:\n{in_words(error)}") from None
+
+
+def in_words(error: ValidationError) -> str:
+    """Return a line for each setting that is wrong."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {name}: there is no such setting")
+        else:
+            lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
+    return "\n".join(lines)
 
 
 def override(base: Config, values: Mapping[str, Any], source: str) -> Config:

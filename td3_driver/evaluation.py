@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from td3_driver.deployment.loading import load_policy
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.evaluation import DrivenEpisode, drive_episode, report, seeded_starts
 from td3_driver.driving.world import Frame
-from td3_driver.learning.policy import Policy
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
 from td3_driver.simulator.world import SimulatedWorld
@@ -40,15 +40,19 @@ def evaluate_run(
     episodes: int | None = None,
     seed: int | None = None,
     out: Path | None = None,
+    policy_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Drive the run's latest policy and write the report; return it.
+    """Drive the run's latest policy, or an exported one, and write the report; return it.
 
-    What is not given is the run's own configuration; `out` is `evaluation.json` in its folder.
-    Raises RunError, CheckpointError or RoadMapError in plain words.
+    What is not given is the run's own configuration; `out` is `evaluation.json` in its folder,
+    and `<policy>.evaluation.json` beside an exported policy. Raises ConfigError or RoadMapError
+    in plain words.
     """
     folder = RunFolder(run)
-    drives = drive_run(folder, maps, episodes, seed)
-    return write_report(drives, out or folder.path / "evaluation.json")
+    if out is None:
+        beside = policy_file.with_suffix(".evaluation.json") if policy_file else None
+        out = beside or folder.path / "evaluation.json"
+    return write_report(drive_run(folder, maps, episodes, seed, policy_file=policy_file), out)
 
 
 def write_report(drives: Sequence[Drive], path: Path) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def drive_run(
     episodes: int | None = None,
     seed: int | None = None,
     filmed: int = 0,
+    policy_file: Path | None = None,
 ) -> list[Drive]:
     """Drive the episodes of an evaluation; the first `filmed` keep their camera's frames."""
     config = folder.config
@@ -72,7 +77,7 @@ def drive_run(
     names = tuple(maps or settings.maps)
     count = settings.episodes if episodes is None else episodes
     torch.set_num_threads(1)  # one observation at a time gains nothing from more
-    policy = Policy.load(folder.latest_checkpoint())
+    policy = load_policy(folder, policy_file or "", config.driving, config.simulator.fixed_delta_s)
     starts = StartSampler(names, settings.route_length_m)
     world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
     env = DrivingEnv(world, starts, config.driving)

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    GroupAction,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from td3_driver import supervision
-from td3_driver.processes import COMMANDS, PACKAGE, Command, Option, Process
+from td3_driver import supervision, transport
+from td3_driver.config import ConfigError
+from td3_driver.processes import LAUNCHES, PACKAGE, Command, Include, Option, Process
+
+HOW_TO_GET_THE_BRIDGE = (
+    "build https://github.com/carla-simulator/ros-bridge (on Jazzy "
+    "https://github.com/ika-rwth-aachen/carla-ros-bridge) and source its workspace, or start the "
+    "bridge elsewhere and join it with start_bridge:=false"
+)
 
 
 def launch_description(command_name: str) -> LaunchDescription:
-    """Return the launch description of one of `COMMANDS`."""
-    command = COMMANDS[command_name]
+    """Return the launch description of one of `processes.LAUNCHES`."""
+    command = LAUNCHES[command_name]
 
-    def nodes(context: LaunchContext) -> list[ExecuteProcess]:
-        return _nodes(command, context)
+    def actions(context: LaunchContext) -> list[Any]:
+        return _actions(command, context)
 
     arguments = [_argument(option) for option in command.options]
-    return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=actions)])
 
 
 def _argument(option: Option) -> DeclareLaunchArgument:
@@ -34,12 +54,43 @@ def _argument(option: Option) -> DeclareLaunchArgument:
     )
 
 
-def _nodes(command: Command, context: LaunchContext) -> list[ExecuteProcess]:
+def _actions(command: Command, context: LaunchContext) -> list[Any]:
     values = {
         option.name: option.parse(LaunchConfiguration(option.name).perform(context))
         for option in command.options
     }
-    return [_node(process) for process in command.processes(values)]
+    # Both refuse wrong values; nothing is to be started before that.
+    processes, includes = command.processes(values), command.includes(values)
+    environment = transport.environment(context.environment)
+    return [
+        *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
+        *_included(includes),
+        *(_node(process) for process in processes),
+    ]
+
+
+def _included(includes: Sequence[Include]) -> list[Any]:
+    """Return the actions for other packages' launch files; raises ConfigError without those."""
+    folders, missing = {}, []
+    for include in includes:
+        try:
+            folders[include.package] = Path(get_package_share_directory(include.package))
+        except PackageNotFoundError:
+            missing.append(include.package)
+    if missing:
+        raise ConfigError(f"not installed: {', '.join(missing)}; {HOW_TO_GET_THE_BRIDGE}")
+    groups = [_group(include, folders[include.package]) for include in includes]
+    if not groups:
+        return []
+    packages = tuple(include.package for include in includes)
+    return [RegisterEventHandler(OnProcessExit(on_exit=_death_of(packages))), *groups]
+
+
+def _group(include: Include, folder: Path) -> GroupAction:
+    """Return a launch file in a scope of its own: its arguments must not reach the next one."""
+    source = PythonLaunchDescriptionSource(str(folder / include.file))
+    arguments = include.arguments.items()
+    return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments)], scoped=True)
 
 
 def _node(process: Process) -> ExecuteProcess:
@@ -68,5 +119,16 @@ def _ending(process: Process) -> Callable[[Any, LaunchContext], list[Shutdown]]:
         if event.returncode != 0 and not context.is_shutdown:
             raise RuntimeError(f"{process.name} has died (exit code {event.returncode})")
         return [Shutdown(reason=f"{process.name} has ended")]
+
+    return ended
+
+
+def _death_of(packages: tuple[str, ...]) -> Callable[[Any, LaunchContext], None]:
+    """Return what launch does when a node of `packages` dies: without it nothing can go on."""
+
+    def ended(event: Any, context: LaunchContext) -> None:
+        package = getattr(event.action, "node_package", None)
+        if package in packages and event.returncode != 0 and not context.is_shutdown:
+            raise RuntimeError(f"{package} has died (exit code {event.returncode})")
 
     return ended

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from td3_driver import transport
 from td3_driver.processes import Process
 
 POLL_INTERVAL_S = 0.05
@@ -118,6 +119,7 @@ class _Running:
 
         self._popen = subprocess.Popen(
             process.command_line(),
+            env={**os.environ, **transport.environment(os.environ)},
             start_new_session=True,
             preexec_fn=die_with_supervisor,
         )

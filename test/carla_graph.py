@@ -16,6 +16,7 @@ import numpy as np
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from td3_driver.carla import topics
 from td3_driver.carla.conversion import route_from_path
@@ -27,7 +28,7 @@ from td3_driver.roads.road_map import RoadMap
 
 MAP = "ring_meadow"
 OTHER_MAP = "ring_harbour"
-CONFIG = CarlaConfig(startup_timeout_s=10.0, step_timeout_s=3.0)
+CONFIG = CarlaConfig(startup_timeout_s=10.0, step_timeout_s=3.0, outage_timeout_s=0.0)
 
 
 def own_domain() -> int:
@@ -49,11 +50,15 @@ def ros_node(name: str, domain: int) -> Iterator[Node]:
 
 
 @contextmanager
-def simulator_node(domain: int) -> Iterator[SimulatorNode]:
-    """The simulator's node, running in a thread and a context of its own."""
+def simulator_node(domain: int, **settings: Any) -> Iterator[SimulatorNode]:
+    """The simulator's node, running in a thread and a context of its own.
+
+    `settings` are those of the section `carla`.
+    """
     context = Context()
     context.init(args=[], domain_id=domain)
-    node = SimulatorNode(context=context)
+    overrides = [Parameter(f"carla.{name}", value=value) for name, value in settings.items()]
+    node = SimulatorNode(context=context, parameter_overrides=overrides)
     thread = threading.Thread(target=node.run)
     thread.start()
     try:
@@ -95,12 +100,7 @@ class Observer:
             if topic in self.received:
                 continue
             self.received[topic] = []
-            self.node.create_subscription(
-                topic.message_type,
-                topic.name(self.config),
-                partial(self._keep, topic),
-                topic.client_qos.profile(),
-            )
+            topics.create_subscription(self.node, topic, self.config, partial(self._keep, topic))
 
     def _keep(self, topic: Topic, message: Any) -> None:
         self.received[topic].append(message)
@@ -126,9 +126,7 @@ class Observer:
     def publish(self, topic: Topic, **fields: Any) -> None:
         """Publish a message once somebody listens."""
         if topic not in self._publishers:
-            self._publishers[topic] = self.node.create_publisher(
-                topic.message_type, topic.name(self.config), topic.client_qos.profile()
-            )
+            self._publishers[topic] = topics.create_publisher(self.node, topic, self.config)
         publisher = self._publishers[topic]
         self.wait(lambda: publisher.get_subscription_count() > 0)
         publisher.publish(topic.message_type(**fields))

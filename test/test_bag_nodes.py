@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,14 +19,18 @@ import numpy as np
 import pytest
 from bag_drives import CARLA, Drive, Recorded, drive, write
 from carla_graph import Observer, own_domain, ros_node, simulator_node
+from driver_runs import make_run, small_config
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from td3_driver.carla import topics
 from td3_driver.carla.topics import Topic
 from td3_driver.driving.messages import ns_from_stamp
+from td3_driver.driving.task import DrivingTask
+from td3_driver.learning.policy import Policy
 from td3_driver.nodes.recorder import BagThread, Losses, suitable_qos
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
@@ -265,6 +271,83 @@ def test_what_the_package_s_own_nodes_told_stays_silent(driven: Drive, tmp_path:
             player.communicate(timeout=10.0)
         listener.spin(0.3)
     assert not listener.received[told]
+
+
+def by_lap(outputs: Sequence[JointState]) -> list[list[JointState]]:
+    """Split decisions where their stamps jump back."""
+    stamps = [ns_from_stamp(output.header.stamp) for output in outputs]
+    begins = [0, *(np.flatnonzero(np.diff(stamps) < 0) + 1), len(outputs)]
+    return [list(outputs[begin:end]) for begin, end in pairwise(begins)]
+
+
+@contextmanager
+def replay(log: Path, *arguments: str) -> Iterator[None]:
+    """Run `td3-driver replay` as users do."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "td3_driver.cli", "replay", *arguments],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30.0)
+
+
+def test_the_driver_decides_on_a_replayed_bag_anew_in_every_loop(
+    driven: Drive, tmp_path: Path
+) -> None:
+    # The driver of the recording has told its own decisions on the topic of the one that listens.
+    own = Topic(
+        "/driver/policy_output",
+        "sensor_msgs/msg/JointState",
+        topics.Direction.FROM_NODES,
+        topics.RELIABLE,
+        topics.RELIABLE,
+        "",
+    )
+    images = [item for item in driven.messages if item.topic is topics.IMAGE]
+    old = [Recorded(own, item.log_ns + 1, JointState(name=["old"])) for item in images]
+    messages = sorted([*driven.messages, *old], key=lambda item: item.log_ns)
+    bag = write(tmp_path / "bag", messages)
+    config, log = small_config(), tmp_path / "log"
+    run = make_run(tmp_path / "run", config, critic=True)
+    with ros_node("listener", own_domain()) as node:
+        outputs: list[JointState] = []
+        differences: list[JointState] = []
+        node.create_subscription(JointState, "/driver/policy_output", outputs.append, 10)
+        node.create_subscription(JointState, "/driver/shadow/disagreement", differences.append, 10)
+        listener = Observer(node)
+        listener.listen(topics.ACKERMANN)
+        with replay(log, str(bag), str(run.path), "--loop"):
+            listener.wait(lambda: len(by_lap(outputs)) > 3, 120.0)
+    laps = by_lap(outputs)[1:-1]
+    assert "simulation time has jumped" in log.read_text()
+    assert all(len(lap) > 5 for lap in laps)
+    assert all({"steering", "speed", "q1", "q2"} <= set(output.name) for output in outputs)
+    assert set(differences[-1].name) == {"steering_angle_rad", "speed_mps"}
+    # The commands on the car's topic are those of the bag, and no others.
+    recorded = {item.message.speed for item in driven.messages if item.topic is topics.ACKERMANN}
+    assert {message.speed for message in listener.received[topics.ACKERMANN]} <= recorded
+    # The first decision of a lap knows of nothing before: neither image nor action.
+    policy = Policy.load(run.latest_checkpoint())
+    frames = {frame.stamp_ns: place for place, frame in enumerate(driven.frames)}
+    for first in (lap[0] for lap in laps):
+        place = frames[ns_from_stamp(first.header.stamp)]
+        # The speed has no stamp: it may be that of the tick before.
+        speeds = {driven.frames[near].speed for near in (place, max(place - 1, 0))}
+        expected = [
+            policy.act(
+                DrivingTask(config.driving, 0.05).begin(
+                    replace(driven.frames[place], speed=np.float32(speed))
+                )
+            )
+            for speed in speeds
+        ]
+        assert any(np.allclose(first.position[:2], action, atol=1e-6) for action in expected)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import pytest
 from carla_graph import own_domain
 from rclpy.context import Context
+from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.parameter import Parameter
 
+from td3_driver import config
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.config import ConfigError
 
@@ -133,3 +135,70 @@ def test_a_settable_value_is_validated(make_node):
     result = node.set_parameters([Parameter("simulator.realtime_factor", value=-1.0)])[0]
     assert not result.successful
     assert node.config.simulator.realtime_factor == 1.0
+
+
+def refusal(node, name, value):
+    """Return why a change is refused."""
+    result = node.set_parameters([Parameter(name, value=value)])[0]
+    assert not result.successful
+    return result.reason
+
+
+def test_a_change_that_cannot_be_is_refused_with_its_reason(make_node):
+    node = make_node(settable=("simulator.realtime_factor", "simulator.map"))
+    assert "read-only" in refusal(node, "learning.batch_size", 64)
+    assert "read-only" in refusal(node, "config", "first_drive")
+    factor = "simulator.realtime_factor"
+    assert "range" in refusal(node, factor, 1000.0)
+    # Its limit is open, which a ROS range cannot say.
+    assert "greater than 0" in refusal(node, factor, 0.0)
+    assert "type" in refusal(node, factor, "fast").lower()
+    with pytest.raises(ParameterNotDeclaredException, match="undeclared"):
+        node.set_parameters([Parameter("simulator.factor", value=2.0)])
+
+
+def test_changes_together_are_made_together_or_not_at_all(make_node):
+    node = make_node(settable=("simulator.realtime_factor",))
+    changes = [
+        Parameter("simulator.realtime_factor", value=2.0),
+        Parameter("simulator.seed", value=3),
+    ]
+    result = node.set_parameters_atomically(changes)
+    assert not result.successful and "read-only" in result.reason
+    assert node.config.simulator.realtime_factor == 1.0
+    assert node.get_parameter("simulator.realtime_factor").value == 1.0
+
+
+def test_lists_say_what_may_be_in_them(make_node):
+    node = make_node()
+    words = {
+        name: node.describe_parameter(name).additional_constraints
+        for name in ("learning.channels", "learning.hidden", "training.maps")
+    }
+    assert words == {
+        "learning.channels": "3, each above 0.",
+        "learning.hidden": "Any number, each above 0.",
+        "training.maps": "At least one.",
+    }
+
+
+def test_every_parameter_is_described_and_every_bounded_number_has_its_range(make_node):
+    node = make_node()
+    for section, settings in type(node.config).model_fields.items():
+        for setting, field in settings.annotation.model_fields.items():
+            descriptor = node.describe_parameter(f"{section}.{setting}")
+            assert descriptor.description.startswith(field.description)
+            ranges = (*descriptor.integer_range, *descriptor.floating_point_range)
+            bounded = field.annotation in (int, float) and bool(config.limits(field))
+            assert len(ranges) == bounded, setting
+
+
+def test_a_parameter_of_the_nodes_own_has_bounds(make_node):
+    own = {"seed": (0, "Seed.", 0, 9)}
+    node = make_node({"seed": 9}, own=own)
+    limits = node.describe_parameter("seed").integer_range[0]
+    assert (limits.from_value, limits.to_value) == (0, 9)
+    with pytest.raises(ConfigError, match="seed: 10 is above 9"):
+        make_node({"seed": 10}, own=own)
+    with pytest.raises(ConfigError, match="seed: -1 is below 0"):
+        make_node({"seed": -1}, own=own)

@@ -24,7 +24,7 @@ from conftest import free_domain
 from gymnasium.utils.env_checker import check_env
 
 from td3_driver.carla import conversion, topics
-from td3_driver.carla.lock_step import Counters
+from td3_driver.carla.counters import Counters
 from td3_driver.carla.run_state import RunCommand
 from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
@@ -194,16 +194,18 @@ def test_a_map_that_is_none_is_refused(world):
 
 
 def test_carla_keeps_its_town(world, monkeypatch):
-    monkeypatch.setattr("td3_driver.carla.world.SIMULATOR_NODE", "/carla_ros_bridge")
-    monkeypatch.setattr("td3_driver.carla.world.SERVICE_DISCOVERY_S", 0.1)
+    monkeypatch.setattr("td3_driver.carla.town.SIMULATOR_NODE", "/carla_ros_bridge")
+    monkeypatch.setattr("td3_driver.carla.town.SERVICE_DISCOVERY_S", 0.1)
     with pytest.raises(WorldError, match=r"map is 'ring_.*' and the episode's is 'Town05'"):
         world.reset(Start("Town05", make_start().pose, make_start().goal))
 
 
 def test_somebody_elses_step_is_noticed(world, observer):
     world.reset(make_start())
-    before = world.step(FORWARD)
     observer.listen(topics.STATUS)
+    while not observer.received[topics.STATUS]:
+        before = world.step(FORWARD)
+        observer.spin(0.1)
     observer.publish(topics.CONTROL, command=int(RunCommand.STEP_ONCE))
     observer.wait(
         lambda: any(
@@ -337,7 +339,9 @@ def test_a_simulator_killed_in_mid_step_is_an_error_in_time():
     simulator = simulator_process(domain)
     try:
         with ros_node("agent", domain) as node:
-            world = CarlaWorld(node, CarlaConfig(startup_timeout_s=20.0, step_timeout_s=1.0))
+            world = CarlaWorld(
+                node, CarlaConfig(startup_timeout_s=60.0, step_timeout_s=1.0, outage_timeout_s=0.0)
+            )
             world.reset(make_start())
             # Stopped first, so that the step is surely under way when it dies.
             os.kill(simulator.pid, signal.SIGSTOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ def test_every_option_is_on_the_command_line_with_its_description(
 ) -> None:
     text = help_of(command, capsys=capsys)
     for option in COMMANDS[command].options:
+        if option.launch_only:
+            assert option.description not in text
+            continue
         dashed = "--" + option.name.replace("_", "-")
         bare = option.default is None or option.positional
         assert (option.name.upper() if bare else dashed) in text
@@ -50,7 +54,10 @@ def test_every_option_is_on_the_command_line_with_its_description(
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys=capsys)
-    for command in (*COMMANDS, "evaluate", "inspect", "pretrain", "repair"):
+    for command in (
+        *COMMANDS,
+        *("evaluate", "doctor", "export", "inspect", "pretrain", "repair"),
+    ):
         assert command in text
 
 
@@ -101,6 +108,7 @@ def test_drive_takes_a_run_by_its_name(
         (["train", "--from", "a", "--resume", "b"], "give one"),
         (["drive"], "name the run to drive with"),
         (["evaluate", "nonesuch"], "no run 'nonesuch'"),
+        (["export", "nonesuch"], "no run 'nonesuch'"),
         (["pretrain", "nonesuch", "--out", "a"], "nonesuch"),
         (["pretrain", "bag", "--out", "a", "--set", "learning.bc_alfa=1"], "no such setting"),
         (["inspect", "nonesuch", "--run", "a"], "there is no bag nonesuch"),
@@ -137,6 +145,9 @@ def test_wrong_input_is_told_in_plain_words(
         ["pretrain", "bag"],
         ["train", "--world", "mars"],
         ["evaluate", "a", "--episodes", "0"],
+        ["doctor", "--watch", "0"],
+        ["doctor", "--world", "mars"],
+        ["drive", "a", "--town", "x"],
     ],
 )
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
@@ -173,3 +184,41 @@ def test_evaluate_prints_a_table_and_writes_the_report(
     table = capsys.readouterr().out
     assert "ring_quarry" in table and "completion" in table
     assert out.is_file()
+
+
+def test_export_writes_a_file_that_evaluate_drives_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "a", small_config(time_limit_s=1.0))
+    file = tmp_path / "elsewhere" / "small.onnx"
+    assert cli.main(["export", str(run.path), "--out", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert str(file) in said and "largest difference" in said
+    options = ["--map", "ring_quarry", "--episodes", "1", "--seed", "3"]
+    assert cli.main(["evaluate", str(run.path), *options]) == 0
+    assert cli.main(["evaluate", str(run.path), *options, "--policy", str(file)]) == 0
+    by_checkpoint, by_file = (
+        json.loads(report.read_text())["episodes"][0]
+        for report in (run.path / "evaluation.json", file.with_suffix(".evaluation.json"))
+    )
+    assert by_checkpoint["distance_m"] == pytest.approx(by_file["distance_m"], abs=1e-3)
+    assert by_checkpoint["distance_m"] > 0.1
+
+
+@pytest.mark.parametrize("command", ["drive", "evaluate"])
+def test_a_policy_file_that_cannot_be_used_is_told(
+    command: str, started: list[Process], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "a", small_config())
+    assert cli.main([command, str(run.path), "--policy", str(tmp_path / "none.onnx")]) == 2
+    assert "none.onnx" in capsys.readouterr().err
+    assert not started
+
+
+def test_an_export_to_where_nothing_can_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "a", small_config())
+    assert cli.main(["export", str(run.path), "--out", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

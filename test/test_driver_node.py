@@ -21,6 +21,7 @@ from td3_driver.carla import topics
 from td3_driver.carla.conversion import ns_from_stamp, pose_to_message
 from td3_driver.carla.run_state import RunCommand
 from td3_driver.config import ConfigError, DrivingConfig
+from td3_driver.deployment.export import export_run
 from td3_driver.nodes.driver import DriverNode
 from td3_driver.nodes.simulator import SimulatorNode
 from td3_driver.roads.goals import goal_ahead
@@ -80,7 +81,7 @@ class Drive:
     def wait_until_driving(self) -> None:
         self.watcher.wait(
             lambda: self.speed_commanded() > 1.0 and bool(self.received(topics.VEHICLE_CONTROL)),
-            20.0,
+            60.0,
         )
 
 
@@ -124,7 +125,7 @@ def test_the_last_command_is_a_stop(run: Path, number: signal.Signals) -> None:
     with a_drive(run, "random_goal:=false") as drive:
         drive.wait_until_driving()
         drive.driver.send_signal(number)
-        drive.watcher.wait(lambda: drive.driver.poll() is not None, 5.0)
+        drive.watcher.wait(lambda: drive.driver.poll() is not None, 15.0)
         assert drive.driver.returncode == 0
         drive.watcher.spin(0.2)
         assert drive.speed_commanded() == 0.0
@@ -169,6 +170,12 @@ def test_a_new_goal_follows_at_the_end_of_the_route(run: Path) -> None:
         drive.wait_until_driving()
 
 
+def test_it_drives_with_an_exported_policy(run: Path) -> None:
+    file = export_run(run, say=lambda line: None).path
+    with a_drive(run, f'policy:="{file}"', "random_goal:=false") as drive:
+        drive.wait_until_driving()
+
+
 def test_the_baseline_drives_without_a_run() -> None:
     with (
         simulator_node(own_domain()) as simulator,
@@ -182,7 +189,7 @@ def test_the_baseline_drives_without_a_run() -> None:
 
 def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     with driver_process("run:=nonesuch") as driver:
-        _, told = driver.communicate(timeout=20.0)
+        _, told = driver.communicate(timeout=60.0)
     assert driver.returncode == 2
     assert "error: no run 'nonesuch'" in told
     assert "Traceback" not in told
@@ -193,6 +200,7 @@ def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     [
         ({"run": ""}, "name the run"),
         ({"driving.image_stack": 2}, "is made for images"),
+        ({"policy": "nonesuch.onnx"}, r"no policy can be read from nonesuch\.onnx"),
         ({"driving.max_sped_mps": 2.0}, "there is no such setting"),
         ({"seed": "three"}, "seed"),
     ],
@@ -207,7 +215,7 @@ def test_a_driver_that_cannot_drive_says_why(
     context.init(args=[])
     try:
         with pytest.raises(ConfigError, match=reason):
-            DriverNode(context, overrides)
+            DriverNode(context, overrides).start()
     finally:
         context.try_shutdown()
 

@@ -13,7 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from td3_driver.config import DrivingConfig, SimulatorConfig
-from td3_driver.driving.environment import DrivingEnv
+from td3_driver.driving.environment import STARTS_TRIED, DrivingEnv
 from td3_driver.driving.evaluation import drive_episode, report, seeded_starts
 from td3_driver.driving.world import (
     Collision,
@@ -21,6 +21,7 @@ from td3_driver.driving.world import (
     LaneInvasion,
     Pose,
     Start,
+    StartRefusedError,
     VehicleControl,
     WorldError,
 )
@@ -299,6 +300,33 @@ def test_a_world_without_a_route_is_an_error_with_a_reason() -> None:
     env = make_env()
     with pytest.raises(WorldError, match="route"):
         env.reset(options={"start": start_at(length=0.0)})
+
+
+@pytest.mark.parametrize("refusals, asked", [(2, 3), (9, STARTS_TRIED)])
+def test_a_refused_start_is_replaced_by_another_draw(
+    refusals: int, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, starts = make_env(), []
+    reset = world_of(env).reset
+
+    def refuse_the_first(start: Start) -> Frame:
+        starts.append(start)
+        if len(starts) <= refusals:
+            raise StartRefusedError("something stands there")
+        return reset(start)
+
+    monkeypatch.setattr(world_of(env), "reset", refuse_the_first)
+    if refusals < STARTS_TRIED:
+        _, info = env.reset(seed=0)
+        assert info["start"] == starts[-1] != starts[0]
+    else:
+        with pytest.raises(StartRefusedError, match="something stands there"):
+            env.reset(seed=0)
+    assert len(starts) == asked
+    starts.clear()
+    with pytest.raises(StartRefusedError):
+        env.reset(options={"start": start_at()})
+    assert len(starts) == 1
 
 
 def test_a_car_that_begins_beyond_its_route_has_driven_none_of_it() -> None:

@@ -6,7 +6,9 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from safetensors.torch import save_file
 from td3_driver import cli
 from td3_driver.carla import topics
 from td3_driver.config import Config
-from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.observation import image_shape, vector_scale
 from td3_driver.learning import manifest
 from td3_driver.learning.checkpoint import LEARNER, learner_tensors
 from td3_driver.learning.networks import NetworkSpec
@@ -39,20 +41,22 @@ CONFIG = small_config(action_repeat=2)
 torch.set_num_threads(1)  # as the inspector does: the other tests' processes want to run as well
 
 
-def add_learner(run: RunFolder, config: Config, seed: int = 0) -> TD3:
+def add_learner(run: RunFolder, config: Config, seed: int = 0, **left_out: Any) -> TD3:
     """Give a run's checkpoint critics and targets, all of random weights, and return them."""
     torch.manual_seed(seed)
     checkpoint = run.latest_checkpoint()
     driving, learning = config.driving, config.learning
     spec = NetworkSpec(
-        image=(driving.image_stack, driving.image_size_px, driving.image_size_px),
+        image=image_shape(driving),
         vector_scale=tuple(vector_scale(driving).tolist()),
         actions=2,
         channels=learning.channels,
         image_features=learning.image_features,
         hidden=learning.hidden,
     )
+    spec = replace(spec, **left_out)
     learner = TD3(spec, learning.model_copy(update={"policy_noise": 0.0}), torch.device("cpu"))
+    learner.reward_norm.observe(torch.tensor([0.2, -0.4]))
     with torch.no_grad():  # targets of their own
         for network in (learner.actor_target, learner.critic_target):
             for parameter in network.parameters():
@@ -81,9 +85,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def test_values_and_td_errors_are_those_of_the_learner(bag: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", CONFIG)
-    learner = add_learner(run, CONFIG, seed=3)
-    networks = load_networks(run.latest_checkpoint())
+    learning = CONFIG.learning.model_copy(update={"normalize_rewards": True, "reward_scale": 3.0})
+    config = CONFIG.model_copy(update={"learning": learning})
+    run = make_run(tmp_path / "run", config)
+    learner = add_learner(run, config, seed=3)
+    networks = load_networks(run.latest_checkpoint(), learning)
     with Bag(bag) as opened:
         made = list(decisions(BagFrames(opened, CARLA), CONFIG.driving, 0.05))[:8]
     actions = np.array([decision.action for decision in made])
@@ -96,7 +102,6 @@ def test_values_and_td_errors_are_those_of_the_learner(bag: Path, tmp_path: Path
         rewards,
         [decision.next_observation for decision in made],
         terminated,
-        CONFIG.learning.discount,
     )
 
     def batch_of(name: str) -> dict[str, torch.Tensor]:
@@ -113,6 +118,7 @@ def test_values_and_td_errors_are_those_of_the_learner(bag: Path, tmp_path: Path
         rewards=torch.from_numpy(rewards),
         next_observations=following,
         terminated=torch.from_numpy(terminated),
+        steps=torch.ones(8),
     )
     with torch.no_grad():
         target = learner.target_values(batch, following).numpy()
@@ -126,7 +132,7 @@ def test_values_and_td_errors_are_those_of_the_learner(bag: Path, tmp_path: Path
 
 
 def test_what_is_not_known_has_no_value(bag: Path, run: RunFolder) -> None:
-    networks = load_networks(run.latest_checkpoint())
+    networks = load_networks(run.latest_checkpoint(), CONFIG.learning)
     with Bag(bag) as opened:
         made = list(decisions(BagFrames(opened, CARLA), CONFIG.driving, 0.05))[:2]
     actions = np.array([[np.nan, np.nan], [0.1, 0.2]], np.float32)
@@ -137,7 +143,6 @@ def test_what_is_not_known_has_no_value(bag: Path, run: RunFolder) -> None:
         np.array([np.nan, 1.0], np.float32),
         [None, made[1].next_observation],
         np.zeros(2, np.float32),
-        0.99,
     )
     assert np.isnan([found.q1[0], found.td_error_1[0]]).all()
     assert np.isfinite([found.q1[1], found.td_error_1[1], *found.policy_q]).all()
@@ -161,7 +166,10 @@ def test_saliency_shows_the_pixels_that_matter() -> None:
 def test_every_output_has_its_own_saliency(bag: Path, run: RunFolder) -> None:
     with Bag(bag) as opened:
         made = list(decisions(BagFrames(opened, CARLA), CONFIG.driving, 0.05))[:2]
-    maps = saliencies(load_networks(run.latest_checkpoint()), [item.observation for item in made])
+    maps = saliencies(
+        load_networks(run.latest_checkpoint(), CONFIG.learning),
+        [item.observation for item in made],
+    )
     assert list(maps) == ["steering", "speed", "critic"]
     assert not np.allclose(maps["steering"], maps["speed"])
 
@@ -226,7 +234,29 @@ def test_an_actor_alone_is_inspected_without_values(
     assert data["outputs"] == ["steering", "speed"]
 
 
-def data_of(page: Path) -> dict[str, object]:
+@pytest.mark.parametrize(
+    "task, left_out, looks",
+    [
+        ({"image_channels": 3, "image_stack": 2}, {}, ["steering", "speed", "critic"]),
+        ({}, {"vector_scale": ()}, ["steering", "speed", "critic"]),
+        ({}, {"image": None}, []),
+    ],
+    ids=["colour", "no vector", "no image"],
+)
+def test_networks_that_see_otherwise_are_inspected_too(
+    bag: Path, tmp_path: Path, task: dict[str, Any], left_out: dict[str, Any], looks: list[str]
+) -> None:
+    config = small_config(action_repeat=2, **task)
+    run = make_run(tmp_path / "run", config)
+    add_learner(run, config, **left_out)
+    page = tmp_path / "page.html"
+    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
+    data = data_of(page)
+    assert data["outputs"] == looks
+    assert {"q1", "td_error_1", "policy_speed"} <= set(data["columns"])
+
+
+def data_of(page: Path) -> dict[str, Any]:
     found = re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
     assert found is not None
     return dict(json.loads(found[1]))

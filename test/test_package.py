@@ -22,6 +22,7 @@ ROSDEP_KEYS = {
     "matplotlib": "python3-matplotlib",
     "networkx": "python3-networkx",
     "numpy": "python3-numpy",
+    "packaging": "python3-packaging",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
@@ -29,6 +30,9 @@ FROM_PIP = {
     "carla",
     "gymnasium",
     "mcap",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "pydantic",
     "rosbags",
     "safetensors",
@@ -121,14 +125,8 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    assert {entry.name for entry in commands} == {
-        "td3-driver",
-        "simulator",
-        "trainer",
-        "driver",
-        "recorder",
-        "player",
-    }
+    nodes = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
+    assert {entry.name for entry in commands} == {"td3-driver", *nodes}
     for entry in commands:
         assert callable(entry.load())
 

@@ -15,6 +15,7 @@ import yaml
 from bag_drives import drive, write
 
 from td3_driver.config import CarlaConfig, Config, ConfigError
+from td3_driver.driving.faults import Fault
 from td3_driver.processes import COMMANDS, Process, setting_overrides
 from td3_driver.runs import RunFolder
 
@@ -42,6 +43,11 @@ def test_the_simulator_is_started_first_so_that_it_is_stopped_last(run: str) -> 
     assert list(processes_of("simulate")) == ["simulator"]
 
 
+def test_a_shadow_is_a_driver_that_is_told_so(run: str) -> None:
+    assert processes_of("drive", run=run, shadow=True)["driver"].parameters["driver.shadow"]
+    assert "driver.shadow" not in processes_of("drive", run=run)["driver"].parameters
+
+
 def test_going_on_from_a_run_takes_its_settings_and_no_random_steps(run: str) -> None:
     simulator, trainer = COMMANDS["train"].processes(values_of("train", **{"from": run}))
     assert trainer.parameters["from"] == run
@@ -59,6 +65,10 @@ def test_the_baseline_drives_without_a_run(run: str) -> None:
     driver = processes_of("drive", baseline=True, config="first_drive")["driver"]
     assert driver.parameters["baseline"] is True and "run" not in driver.parameters
     assert driver.parameters["config"] == "first_drive"
+    in_carla = processes_of("drive", baseline=True, world="carla")["driver"]
+    assert in_carla.parameters["config"] == "carla"
+    with pytest.raises(ConfigError, match="not with baseline"):
+        processes_of("drive", baseline=True, policy=str(Path(run) / "config.yaml"))
     for wrong in ({}, {"run": run, "baseline": True}):
         with pytest.raises(ConfigError, match="one of the two"):
             processes_of("drive", **wrong)
@@ -67,6 +77,22 @@ def test_the_baseline_drives_without_a_run(run: str) -> None:
 @pytest.mark.parametrize("command, served", [("train", "trainer"), ("drive", "driver")])
 def test_carla_replaces_the_embedded_simulator(command: str, served: str, run: str) -> None:
     assert list(processes_of(command, run=run, world="carla")) == [served]
+
+
+def test_the_pedals_can_be_left_to_a_node_of_their_own(run: str) -> None:
+    settings = ("carla.camera=eye",)
+    processes = processes_of("drive", run=run, ackermann_controller=True, set=settings)
+    assert list(processes) == ["simulator", "ackermann_controller", "driver"]
+    assert processes["driver"].parameters["driver.publish_vehicle_control"] is False
+    assert processes["ackermann_controller"].parameters == processes["simulator"].parameters
+
+
+def test_a_training_in_carla_has_its_configuration_unless_another_is_given(run: str) -> None:
+    assert processes_of("train", world="carla")["trainer"].parameters["config"] == "carla"
+    given = processes_of("train", world="carla", config="first_drive")
+    assert given["trainer"].parameters["config"] == "first_drive"
+    resumed = processes_of("train", world="carla", resume=run)
+    assert resumed["trainer"].parameters["config"] == f"{run}/config.yaml"
 
 
 def test_every_process_gets_the_role_name_the_map_and_the_settings() -> None:
@@ -152,6 +178,18 @@ def test_wrong_values_are_refused_before_anything_starts(
         processes_of(command, **given)
 
 
+def test_the_driver_finds_a_policy_file_wherever_it_runs(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    processes = processes_of("drive", run=run, policy="policy.onnx")
+    assert processes["driver"].parameters["policy"] == str(tmp_path / "policy.onnx")
+    assert processes_of("drive", run=run)["driver"].parameters["policy"] == ""
+    with pytest.raises(ConfigError, match="no policy file 'nonesuch'"):
+        processes_of("drive", run=run, policy="nonesuch")
+
+
 def test_a_recorder_is_started_first_of_all(run: str, tmp_path: Path) -> None:
     recorded = processes_of("drive", run=run, record=str(tmp_path / "bag"), role_name="hero")
     assert list(recorded) == ["recorder", "simulator", "driver"]
@@ -175,7 +213,8 @@ def test_a_replayed_bag_s_own_names_reach_player_and_driver(run: str, tmp_path: 
     replayed = processes_of("replay", bag=str(bag), run=run, rate="2", loop=True)
     assert list(replayed) == ["driver", "player"]  # whose end is the end of all
     driver, player = replayed["driver"].parameters, replayed["player"].parameters
-    assert driver["shadow"] is True and driver["random_goal"] is False
+    assert driver["driver.shadow"] is True and driver["random_goal"] is False
+    assert set(driver["driver.resume_after"]) == {fault.value for fault in Fault}
     assert (driver["carla.role_name"], driver["carla.camera"]) == ("hero", "front")
     assert (player["rate"], player["loop"], player["clock"]) == (2.0, True, True)
 
@@ -184,6 +223,11 @@ def test_a_rate_is_a_number(run: str, tmp_path: Path) -> None:
     bag = write(tmp_path / "bag", drive(ticks=2).messages)
     with pytest.raises(ConfigError, match="rate is a number, not 'fast'"):
         processes_of("replay", bag=str(bag), run=run, rate="fast")
+    # 0.05 s of simulation from image to image, 0.3 s of silence at most.
+    assert "player" in processes_of("replay", bag=str(bag), run=run, rate="0.2")
+    for rate in ("0.15", "0", "-1", "nan"):
+        with pytest.raises(ConfigError, match=r"rate must be above 0\.17"):
+            processes_of("replay", bag=str(bag), run=run, rate=rate)
 
 
 def test_a_seed_is_a_whole_number(run: str) -> None:

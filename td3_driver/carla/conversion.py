@@ -26,7 +26,10 @@ from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from td3_driver.carla import topics
+from td3_driver.config import CarlaConfig
 from td3_driver.driving import messages
+from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.messages import (
     NANOSECONDS,
     ConversionError,
@@ -37,7 +40,9 @@ from td3_driver.driving.messages import (
     ns_from_stamp,
     odometry_from_message,
     pose_from_message,
+    poses_from_path,
     route_from_path,
+    speed_from_message,
     yaw_from_quaternion,
 )
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
@@ -50,6 +55,7 @@ MAP_FRAME = "map"
 # Reading needs no ROS and has a module of its own; who talks to ROS finds both ways here.
 __all__ = [
     "ConversionError",
+    "ackermann_to_message",
     "camera_info_to_message",
     "collision_from_message",
     "collision_to_message",
@@ -66,10 +72,12 @@ __all__ = [
     "odometry_to_message",
     "pose_from_message",
     "pose_to_message",
+    "poses_from_path",
     "quaternion_from_yaw",
     "route_from_path",
     "route_to_path",
     "same_control",
+    "speed_from_message",
     "stamp_from_ns",
     "target_velocity_from_message",
     "target_velocity_to_message",
@@ -122,6 +130,28 @@ def control_to_message(
         gear=control.gear,
         manual_gear_shift=control.manual_gear_shift,
     )
+    if stamp_ns is not None:
+        message.header.stamp = stamp_from_ns(stamp_ns)
+    return message
+
+
+def ackermann_to_message(
+    command: AckermannCommand, config: CarlaConfig, stamp_ns: int | None = None
+) -> Any:
+    """Return a command as the message that the settings ask for, stamped or not.
+
+    Raises ConversionError where it is not finite. `stamp_ns` is that of the image the command
+    answers; `ackermann_msgs/AckermannDrive` has no place for it.
+    """
+    if not all(map(math.isfinite, (command.steering_angle, command.speed))):
+        raise ConversionError(f"the command is not finite: {command}")
+    drive = topics.ACKERMANN.message_type(
+        steering_angle=float(command.steering_angle), speed=float(command.speed)
+    )
+    if topics.ackermann_type(config) != topics.ACKERMANN_STAMPED:
+        return drive
+    message = topics.ACKERMANN.message_type_in(config)(drive=drive)
+    message.header.frame_id = config.role_name
     if stamp_ns is not None:
         message.header.stamp = stamp_from_ns(stamp_ns)
     return message

@@ -5,8 +5,9 @@ Every wait is on the steady clock: simulation time stands still while the simula
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rclpy.executors import ExternalShutdownException
@@ -15,6 +16,7 @@ from rclpy.publisher import Publisher
 
 from td3_driver.carla import topics
 from td3_driver.carla.conversion import control_to_message
+from td3_driver.carla.counters import Counters
 from td3_driver.carla.inbox import Inbox
 from td3_driver.carla.run_state import RunCommand
 from td3_driver.carla.runtime import SIGNAL_CHECK_S, check_signals, create_executor
@@ -28,25 +30,19 @@ PAUSE_ANSWER_S = 2.0
 STEP_ANSWER_S = 1.0
 # The bridge itself gives up on a sensor after 1 s, so what is later than that never comes.
 SENSOR_GRACE_S = 1.5
+# A speed that is later than that is taken for lost.
+LATE_SPEED_S = 5.0
 # Silence that ends the messages of earlier ticks.
 QUIET_S = 0.02
+DRAIN_S = 2.0
 RESYNCHRONISATIONS = 3
 PROGRESS_S = 5.0
+# Time for one attempt to take hold of a simulator that was lost.
+ATTEMPT_S = 5.0
 
 
-@dataclass
-class Counters:
-    """What went otherwise than one clean tick for each command."""
-
-    ticks: int = 0
-    action_misses: int = 0
-    """Ticks during which another command was in force than the one given."""
-    steps_resent: int = 0
-    frame_jumps: int = 0
-    """Times somebody else ticked or played the simulation."""
-    incomplete_ticks: int = 0
-    """Ticks that ended without one of the required topics."""
-    reset_retries: int = 0
+class SimulatorLostError(WorldError):
+    """The simulator does not answer, or its sensors are gone: it may come back."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,10 @@ class LockStep:
             command: topics.CONTROL.message_type(command=int(command)) for command in RunCommand
         }
         self._number: int | None = None
+        self._time: tuple[int, int] | None = None
+        """Number and simulation time (ns) of the latest tick; None where time starts anew."""
+        self._interruptible = False
+        self._interrupted = False
         for topic in (topics.CONTROL, topics.VEHICLE_CONTROL):
             self.publisher(topic)
 
@@ -87,9 +87,7 @@ class LockStep:
     def publisher(self, topic: Topic) -> Publisher:
         """Return the publisher of a topic, created at the first use."""
         if topic not in self._publishers:
-            self._publishers[topic] = self._node.create_publisher(
-                topic.message_type, topic.name(self._config), topic.client_qos.profile()
-            )
+            self._publishers[topic] = topics.create_publisher(self._node, topic, self._config)
         return self._publishers[topic]
 
     def connect(self) -> None:
@@ -97,7 +95,52 @@ class LockStep:
 
         Raises WorldError saying which topics are missing.
         """
-        timeout_s = self._config.startup_timeout_s
+        self._take_hold(self._config.startup_timeout_s)
+        self.counters = Counters()
+
+    def reconnect(self, lost: SimulatorLostError, waiting: Callable[[str], object]) -> None:
+        """Wait for a simulator that was lost, and take hold of it again.
+
+        `waiting` is given a line at every attempt. Raises WorldError where it does not come back
+        in `outage_timeout_s`, and KeyboardInterrupt after `interrupt`.
+        """
+        timeout_s = self._config.outage_timeout_s
+        start = time.monotonic()
+        problem = lost
+        self.counters.outages += 1
+        try:
+            with self._interruptibly():
+                while (waited_s := time.monotonic() - start) < timeout_s:
+                    waiting(
+                        f"{problem} Waiting for the simulator to come back, {waited_s:.0f} s of "
+                        f"at most {timeout_s:.0f} s"
+                    )
+                    attempt_end_s = time.monotonic() + ATTEMPT_S
+                    try:
+                        self.inbox.renew_map()
+                        self._take_hold(min(ATTEMPT_S, timeout_s))
+                        return
+                    except SimulatorLostError as error:
+                        problem = error
+                    self.spin_until(lambda: False, attempt_end_s - time.monotonic())
+        finally:
+            self.counters.outage_s += time.monotonic() - start
+        raise WorldError(f"the simulator was away for {timeout_s:.0f} s: {problem}")
+
+    def interrupt(self) -> None:
+        """End every wait of seconds with KeyboardInterrupt; a signal handler may call it."""
+        self._interrupted = True
+
+    @contextlib.contextmanager
+    def _interruptibly(self) -> Iterator[None]:
+        outer, self._interruptible = self._interruptible, True
+        try:
+            yield
+        finally:
+            self._interruptible = outer
+
+    def _take_hold(self, timeout_s: float) -> None:
+        """Wait for the simulator's topics, pause it, and tick until a tick is complete."""
         self.wait_until(
             lambda: not self._unmatched(),
             timeout_s,
@@ -107,6 +150,7 @@ class LockStep:
             f"{self._config.role_name!r} and a camera {self._config.camera!r}?",
         )
         self.pause(timeout_s)
+        self._time = None
         self._first_ticks(timeout_s)
 
     def pause(self, timeout_s: float) -> None:
@@ -120,24 +164,25 @@ class LockStep:
                 self._is_paused,
                 timeout_s,
                 lambda: f"{self._name(topics.STATUS)} with synchronous_mode_running False",
-                self._paused_hint(),
+                self._paused_hint,
             )
         self.settle()
 
+    def begin_new_time(self) -> None:
+        """Settle where a map was loaded, and the clock began at 0."""
+        self.settle()
+        self._time = None
+
     def settle(self) -> None:
         """Let the messages of earlier ticks arrive, and take the latest frame as the current."""
-        while True:
-            before = self.inbox.received
-            self._executor.spin_once(timeout_sec=QUIET_S)
-            if self.inbox.received == before:
-                break
+        self._drain()
         status = self.inbox.last_status
         if status is None:
-            raise WorldError(f"no message on {self._name(topics.STATUS)}")
+            raise SimulatorLostError(f"no message on {self._name(topics.STATUS)}.")
         if not status.synchronous_mode:
-            raise WorldError(
+            raise SimulatorLostError(
                 "the bridge runs in asynchronous mode, where no step is repeatable: start "
-                "carla_ros_bridge with synchronous_mode:=True and passive:=False"
+                "carla_ros_bridge with synchronous_mode:=True and passive:=False."
             )
         self._number = int(status.frame)
         # A float32 on the wire: 0.05 arrives as 0.0500000007.
@@ -150,10 +195,11 @@ class LockStep:
     def tick(self, control: VehicleControl) -> Tick:
         """Run one tick under `control` and wait for everything it publishes.
 
-        Raises WorldError where the simulator does not answer in time.
+        Raises SimulatorLostError where the simulator does not answer in time.
         """
         if self._number is None:
             raise WorldError("the simulator is not connected")
+        self._await_late_speed()
         expected = self._number + 1
         # Statuses between two ticks are not ours; taken for an answer, they would leave every
         # later observation one tick behind its command.
@@ -182,20 +228,23 @@ class LockStep:
         condition: Callable[[], bool],
         timeout_s: float,
         missing: Callable[[], str],
-        advice: str,
+        advice: str | Callable[[], str],
     ) -> None:
         """Spin until `condition` holds; a long wait is logged.
 
-        Raises WorldError with what `missing()` says and with `advice` after `timeout_s`.
+        Raises SimulatorLostError with what `missing()` and `advice` say after `timeout_s`, and
+        KeyboardInterrupt after `interrupt`.
         """
         start = time.monotonic()
-        while not self.spin_until(
-            condition, min(PROGRESS_S, start + timeout_s - time.monotonic())
-        ):
-            waited_s = time.monotonic() - start
-            if waited_s >= timeout_s:
-                raise WorldError(f"nothing on {missing()} for {timeout_s:g} s. {advice}")
-            self._logger.info(f"waiting for {missing()}, {waited_s:.0f} s")
+        with self._interruptibly():
+            while not self.spin_until(
+                condition, min(PROGRESS_S, start + timeout_s - time.monotonic())
+            ):
+                waited_s = time.monotonic() - start
+                if waited_s >= timeout_s:
+                    hint = advice if isinstance(advice, str) else advice()
+                    raise SimulatorLostError(f"nothing on {missing()} for {timeout_s:g} s. {hint}")
+                self._logger.info(f"waiting for {missing()}, {waited_s:.0f} s")
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Spin until `condition` holds; return whether it did within `timeout_s`."""
@@ -207,6 +256,8 @@ class LockStep:
             if not self._node.context.ok():
                 raise ExternalShutdownException()
             check_signals()
+            if self._interruptible and self._interrupted:
+                raise KeyboardInterrupt
             self._executor.spin_once(timeout_sec=min(remaining_s, SIGNAL_CHECK_S))
             # One wake-up for all that came together: an executor's own round is dearer.
             self.inbox.take_all()
@@ -231,15 +282,14 @@ class LockStep:
         return bool(self.inbox.statuses) and not self.inbox.statuses[-1].synchronous_mode_running
 
     def _paused_hint(self) -> str:
-        last = self.inbox.last_status
-        if last is None:
+        if not self.inbox.statuses:
             return (
-                "It subscribes to commands but does not tick: its synchronisation thread may have "
-                "died; restart it."
+                "Its topics are there, but it does not tick: it hangs, or its synchronisation "
+                "thread has died; restart it."
             )
         return (
-            f"It is running on, at frame {last.frame}: somebody else plays it, or a tick takes "
-            "too long."
+            f"It is running on, at frame {self.inbox.statuses[-1].frame}: somebody else plays "
+            "it, or a tick takes too long."
         )
 
     def _await_step(self, expected: int) -> None:
@@ -247,7 +297,8 @@ class LockStep:
         answer_s = min(STEP_ANSWER_S, self._config.step_timeout_s / 2.0)
         if self.spin_until(lambda: self._step_ended(expected), answer_s):
             return
-        if not self.inbox.statuses:
+        resent = not self.inbox.statuses
+        if resent:
             self.counters.steps_resent += 1
             self._logger.warning(f"no answer to STEP_ONCE for {answer_s:g} s: sending it again")
             self._send(RunCommand.STEP_ONCE)
@@ -255,8 +306,11 @@ class LockStep:
             lambda: self._step_ended(expected),
             max(self._config.step_timeout_s - answer_s, 0.0),
             lambda: f"{self._name(topics.STATUS)} for the end of frame {expected}",
-            self._stalled_hint(),
+            self._stalled_hint,
         )
+        if resent:
+            # The first may have been late and not lost; then there are two ticks.
+            self._drain()
 
     def _step_ended(self, expected: int) -> bool:
         statuses = self.inbox.statuses
@@ -281,11 +335,10 @@ class LockStep:
         deadline = time.monotonic() + timeout_s
         while reason := self.tick(FULL_BRAKE).reason:
             if time.monotonic() >= deadline:
-                raise WorldError(
+                raise SimulatorLostError(
                     f"{reason}, for {timeout_s:g} s: does the car have these sensors?"
                 )
             self._logger.info(reason)
-        self.counters = Counters()
 
     def _has_moved(self) -> bool:
         last = self.inbox.last_status
@@ -307,13 +360,57 @@ class LockStep:
     def _completed(self, reason: str = "") -> Tick:
         """Wait for the tick's messages, which DDS does not order across topics."""
         assert self._number is not None
-        inbox = self.inbox
-        tolerance_ns = self._tolerance_ns
-        if not self.spin_until(lambda: not inbox.missing(tolerance_ns), SENSOR_GRACE_S):
-            self.counters.incomplete_ticks += 1
-            missing = ", ".join(inbox.missing(tolerance_ns))
-            reason = reason or f"frame {self._number} came without {missing}"
-        return Tick(self._number, inbox.clock_ns or 0, reason)
+        inbox, tolerance_ns = self.inbox, self._tolerance_ns
+        due_ns = self._due_ns(self._number)
+        if due_ns is None:
+            # Whatever the clock says first is taken for the tick's: let the latest say it.
+            self._drain()
+        if not self.spin_until(lambda: not inbox.missing(tolerance_ns, due_ns), SENSOR_GRACE_S):
+            reason = reason or self._incomplete(due_ns)
+            inbox.speed_due = topics.SPEEDOMETER not in inbox.messages
+        # Without a clock the next tick's time is counted from where this one's should be.
+        stamp_ns = due_ns if inbox.clock_ns is None else inbox.clock_ns
+        self._time = None if stamp_ns is None else (self._number, stamp_ns)
+        return Tick(self._number, stamp_ns or 0, reason)
+
+    def _due_ns(self, number: int) -> int | None:
+        """Return the simulation time that a frame should have; None where any will do."""
+        if self._time is None:
+            return None
+        latest, stamp_ns = self._time
+        return stamp_ns + round((number - latest) * self.fixed_delta_s * 1e9)
+
+    def _incomplete(self, due_ns: int | None) -> str:
+        """Count and say what a tick has come without: its messages, or its time."""
+        missing = self.inbox.missing(self._tolerance_ns)
+        if not missing:
+            assert self.inbox.clock_ns is not None and due_ns is not None
+            self.counters.clock_jumps += 1
+            return (
+                f"simulation time is {self.inbox.clock_ns / 1e9:.3f} s at frame {self._number} "
+                f"and should be {due_ns / 1e9:.3f} s: a map was loaded, or somebody else ticks"
+            )
+        self.counters.incomplete_ticks += 1
+        self.counters.missing.update(missing)
+        return f"frame {self._number} came without {', '.join(missing)}"
+
+    def _await_late_speed(self) -> None:
+        """Let a speed that was missing come, before it is taken for that of the next tick.
+
+        The speedometer has no stamp: one message too many, and all later ones are a tick old.
+        """
+        if self.inbox.speed_due:
+            self.spin_until(lambda: not self.inbox.speed_due, LATE_SPEED_S)
+            self.inbox.speed_due = False
+
+    def _drain(self) -> None:
+        """Let what is on its way arrive; where it never ends, somebody plays the simulation."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline:
+            before = self.inbox.received
+            self._executor.spin_once(timeout_sec=QUIET_S)
+            if self.inbox.received == before:
+                return
 
     def _resynchronised(self, control: VehicleControl, expected: int) -> Tick:
         """Pause a simulator that somebody else moves, and bring it to one complete tick."""
@@ -331,4 +428,4 @@ class LockStep:
             self._step(control, expected)
             if self._number == expected:
                 return self._completed(reason)
-        raise WorldError(f"{reason}. Its frames cannot be held: find the other client.")
+        raise SimulatorLostError(f"{reason}. Its frames cannot be held: find the other client.")

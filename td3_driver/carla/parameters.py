@@ -6,10 +6,12 @@ started with (`-p learning.batch_size:=64`, or `--params-file`).
 
 from __future__ import annotations
 
+import enum
 import sys
-from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from pydantic import PositiveInt
 from pydantic.fields import FieldInfo
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -18,6 +20,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -33,21 +36,56 @@ _INTEGER_BOUNDS = (-(2**63), 2**63 - 1)
 _FLOAT_BOUNDS = (-sys.float_info.max, sys.float_info.max)
 
 
-def _limits(field: FieldInfo) -> dict[str, Any]:
-    """Return the field's pydantic limits by name (ge, gt, le, lt, min_length)."""
-    names = ("ge", "gt", "le", "lt", "min_length")
-    return {
-        name: getattr(item, name)
-        for item in field.metadata
-        for name in names
-        if getattr(item, name, None) is not None
-    }
+class Own(NamedTuple):
+    """A parameter of one node that is no setting: what the process is to do."""
+
+    default: Any
+    description: str
+    low: int | None = None
+    high: int | None = None
+    """Bounds of a whole number, both included."""
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return its ROS description."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=True)
+        if self.low is not None or self.high is not None:
+            low, high = _INTEGER_BOUNDS
+            bounds = (
+                low if self.low is None else self.low,
+                high if self.high is None else self.high,
+            )
+            descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1])]
+        return descriptor
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ConfigError where `value` is of another type, or out of bounds."""
+        if type(value) is not type(self.default):
+            raise ConfigError(f"{name}: {value!r} is not a {type(self.default).__name__}")
+        if self.low is not None and value < self.low:
+            raise ConfigError(f"{name}: {value} is below {self.low}")
+        if self.high is not None and value > self.high:
+            raise ConfigError(f"{name}: {value} is above {self.high}")
+
+
+CONFIG = Own("", "Name of a shipped configuration, or path of a YAML file.")
+"""What every node has beside its own parameters, as `config`."""
+
+
+def _choices(kind: Any) -> list[str]:
+    """Return the names that an item of a list may have; none where it is not a name."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return [member.value for member in kind]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [choice for part in get_args(kind) for choice in _choices(part)]
 
 
 def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     """Say in words what a ROS range cannot."""
     if get_origin(field.annotation) is Literal:
         return "One of " + ", ".join(map(str, get_args(field.annotation))) + "."
+    if get_origin(field.annotation) is tuple:
+        return _of_a_list(get_args(field.annotation), not_empty="min_length" in limits)
     if "min_length" in limits:
         return "Not empty."
     strict = {"gt": "Above", "lt": "Below"}
@@ -55,11 +93,18 @@ def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def _of_a_list(items: tuple[Any, ...], not_empty: bool) -> str:
+    """Say in words how long a list is, and what is in it."""
+    if choices := _choices(items[0]):
+        return "Any of " + ", ".join(choices) + "."
+    any_length = items[-1] is Ellipsis
+    words = "At least one" if not_empty else "Any number" if any_length else str(len(items))
+    return f"{words}, each above 0." if items[0] is PositiveInt else f"{words}."
+
+
 def describe(field: FieldInfo, read_only: bool) -> ParameterDescriptor:
     """Return the ROS description of a setting."""
-    extra = field.json_schema_extra
-    unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-    limits = _limits(field)
+    unit, limits = config.unit(field), config.limits(field)
     descriptor = ParameterDescriptor(
         description=f"{field.description} [{unit}]" if unit else str(field.description),
         additional_constraints=_constraints(field, limits),
@@ -97,7 +142,7 @@ class ConfiguredNode(Node):
         sections: Iterable[str] = SECTIONS,
         *,
         settable: Iterable[str] = (),
-        own: dict[str, tuple[Any, str]] | None = None,
+        own: Mapping[str, tuple[Any, ...]] | None = None,
         context: Context | None = None,
         parameter_overrides: list[Parameter] | None = None,
     ) -> None:
@@ -105,7 +150,7 @@ class ConfiguredNode(Node):
 
         `settable` names the settings (`section.setting`) that can change while the node runs; a
         change is handed to `change_settings`. `own` adds read-only parameters of the node that
-        are not settings: name to default and description.
+        are not settings: name to the fields of an `Own`.
         """
         super().__init__(
             node_name,
@@ -124,15 +169,13 @@ class ConfiguredNode(Node):
     def change_settings(self, new: Config) -> None:
         """Put changed settings in force; raise ConfigError to refuse them."""
 
-    def _declare(self, sections: tuple[str, ...], own: dict[str, tuple[Any, str]]) -> None:
-        own = {"config": ("", "Name of a shipped configuration, or path of a YAML file."), **own}
+    def _declare(self, sections: tuple[str, ...], own: Mapping[str, tuple[Any, ...]]) -> None:
         given = self._take_overrides()
-        for name, (default, description) in own.items():
-            value = given.pop(name, default)
-            if type(value) is not type(default):
-                raise ConfigError(f"{name}: {value!r} is not a {type(default).__name__}")
-            descriptor = ParameterDescriptor(description=description, read_only=True)
-            self.declare_parameter(name, value, descriptor, ignore_override=True)
+        for name, fields in {"config": CONFIG, **own}.items():
+            parameter = Own(*fields)
+            value = given.pop(name, parameter.default)
+            parameter.check(name, value)
+            self.declare_parameter(name, value, parameter.descriptor(), ignore_override=True)
         file = self.get_parameter("config").value
         base = config.load(file) if file else Config()
         self.config = config.override(base, given, f"node {self.get_name()}")
@@ -173,3 +216,12 @@ class ConfiguredNode(Node):
             return SetParametersResult(successful=False, reason=str(error))
         self.config = new
         return SetParametersResult(successful=True)
+
+
+class ConfiguredLifecycleNode(LifecycleNodeMixin, ConfiguredNode):
+    """A configured node that others take through the states of a managed node."""
+
+    def __init__(self, node_name: str, sections: Iterable[str] = SECTIONS, **options: Any) -> None:
+        """Declare the settings as `ConfiguredNode` does; the node begins unconfigured."""
+        ConfiguredNode.__init__(self, node_name, sections, **options)
+        LifecycleNodeMixin.__init__(self)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,18 +43,25 @@ class Publications:
     What only passes by is not even converted while nobody listens.
     """
 
-    def __init__(self, node: Node, carla: CarlaConfig, simulator: SimulatorConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        carla: CarlaConfig,
+        simulator: SimulatorConfig,
+        deliver: Callable[[Topic, Callable[[], None]], None],
+    ) -> None:
+        """Create the publishers on `node`; `deliver` is given each message's publication."""
         self._node = node
+        self._deliver = deliver
         self._config = carla
         self._simulator = simulator
         self._publishers: dict[Topic, Publisher] = {
-            topic: node.create_publisher(
-                topic.message_type, topic.name(carla), topic.bridge_qos.profile()
-            )
+            topic: topics.create_bridge_publisher(node, topic, carla)
             for topic in topics.TOPICS
             if topic.direction is topics.Direction.FROM_SIMULATOR
         }
         self._role = carla.role_name
+        self._map_frame = topics.map_frame(carla)
         self._camera_frame = f"{carla.role_name}/{carla.camera}"
         self._camera_transform = _camera_transform(simulator)
 
@@ -66,7 +75,9 @@ class Publications:
 
     def waypoints(self, route: np.ndarray, stamp_ns: int) -> None:
         """Publish the route (n, 3: x, y, yaw), latched."""
-        self._publish(topics.WAYPOINTS, route_to_path(route, make_header(stamp_ns)))
+        self._publish(
+            topics.WAYPOINTS, route_to_path(route, make_header(stamp_ns, self._map_frame))
+        )
 
     def status(self, frame: int, running: bool) -> None:
         """Publish frame number and run state."""
@@ -88,7 +99,7 @@ class Publications:
         `lateral_speed` is the origin's, m/s to the left; `acceleration` (m/s^2) is in map axes.
         """
         self._publish(topics.CLOCK, Clock(clock=stamp_from_ns(frame.stamp_ns)))
-        in_map = make_header(frame.stamp_ns)
+        in_map = make_header(frame.stamp_ns, self._map_frame)
         if self._heard(topics.VEHICLE_STATUS):
             speed = math.hypot(frame.speed, lateral_speed)
             self._publish(
@@ -117,7 +128,7 @@ class Publications:
             self._transforms(frame)
 
     def _publish(self, topic: Topic, message: Any) -> None:
-        self._publishers[topic].publish(message)
+        self._deliver(topic, partial(self._publishers[topic].publish, message))
 
     def _heard(self, topic: Topic) -> bool:
         return self._publishers[topic].get_subscription_count() > 0
@@ -136,7 +147,9 @@ class Publications:
             self._publish(topics.IMAGE, image_to_message(frame.image, header))
 
     def _transforms(self, frame: Frame) -> None:
-        car = TransformStamped(header=make_header(frame.stamp_ns), child_frame_id=self._role)
+        car = TransformStamped(
+            header=make_header(frame.stamp_ns, self._map_frame), child_frame_id=self._role
+        )
         car.transform = _transform(frame.pose)
         camera = TransformStamped(
             header=make_header(frame.stamp_ns, self._role), child_frame_id=self._camera_frame

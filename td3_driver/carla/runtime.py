@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from td3_driver.config import ConfigError
@@ -20,6 +23,11 @@ from td3_driver.roads.errors import RoadMapError
 
 # A signal is noticed when a wait ends; no wait is to be longer.
 SIGNAL_CHECK_S = 0.25
+
+# A stop must arrive: nothing replaces it, and the simulator keeps to the command it has.
+STOP_REPEATS = 3
+STOP_INTERVAL_S = 0.05
+STOP_DELIVERY_S = 0.2
 
 EXIT_WORLD_ERROR = 1
 EXIT_CONFIG_ERROR = 2
@@ -47,6 +55,21 @@ def take_waiting(subscription: Any) -> None:
         if taken is None:
             return
         subscription.callback(taken[0])
+
+
+def insist(publish: Callable[[], None], publishers: Iterable[Publisher]) -> None:
+    """Publish a stop several times and wait until it has been delivered."""
+    for _ in range(STOP_REPEATS):
+        publish()
+        time.sleep(STOP_INTERVAL_S)
+    for publisher in publishers:
+        publisher.wait_for_all_acked(Duration(seconds=STOP_DELIVERY_S))
+
+
+def ignore_signals() -> None:
+    """Ignore SIGINT and SIGTERM from now on: a second one must not cut a stop short."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

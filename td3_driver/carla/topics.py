@@ -1,19 +1,25 @@
 """The topic contract of carla-ros-bridge in one table: names, types, directions and QoS.
 
 The simulator node publishes and subscribes by this table, `CarlaWorld` and the driver meet it from
-the other side. Importing it needs no ROS; `message_type` and the profiles do.
+the other side. `PROFILES` holds what other bridges do differently, and settings (`carla.*`) go
+over both. Importing it needs no ROS; message types, QoS and the `create_...` functions do.
 """
 
 from __future__ import annotations
 
 import enum
 import importlib
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from td3_driver.config import CarlaConfig
+from td3_driver.config import CarlaConfig, ConfigError
 
 if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.publisher import Publisher
     from rclpy.qos import QoSProfile
 
 
@@ -22,6 +28,7 @@ class Direction(enum.Enum):
 
     FROM_SIMULATOR = "from the simulator"
     TO_SIMULATOR = "to the simulator"
+    FROM_NODES = "from this package's other nodes"
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ LATCHED_DEEP = Qos(reliable=True, latched=True, depth=10)
 # Best effort matches every fork of the bridge; a second image waits for the stamp check of
 # the lock-step while the first is being looked at.
 IMAGE_SUBSCRIBER = Qos(reliable=False, latched=False, depth=2)
+SENSOR_DATA = Qos(reliable=False, latched=False, depth=5)
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,38 @@ class Topic:
     description: str
 
     def name(self, config: CarlaConfig) -> str:
-        """Return the full name for a role name, camera id and control id."""
-        return self.template.format(
-            role=config.role_name, camera=config.camera, control=config.control
-        )
+        """Return the full name for a profile, role name, camera id and control id."""
+        template = _renamed(config).get(self) or self.template
+        return template.format(role=config.role_name, camera=config.camera, control=config.control)
 
     @property
     def message_type(self) -> Any:
-        """The message class; raises ImportError where its package is not installed."""
+        """The bridge's message class; raises ImportError where its package is not installed."""
         return message_class(self.type_name)
+
+    def message_type_in(self, config: CarlaConfig) -> Any:
+        """Return the message class that the settings ask for."""
+        return message_class(self.type_name_in(config))
+
+    def type_name_in(self, config: CarlaConfig) -> str:
+        """Return the name of the message type that the settings ask for."""
+        return ackermann_type(config) if self is ACKERMANN else self.type_name
+
+    def bridge_qos_in(self, config: CarlaConfig) -> Qos:
+        """Return the QoS of the bridge's end under a profile."""
+        best_effort = self is IMAGE and not PROFILES[config.profile].images_reliable
+        return SENSOR_DATA if best_effort else self.bridge_qos
+
+    def client_qos_in(self, config: CarlaConfig) -> Qos:
+        """Return the QoS of this package's end; raises ConfigError where it cannot match."""
+        if self is not IMAGE or config.image_reliability == "best_effort":
+            return self.client_qos
+        if not self.bridge_qos_in(config).reliable:
+            raise ConfigError(
+                f"carla.image_reliability is reliable, but the profile {config.profile} publishes "
+                "images best effort, and no image would come: set best_effort"
+            )
+        return replace(self.client_qos, reliable=True)
 
 
 def message_class(type_name: str) -> Any:
@@ -216,15 +247,154 @@ ACKERMANN = _subscribed(
     "Steering angle (+ = left) and speed, for carla_ackermann_control.",
 )
 
-TOPICS: tuple[Topic, ...] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Topic)
+BY_KEY: dict[str, Topic] = {
+    key.lower(): value for key, value in list(globals().items()) if isinstance(value, Topic)
+}
+"""Each topic by its name in this table, in lower case: what `carla.topic_names` calls it."""
+TOPICS: tuple[Topic, ...] = tuple(BY_KEY.values())
+"""What a bridge and this package's nodes say to each other."""
+
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    Direction.FROM_NODES,
+    RELIABLE,
+    RELIABLE,
+    "Statuses named after their node: the trainer's health, figures and lock-step; the driver's "
+    "watchdog, camera, policy and commands.",
 )
 
-# What the nodes of this package tell beside the contract, and what belongs to the transforms.
-OUTPUTS = ("/driver/.+", "/diagnostics", "/tf_static")
+ACKERMANN_STAMPED = "ackermann_msgs/msg/AckermannDriveStamped"
 
 
-def recorded_pattern(config: CarlaConfig) -> str:
-    """Return a regular expression of the topics that make up the record of a drive."""
-    names = [topic.name(config) for topic in TOPICS]  # letters, digits, _ and /
-    return f"^({'|'.join([*names, *OUTPUTS])})$"
+@dataclass(frozen=True)
+class Profile:
+    """What a bridge does otherwise than carla-simulator's ros-bridge."""
+
+    description: str
+    names: Mapping[Topic, str] = field(default_factory=dict)
+    map_frame: str = "map"
+    ackermann_type: str = ACKERMANN.type_name
+    images_reliable: bool = True
+    absent: frozenset[Topic] = frozenset()
+    """Topics that it does not have at all."""
+
+
+PROFILES: dict[str, Profile] = {
+    "ros_bridge": Profile(
+        "carla-simulator/ros-bridge, and ika-rwth-aachen/carla-ros-bridge with the same topics"
+    ),
+    "ttgamage": Profile(
+        "ttgamage/carla-ros-bridge; its cars are called hero unless told otherwise",
+        names={GOAL: "/carla/{role}/goal_pose"},
+    ),
+    "tum": Profile("TUMFTM/ros-bridge; its images are best effort", images_reliable=False),
+    "openads": Profile(
+        "openads-project/carla-ros-bridge",
+        names={VEHICLE_CONTROL: "/carla/{role}/vehicle_control_cmd_automated"},
+        map_frame="carla_map",
+        ackermann_type=ACKERMANN_STAMPED,
+    ),
+    "native": Profile(
+        "CARLA's native interface (--ros2): a camera and commands, no step, reset or odometry",
+        names={ACKERMANN: "/carla/{role}/ackermann_control_cmd"},
+        ackermann_type=ACKERMANN_STAMPED,
+        images_reliable=False,
+        absent=frozenset(TOPICS)
+        - {
+            CLOCK,
+            TF,
+            CAMERA_INFO,
+            IMAGE,
+            COLLISION,
+            LANE_INVASION,
+            VEHICLE_CONTROL,
+            ACKERMANN,
+        },
+    ),
+}
+
+
+def map_frame(config: CarlaConfig) -> str:
+    """Return the name of the map's frame."""
+    return config.map_frame or PROFILES[config.profile].map_frame
+
+
+def ackermann_type(config: CarlaConfig) -> str:
+    """Return the type name of Ackermann commands."""
+    if config.ackermann_message == "profile":
+        return PROFILES[config.profile].ackermann_type
+    return f"ackermann_msgs/msg/{config.ackermann_message}"
+
+
+def require(config: CarlaConfig, wanted: Iterable[Topic]) -> None:
+    """Raise ConfigError where a profile does not have some topics, and they are not named."""
+    absent = PROFILES[config.profile].absent - _given_names(config.topic_names).keys()
+    missing = [topic.name(config) for topic in wanted if topic in absent]
+    if missing:
+        raise ConfigError(
+            f"carla.profile is {config.profile} ({PROFILES[config.profile].description}), which "
+            f"does not have {', '.join(missing)}: use a bridge, or say in carla.topic_names where "
+            "they are to be found"
+        )
+
+
+def create_publisher(node: Node, topic: Topic, config: CarlaConfig) -> Publisher:
+    """Create this package's end of a topic that goes to the simulator."""
+    return node.create_publisher(
+        topic.message_type_in(config), topic.name(config), topic.client_qos_in(config).profile()
+    )
+
+
+def create_subscription(
+    node: Node, topic: Topic, config: CarlaConfig, handler: Callable[[Any], None]
+) -> Any:
+    """Create this package's end of a topic that comes from the simulator."""
+    return node.create_subscription(
+        topic.message_type_in(config),
+        topic.name(config),
+        handler,
+        topic.client_qos_in(config).profile(),
+    )
+
+
+def create_bridge_publisher(node: Node, topic: Topic, config: CarlaConfig) -> Publisher:
+    """Create the simulator's end of a topic that comes from it."""
+    return node.create_publisher(
+        topic.message_type_in(config), topic.name(config), topic.bridge_qos_in(config).profile()
+    )
+
+
+def create_bridge_subscription(
+    node: Node, topic: Topic, config: CarlaConfig, handler: Callable[[Any], None]
+) -> Any:
+    """Create the simulator's end of a topic that goes to it."""
+    return node.create_subscription(
+        topic.message_type_in(config),
+        topic.name(config),
+        handler,
+        topic.bridge_qos_in(config).profile(),
+    )
+
+
+def _renamed(config: CarlaConfig) -> Mapping[Topic, str]:
+    """Return the templates that are not the table's."""
+    return {**PROFILES[config.profile].names, **_given_names(config.topic_names)}
+
+
+@lru_cache(maxsize=8)
+def _given_names(text: str) -> Mapping[Topic, str]:
+    """Read `carla.topic_names`; raises ConfigError naming what is wrong."""
+    names: dict[Topic, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, _, template = (piece.strip() for piece in part.partition("="))
+        if key not in BY_KEY:
+            raise ConfigError(f"carla.topic_names: {key!r} is none of {', '.join(BY_KEY)}")
+        plain = re.sub(r"\{(role|camera|control)\}", "x", template)
+        if not re.fullmatch(r"(/[A-Za-z_]\w*)+", plain):
+            raise ConfigError(
+                f"carla.topic_names: {part!r} is not of the form topic=/name, where {{role}}, "
+                "{camera} and {control} may stand for their settings"
+            )
+        names[BY_KEY[key]] = template
+    return names

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from carla_msgs.msg import CarlaWorldInfo
 from geometry_msgs.msg import PoseStamped
-from rcl_interfaces.msg import SetParametersResult
-from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
-from rclpy.parameter import Parameter
-from std_msgs.msg import Bool
 
 from td3_driver.carla import topics
 from td3_driver.carla.conversion import (
@@ -26,15 +21,20 @@ from td3_driver.carla.conversion import (
     odometry_from_message,
     pose_to_message,
     same_control,
-    target_velocity_to_message,
+    speed_from_message,
 )
-from td3_driver.carla.lock_step import Counters, LockStep, Tick
+from td3_driver.carla.counters import Counters
+from td3_driver.carla.inbox import REQUIRED
+from td3_driver.carla.lock_step import LockStep, SimulatorLostError, Tick
+from td3_driver.carla.placement import STANDING, Placement
+from td3_driver.carla.town import Town
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import (
     FULL_BRAKE,
     Frame,
     Pose,
     Start,
+    StartRefusedError,
     VehicleControl,
     WorldError,
 )
@@ -42,21 +42,23 @@ from td3_driver.driving.world import (
 if TYPE_CHECKING:
     from td3_driver.roads.road_map import RoadMap
 
-SIMULATOR_NODE = "/simulator"
-MAP_PARAMETER = "simulator.map"
-
-STANDING = replace(FULL_BRAKE, hand_brake=True)
-RESET_TRIES = 3
-POSITION_TOLERANCE_M = 0.5
-YAW_TOLERANCE_RAD = 0.1
-STANDING_SPEED_MPS = 0.1
+NEEDED = (
+    *REQUIRED,
+    topics.STATUS,
+    topics.CLOCK,
+    topics.WORLD_INFO,
+    topics.CONTROL,
+    topics.VEHICLE_CONTROL,
+    topics.SET_TRANSFORM,
+    topics.SET_TARGET_VELOCITY,
+)
+RESETS_AFTER_OUTAGE = 5
 # A new route begins where the car projects to its lane and ends where the goal does.
 ROUTE_START_TOLERANCE_M = 3.0
 ROUTE_END_TOLERANCE_M = 5.0
 ROUTE_TIMEOUT_S = 20.0
 # carla_waypoint_publisher learns of a new car only while the simulation ticks.
 ROUTE_TICK_S = 2.0
-SERVICE_DISCOVERY_S = 3.0
 # Missing sensors in a row after which they are not coming back.
 INCOMPLETE_TICKS = 3
 
@@ -64,30 +66,37 @@ INCOMPLETE_TICKS = 3
 class CarlaWorld:
     """A `World` over topics: the embedded simulator's node, or CARLA's through its bridge.
 
-    It spins its node in the calling thread, while it waits and only then.
+    It spins its node in the calling thread, while it waits and only then. A simulator that stops
+    answering is waited for, `carla.outage_timeout_s` at most: the step under way is then an
+    unclean one, and a reset is begun again.
     """
 
-    def __init__(self, node: Node, config: CarlaConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: CarlaConfig,
+        on_outage: Callable[[str], object] = lambda line: None,
+    ) -> None:
         """Connect to the simulator and pause it; `node` must not be spun by anybody else.
 
-        Raises WorldError when the simulator or one of its topics is not there in time.
+        `on_outage` is given a line now and then while a simulator that was lost is waited for, and
+        an empty one when it is back. Raises WorldError when the simulator or one of its topics is
+        not there in time, and ConfigError for a profile that has not all of them.
         """
+        topics.require(config, NEEDED)
+        self._on_outage = on_outage
         self._node = node
         self._config = config
-        self._road_map: RoadMap | None = None
         self._frame: Frame | None = None
+        self._planned_route: np.ndarray | None = None
+        """The episode's route, where it is not the one that is published."""
         self._incomplete_ticks = 0
         self._lock_step = LockStep(node, config)
         self._inbox = self._lock_step.inbox
-        for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
-            self._lock_step.publisher(topic)
-        # Optional at their other end: a goal is asked for only once there is a car to route.
-        self._optional = {
-            topic: node.create_publisher(
-                topic.message_type, topic.name(config), topic.client_qos.profile()
-            )
-            for topic in (topics.GOAL, topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
-        }
+        self._town = Town(node, config, self._lock_step)
+        self._placement = Placement(node, config, self._lock_step, self._step)
+        # Not the lock-step's, which waits for the other end: not everybody plans routes.
+        self._goals = topics.create_publisher(node, topics.GOAL, config)
         try:
             self._lock_step.connect()
         except BaseException:
@@ -107,36 +116,84 @@ class CarlaWorld:
     @property
     def map_name(self) -> str:
         """Name of the map, as the simulator gives it."""
-        self._await_world_info()
-        assert self._inbox.world_info is not None
-        return str(self._inbox.world_info.map_name)
+        return self._town.name
 
     @property
     def road_map(self) -> RoadMap:
         """The map's roads, read from `/carla/world_info`."""
-        if self._road_map is None:
-            # Only who asks for roads needs the carla wheel, which not every platform has.
-            from td3_driver.roads.road_map import RoadMap
-
-            name = self.map_name
-            assert self._inbox.world_info is not None
-            self._road_map = RoadMap.from_opendrive(name, self._inbox.world_info.opendrive)
-        return self._road_map
+        return self._town.road_map
 
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
-        `start.seed` does not travel over topics: the simulator keeps its own.
+        `start.seed` does not travel over topics: the simulator keeps its own. Raises
+        StartRefusedError where the car does not stay there or no route comes, and WorldError.
         """
-        if not _same_map(start.map_name, self.map_name):
-            self._load_map(start.map_name)
-        self._put_down(start.pose)
-        frame = self._request_route(start.goal)
+        try:
+            return self._reset_despite_outages(start)
+        except StartRefusedError as refusal:
+            self.counters.starts_refused += 1
+            self._node.get_logger().warning(str(refusal))
+            raise
+
+    def _reset_despite_outages(self, start: Start) -> Frame:
+        map_before = self.map_name
+        for _ in range(RESETS_AFTER_OUTAGE):
+            try:
+                return self._reset(start)
+            except SimulatorLostError as lost:
+                self._wait_for_return(lost)
+                problem = str(lost)
+            if self.map_name != map_before and not self._town.can_change():
+                raise StartRefusedError(
+                    f"the simulator has come back with map {self.map_name!r} for {map_before!r}"
+                )
+        raise WorldError(f"no reset has come to its end, {RESETS_AFTER_OUTAGE} times: {problem}")
+
+    def _reset(self, start: Start) -> Frame:
+        if not self._town.is_called(start.map_name):
+            self._town.change(start.map_name)
+            self._frame = None
+        self._placement.put_down(start.pose)
+        self._planned_route = self._known_route(start)
+        if self._planned_route is None:
+            self._request_route(start.goal)
+        assert self._frame is not None
+        frame = self._placement.clean_frame(self._frame)
         self._inbox.forget_events(until_ns=frame.stamp_ns)
-        self._frame = replace(
-            frame, route=self._inbox.route, collisions=(), lane_invasions=(), clean=True, reason=""
-        )
+        self._frame = replace(frame, route=self._route, collisions=(), lane_invasions=())
         return self._frame
+
+    @property
+    def _route(self) -> np.ndarray:
+        """The route of the episode."""
+        return self._inbox.route if self._planned_route is None else self._planned_route
+
+    def _known_route(self, start: Start) -> np.ndarray | None:
+        """Return the route where nobody has to be asked for it."""
+        if start.route is not None or self._config.route_planner == "waypoint_publisher":
+            return start.route
+        from td3_driver.roads.errors import RoadMapError
+
+        try:
+            return self.road_map.route(start.pose, start.goal)
+        except RoadMapError as error:
+            raise StartRefusedError(f"no route: {error}") from error
+
+    def published_path(self) -> list[Pose]:
+        """Return the route that is published, heights included; wait for it.
+
+        Raises WorldError where there is none.
+        """
+        deadline = time.monotonic() + ROUTE_TIMEOUT_S
+        while not self._lock_step.spin_until(lambda: len(self._inbox.path) > 1, ROUTE_TICK_S):
+            if time.monotonic() >= deadline:
+                raise WorldError(
+                    f"no Path of two points or more on {topics.WAYPOINTS.name(self._config)} in "
+                    f"{ROUTE_TIMEOUT_S:g} s: publish a route, or choose other training.starts"
+                )
+            self._step(STANDING)
+        return self._inbox.path
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it.
@@ -144,9 +201,39 @@ class CarlaWorld:
         Where the step was not one complete tick of `control`, the frame says so. Raises
         WorldError where there is none to return.
         """
+        try:
+            frame = self._step(control)
+        except SimulatorLostError as lost:
+            before = self._frame
+            self._wait_for_return(lost)
+            if before is None:
+                raise
+            frame = replace(before, clean=False, reason=str(lost))
+        self.counters.unclean_steps += not frame.clean
+        return frame
+
+    def interrupt(self) -> None:
+        """End a wait for the simulator with KeyboardInterrupt; a signal handler may call it."""
+        self._lock_step.interrupt()
+
+    def _step(self, control: VehicleControl) -> Frame:
         tick = self._lock_step.tick(control)
         self._frame = self._make_frame(tick, control)
         return self._frame
+
+    def _wait_for_return(self, lost: SimulatorLostError) -> None:
+        """Wait for a lost simulator; raise WorldError where it stays away."""
+        logger = self._node.get_logger()
+
+        def say(line: str) -> None:
+            logger.warning(line)
+            self._on_outage(line)
+
+        self._lock_step.reconnect(lost, say)
+        self._incomplete_ticks = 0
+        self._town.forget()
+        logger.info("the simulator is back")
+        self._on_outage("")
 
     def close(self) -> None:
         """Stop the car and let the simulator go on without this client."""
@@ -159,8 +246,8 @@ class CarlaWorld:
 
     def _destroy(self) -> None:
         self._lock_step.destroy()
-        for publisher in self._optional.values():
-            self._node.destroy_publisher(publisher)
+        self._placement.destroy()
+        self._node.destroy_publisher(self._goals)
 
     def _make_frame(self, tick: Tick, control: VehicleControl) -> Frame:
         """Return the tick's messages as a frame; what is missing is as in the frame before."""
@@ -169,21 +256,29 @@ class CarlaWorld:
         odometry = inbox.messages.get(topics.ODOMETRY)
         speedometer = inbox.messages.get(topics.SPEEDOMETER)
         status = inbox.messages.get(topics.VEHICLE_STATUS)
-        self._incomplete_ticks = self._incomplete_ticks + 1 if tick.reason else 0
+        self._incomplete_ticks += bool(tick.reason)
         if image is None or odometry is None or speedometer is None or status is None:
             if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
-                raise WorldError(f"{tick.reason}: does the car have these sensors?")
-            return replace(before, frame=tick.number, clean=False, reason=tick.reason)
+                raise SimulatorLostError(f"{tick.reason}: does the car have these sensors?")
+            return _repeated(before, tick, tick.reason)
         try:
             pose, yaw_rate = odometry_from_message(odometry)
             pixels = image_from_message(image)
-            executed = control_from_message(status.control)
+            speed = speed_from_message(speedometer)
         except ConversionError as error:
-            raise WorldError(f"frame {tick.number} cannot be read: {error}") from error
+            self.counters.unreadable_ticks += 1
+            self._incomplete_ticks += not tick.reason
+            reason = f"frame {tick.number} cannot be read: {error}"
+            if before is None or self._incomplete_ticks >= INCOMPLETE_TICKS:
+                raise WorldError(reason) from error
+            return _repeated(before, tick, reason)
+        executed = control_from_message(status.control)
         reason = tick.reason
-        if not same_control(executed, control):
+        if not reason:
+            self._incomplete_ticks = 0
+        if not reason and not same_control(executed, control):
             self.counters.action_misses += 1
-            reason = reason or f"{executed} was in force instead of {control}"
+            reason = f"{executed} was in force instead of {control}"
         tolerance_ns = int(self.fixed_delta_s * 1e9 / 2)
         collisions, lane_invasions = inbox.take_events(tick.stamp_ns + tolerance_ns)
         return Frame(
@@ -191,9 +286,9 @@ class CarlaWorld:
             stamp_ns=tick.stamp_ns,
             image=pixels,
             pose=pose,
-            speed=speedometer.data,
+            speed=speed,
             yaw_rate=yaw_rate,
-            route=inbox.route,
+            route=self._route,
             collisions=collisions,
             lane_invasions=lane_invasions,
             control=executed,
@@ -201,55 +296,28 @@ class CarlaWorld:
             reason=reason,
         )
 
-    def _put_down(self, pose: Pose) -> None:
-        """Teleport the car and let it come to rest; retried, as physics may object."""
-        problem = ""
-        for attempt in range(RESET_TRIES):
-            self.counters.reset_retries += attempt > 0
-            frame = self._teleport(pose)
-            problem = _displacement(frame, pose)
-            if not problem:
-                return
-            self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
-        raise WorldError(
-            f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
-            f"{RESET_TRIES} times: {problem}. Start elsewhere, or look what stands there."
-        )
-
-    def _teleport(self, pose: Pose) -> Frame:
-        """Stop the car, move it to `pose` and return the frame after it has settled."""
-        self._optional[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
-        self._optional[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
-        self._lock_step.command(STANDING)
-        self._stop()
-        above = replace(pose, z=pose.z + self._config.teleport_height_m)
-        self._lock_step.publisher(topics.SET_TRANSFORM).publish(pose_to_message(above))
-        self.step(STANDING)
-        # A teleport keeps the velocity, and CARLA may take two ticks to set a new one.
-        self._stop()
-        for _ in range(self._config.reset_settle_ticks):
-            frame = self.step(STANDING)
-        return frame
-
-    def _stop(self) -> None:
-        self._lock_step.publisher(topics.SET_TARGET_VELOCITY).publish(
-            target_velocity_to_message(0.0)
-        )
-
-    def _request_route(self, goal: Pose) -> Frame:
-        """Ask for a route from where the car stands to `goal`; return the frame it begins at."""
+    def _request_route(self, goal: Pose) -> None:
+        """Ask for a route from where the car stands to `goal`, and wait for it."""
         assert self._frame is not None
         before = self._inbox.routes_received
-        goal_message = PoseStamped(header=make_header(self._frame.stamp_ns))
-        goal_message.pose = pose_to_message(goal)
-        publisher = self._optional[topics.GOAL]
-        self._lock_step.wait_until(
-            lambda: publisher.get_subscription_count() > 0,
-            self._config.startup_timeout_s,
-            lambda: f"{topics.GOAL.name(self._config)} (no subscriber)",
-            "With carla-ros-bridge, start carla_waypoint_publisher.",
+        goal_message = PoseStamped(
+            header=make_header(self._frame.stamp_ns, topics.map_frame(self._config))
         )
-        publisher.publish(goal_message)
+        goal_message.pose = pose_to_message(goal)
+        name = topics.GOAL.name(self._config)
+        try:
+            self._lock_step.wait_until(
+                lambda: self._goals.get_subscription_count() > 0,
+                self._config.startup_timeout_s,
+                lambda: f"{name} (no subscriber)",
+                "Nobody plans routes.",
+            )
+        except SimulatorLostError as error:
+            # The simulator is there: to wait for its return would be in vain.
+            raise WorldError(
+                f"{error} Start carla_waypoint_publisher, or set carla.route_planner to own"
+            ) from error
+        self._goals.publish(goal_message)
 
         def arrived() -> bool:
             return self._inbox.routes_received > before and not self._route_problem(goal)
@@ -258,12 +326,11 @@ class CarlaWorld:
         while not self._lock_step.spin_until(arrived, ROUTE_TICK_S):
             if time.monotonic() >= deadline:
                 problem = self._route_problem(goal)
-                raise WorldError(
+                raise StartRefusedError(
                     f"no route on {topics.WAYPOINTS.name(self._config)} in {ROUTE_TIMEOUT_S:g} s "
                     f"for the goal at x {goal.x:.1f}, y {goal.y:.1f}: {problem or 'no new Path'}"
                 )
-            self.step(STANDING)
-        return self._frame
+            self._step(STANDING)
 
     def _route_problem(self, goal: Pose) -> str:
         """Say why the latest route is not one from the car to `goal`; empty if it is."""
@@ -279,69 +346,11 @@ class CarlaWorld:
             return f"the Path ends {to_goal_m:.1f} m from the goal"
         return ""
 
-    def _await_world_info(self, before: CarlaWorldInfo | None = None) -> None:
-        """Wait for a map that is not the one `before`."""
-        if self._inbox.world_info is not before:
-            return
-        self._lock_step.wait_until(
-            lambda: self._inbox.world_info is not before,
-            self._config.startup_timeout_s,
-            lambda: topics.WORLD_INFO.name(self._config),
-            "The simulator publishes it once, latched; is it a whole bridge?",
-        )
 
-    def _load_map(self, name: str) -> None:
-        """Have the embedded simulator load another map; CARLA's town is its bridge's choice."""
-        self._node.get_logger().debug(f"loading map {name}")
-        client: Any = self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
-        try:
-            if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):
-                raise WorldError(
-                    f"the simulator's map is {self.map_name!r} and the episode's is {name!r}; "
-                    f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
-                    "Start CARLA's bridge with that town, or train on the one it has."
-                )
-            before = self._inbox.world_info
-            parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
-            future = client.call_async(SetParameters.Request(parameters=[parameter]))
-            self._lock_step.wait_until(
-                future.done,
-                self._config.startup_timeout_s,
-                lambda: f"{SIMULATOR_NODE}/set_parameters",
-                "The simulator hangs while it loads the map, or has died.",
-            )
-            response = future.result()
-            assert response is not None
-            result: SetParametersResult = response.results[0]
-        finally:
-            self._node.destroy_client(client)
-        if not result.successful:
-            raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
-        self._await_world_info(before)
-        self._road_map = None
-        self._frame = None
-        # Time starts anew: what was to be forgotten by its stamp is over.
-        self._inbox.forget_events(until_ns=-1)
-        self._lock_step.settle()
-
-
-def _same_map(first: str, second: str) -> bool:
-    """Compare names like `Town01`, `Carla/Maps/Town01` and `folder/town.xodr`."""
-    return PurePosixPath(first).stem == PurePosixPath(second).stem
+def _repeated(before: Frame, tick: Tick, reason: str) -> Frame:
+    """Return the frame `before` in place of a tick's that is not to be had."""
+    return replace(before, frame=tick.number, stamp_ns=tick.stamp_ns, clean=False, reason=reason)
 
 
 def _distance(point: np.ndarray, pose: Pose) -> float:
     return math.hypot(point[0] - pose.x, point[1] - pose.y)
-
-
-def _displacement(frame: Frame, pose: Pose) -> str:
-    """Say how the car is not standing at `pose`; empty if it is."""
-    apart_m = math.hypot(frame.pose.x - pose.x, frame.pose.y - pose.y)
-    turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))
-    if apart_m > POSITION_TOLERANCE_M:
-        return f"it is {apart_m:.2f} m away"
-    if turned_rad > YAW_TOLERANCE_RAD:
-        return f"it is turned by {turned_rad:.2f} rad"
-    if abs(frame.speed) > STANDING_SPEED_MPS:
-        return f"it moves at {frame.speed:.2f} m/s"
-    return ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from td3_driver.config import DrivingConfig
+from td3_driver.driving.observation import ACTIONS
 from td3_driver.driving.world import VehicleControl
 
 
@@ -19,6 +20,23 @@ class AckermannCommand:
 
 
 STOP = AckermannCommand()
+
+
+@dataclass(frozen=True)
+class ActionRange:
+    """What one entry of an action stands for: -1 for `low`, +1 for `high`, linearly between."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+def action_ranges(config: DrivingConfig) -> tuple[ActionRange, ...]:
+    """Return what an action's entries command, before the limits of their rates."""
+    angle = config.max_steering_angle_rad
+    ranges = {"steering": ("rad", -angle, angle), "speed": ("m/s", 0.0, config.max_speed_mps)}
+    return tuple(ActionRange(name, *ranges[name]) for name in ACTIONS)
 
 
 class CommandLimiter:

@@ -18,9 +18,19 @@ from td3_driver.driving.observation import (
 )
 from td3_driver.driving.reward import End
 from td3_driver.driving.task import DrivingTask
-from td3_driver.driving.world import Collision, Frame, LaneInvasion, Start, World
+from td3_driver.driving.world import (
+    Collision,
+    Frame,
+    LaneInvasion,
+    Start,
+    StartRefusedError,
+    World,
+)
 
 StartSampler = Callable[[np.random.Generator], Start]
+
+STARTS_TRIED = 5
+"""Sampled starts, refused one after the other, after which something else must be wrong."""
 
 
 def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
@@ -68,11 +78,21 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode at a sampled start, or at `options["start"]`."""
+        """Begin an episode at a sampled start, or at `options["start"]`.
+
+        Where the world refuses a sampled start, others are tried.
+        """
         super().reset(seed=seed)
-        start = (options or {}).get("start") or self._sample_start(self.np_random)
+        given = (options or {}).get("start")
         self._running = False
-        self.frame = self.world.reset(start)
+        for tries_left in reversed(range(STARTS_TRIED)):
+            start = given or self._sample_start(self.np_random)
+            try:
+                self.frame = self.world.reset(start)
+                break
+            except StartRefusedError:
+                if given or not tries_left:
+                    raise
         observation = self.task.begin(self.frame)
         self._running = True
         return observation, {"start": start}

@@ -76,8 +76,9 @@ def control_from_message(message: Any) -> VehicleControl:
 
 
 def ackermann_from_message(message: Any) -> AckermannCommand:
-    """Return the command of an `ackermann_msgs/AckermannDrive`."""
-    return AckermannCommand(float(message.steering_angle), float(message.speed))
+    """Return the command of an `ackermann_msgs/AckermannDrive`, or of a stamped one."""
+    drive = getattr(message, "drive", message)
+    return AckermannCommand(float(drive.steering_angle), float(drive.speed))
 
 
 def image_from_message(message: Any) -> np.ndarray:
@@ -127,14 +128,28 @@ def _pixels(message: Any, channels: int) -> np.ndarray:
 
 
 def odometry_from_message(message: Any) -> tuple[Pose, float]:
-    """Return the pose and the yaw rate (rad/s, + = left)."""
-    return pose_from_message(message.pose.pose), message.twist.twist.angular.z
+    """Return the pose and the yaw rate (rad/s, + = left); raises ConversionError for NaN."""
+    yaw_rate = message.twist.twist.angular.z
+    if not math.isfinite(yaw_rate):
+        raise ConversionError(f"the yaw rate is not finite: {yaw_rate}")
+    return pose_from_message(message.pose.pose), yaw_rate
+
+
+def speed_from_message(message: Any) -> float:
+    """Return the signed forward speed, m/s; raises ConversionError for NaN."""
+    if not math.isfinite(message.data):
+        raise ConversionError(f"the speed is not finite: {message.data}")
+    return float(message.data)
 
 
 def route_from_path(path: Any) -> np.ndarray:
     """Return route points, float64 (n, 3): x, y, yaw."""
-    poses = [pose_from_message(stamped.pose) for stamped in path.poses]
-    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses]).reshape(-1, 3)
+    return np.array([(pose.x, pose.y, pose.yaw) for pose in poses_from_path(path)]).reshape(-1, 3)
+
+
+def poses_from_path(path: Any) -> list[Pose]:
+    """Return the poses of a route, heights included."""
+    return [pose_from_message(stamped.pose) for stamped in path.poses]
 
 
 def collision_from_message(message: Any) -> Collision:

@@ -31,6 +31,15 @@ def vector_names(config: DrivingConfig) -> list[str]:
     return names
 
 
+UNITS = {"mps": "m/s", "m": "m", "rad": "rad"}
+"""Units by the last part of a name; what ends otherwise has none."""
+
+
+def unit_of(name: str) -> str:
+    """Return the unit of an entry of the vector, "1" where it has none."""
+    return UNITS.get(name.rsplit("_", 1)[-1], "1")
+
+
 def vector_scale(config: DrivingConfig) -> np.ndarray:
     """Return the usual magnitude of each entry of the vector, float32, for networks to divide by.
 

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.control import STOP, AckermannCommand
+from td3_driver.driving.control import STOP
+from td3_driver.driving.gate import Command
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import End
 from td3_driver.driving.task import DrivingTask
-from td3_driver.driving.world import FULL_BRAKE, Frame, VehicleControl, WorldError
+from td3_driver.driving.world import FULL_BRAKE, Frame, WorldError
 
 # A longer gap between images makes a stack that no policy was trained on.
 MAX_GAP_S = 0.5
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command in both forms."""
-
-    ackermann: AckermannCommand
-    control: VehicleControl
 
 
 class Pilot:
@@ -43,6 +36,11 @@ class Pilot:
         """How the latest decision would have failed an episode; None where it would not."""
         self.inference_s = 0.0
         """Wall-clock time of the latest decision."""
+        self.decisions = 0
+        self.observation: Observation = {}
+        """What the latest decision was made on."""
+        self.action = np.zeros(2, dtype=np.float32)
+        """The latest decision."""
         self._config = config
         self._fixed_delta_s = fixed_delta_s
         self._act = act
@@ -50,7 +48,6 @@ class Pilot:
         self._route: np.ndarray | None = None
         self._arrived = False
         self._stamp_ns = 0
-        self._action = np.zeros(2, dtype=np.float32)
         self._ticks_held = 0
         self._last = Command(STOP, FULL_BRAKE)
 
@@ -60,18 +57,22 @@ class Pilot:
         return self._task
 
     def drive(self, frame: Frame) -> Command:
-        """Return the command for a frame; raise ValueError where the policy's is not finite."""
+        """Return the command for a frame; raise ValueError where that, or it, is not finite."""
         observation = self._observe(frame)
         self._stamp_ns = frame.stamp_ns
         if self.standing_because:
             return self.stop(self.standing_because)
         if observation is not None:
+            if not np.all(np.isfinite(observation["vector"])):
+                raise ValueError(f"the observation is not finite: {observation['vector']}")
+            self.observation = observation
+            self.decisions += 1
             begin = time.perf_counter()
-            self._action = self._act(observation)
+            self.action = self._act(observation)
             self.inference_s = time.perf_counter() - begin
             self._ticks_held = 0
         self._ticks_held += 1
-        self._last = Command(*self._task.command(self._action, frame.speed))
+        self._last = Command(*self._task.command(self.action, frame.speed))
         return self._last
 
     def stop(self, reason: str) -> Command:
@@ -97,7 +98,7 @@ class Pilot:
         elif self._ticks_held < self._config.action_repeat:
             return None
         else:
-            outcome = self._task.judge(self._action, frame, (), (), self._config.action_repeat)
+            outcome = self._task.judge(self.action, frame, (), (), self._config.action_repeat)
             observation, end = outcome.observation, outcome.end
             self.off_course = end if end is not None and end.terminated else None
         if observation is not None and self._remaining_m() <= self._config.goal_tolerance_m:

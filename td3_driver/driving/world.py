@@ -100,10 +100,16 @@ class Start:
     pose: Pose
     goal: Pose
     seed: int = 0
+    route: np.ndarray | None = field(default=None, compare=False)
+    """float64 (n, 3) as in `Frame.route`, where it is known already; the world finds it if not."""
 
 
 class WorldError(RuntimeError):
     """The world cannot go on; the message says what is wrong and what to do."""
+
+
+class StartRefusedError(WorldError):
+    """An episode cannot begin at this start; it may at another."""
 
 
 class World(Protocol):
@@ -114,7 +120,10 @@ class World(Protocol):
         """Simulated time of one step, seconds."""
 
     def reset(self, start: Start) -> Frame:
-        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`."""
+        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
+
+        Raises StartRefusedError where another start may do.
+        """
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it."""

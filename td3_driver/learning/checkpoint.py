@@ -86,8 +86,8 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     (unfinished / COUNTERS).write_text(json.dumps(snapshot.counters, indent=1))
     seal(unfinished)
     for path in unfinished.iterdir():
-        _flush(path)
-    _flush(unfinished)
+        flush(path)
+    flush(unfinished)
     complete = folder / f"{step:09d}"
     if complete.exists():  # saved before at this step, which must not be lost in between
         complete = folder / f"{step:09d}-{updates:09d}"
@@ -125,12 +125,17 @@ def point_latest(folder: Path, checkpoint: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(checkpoint.name)
     link.replace(folder / LATEST)
-    _flush(folder)
+    flush(folder)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step at which a checkpoint was taken."""
+    return int(checkpoint.name.partition("-")[0])
 
 
 def latest(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:
@@ -287,7 +292,7 @@ def _restore_generator(generator: torch.Generator, state: Tensor) -> None:
         generator.set_state(state)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -17,9 +17,8 @@ from td3_driver.learning.td3 import TD3, Moves
 
 CAPTURE_AFTER_UPDATES = 3
 """Eager updates of a kind before it is captured: libraries set themselves up in the first ones."""
-BFLOAT16_CPU_BATCH = 128
-BFLOAT16_CPU_CHANNELS = 32
-"""From here on bfloat16 is quicker on processors that have it; below, converting costs more."""
+BFLOAT16_CPU_BATCH = 32
+"""Below, nobody has measured whether bfloat16 is quicker on processors that have it."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -38,7 +37,7 @@ def choose_precision(
         return getattr(torch, settings.precision)
     if not (spec.image and has_bfloat16(device)):
         return torch.float32
-    large = settings.batch_size >= BFLOAT16_CPU_BATCH and spec.channels[0] >= BFLOAT16_CPU_CHANNELS
+    large = settings.batch_size >= BFLOAT16_CPU_BATCH
     return torch.bfloat16 if device.type == "cuda" or large else torch.float32
 
 
@@ -51,7 +50,7 @@ class Updates:
         self.learner = learner
         self.replay = replay
         self.batch: Batch | None = None
-        """The latest batch."""
+        """The latest batch; a captured update of its kind overwrites it."""
         self._sampling = sampling
 
     def __call__(self, measure: bool = False) -> dict[str, Tensor]:
@@ -117,16 +116,24 @@ class GraphedUpdates(Updates):
         graph = torch.cuda.CUDAGraph()
         for generator in {self._sampling, learner.generator}:
             graph.register_generator_state(generator)
-        # Another thread may be acting on the device meanwhile; only its stream is its own.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._update(moves)
+        try:
+            # Another thread may be using the device meanwhile: only this one must not wait.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._update(moves)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"an update could not be captured as a CUDA graph ({error}): "
+                "set learning.cuda_graphs to false"
+            ) from error
         assert self.batch is not None
         self._graphs[moves], self._batches[moves] = graph, self.batch
 
 
 def make_updates(learner: TD3, replay: Replay, sampling: torch.Generator) -> Updates:
     """Return the quickest way that the learner's settings and devices allow."""
-    on_gpu = learner.device.type == "cuda" and replay.device == learner.device
+    # Tensors know which GPU "cuda" is.
+    device = learner.finite.device
+    on_gpu = device.type == "cuda" and replay.queue.device == device
     kind = GraphedUpdates if on_gpu and learner.settings.cuda_graphs else Updates
     return kind(learner, replay, sampling)
 

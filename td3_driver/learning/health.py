@@ -247,7 +247,10 @@ def write_failure(
             "steps": batch.steps,
         }
         save_file(
-            {name: tensor.cpu().clone() for name, tensor in tensors.items()},
+            {
+                name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, tensor in tensors.items()
+            },
             folder / f"batch-{update:09d}.safetensors",
         )
     # JSON has no NaN.

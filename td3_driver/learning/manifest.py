@@ -22,6 +22,11 @@ def seal(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
 
 
+def digest_of(folder: Path, name: str) -> str:
+    """Return the SHA-256, in hexadecimal digits, of a file of a checkpoint that is verified."""
+    return str(json.loads((folder / MANIFEST).read_text())[name])
+
+
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:
     """Raise CheckpointError unless these files, or all, are as they were when sealed."""
     try:
@@ -50,3 +55,11 @@ def _digest(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def recorded_digest(folder: Path, name: str) -> str:
+    """Return the SHA-256 that a verified checkpoint has on record for a file; empty for none."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_text()).get(name, ""))
+    except (OSError, ValueError):
+        return ""

@@ -61,9 +61,9 @@ def in_words(row: dict[str, float]) -> str:
         f"policy Q {shown('policy_q_mean')}, distance {shown('policy_distance')}, "
         f"saturated {shown('saturated_share')}, |pre-tanh| {shown('pre_tanh_abs')}, "
         f"dormant {shown('actor_dormant_share')} {shown('critic_dormant_share')}, "
-        f"health warnings {shown('health')}; return {shown('return_mean')}, "
-        f"completion {shown('route_completion_mean')}, {shown('steps_per_s')} steps/s, "
-        f"{shown('updates_per_s')} updates/s"
+        f"health warnings {shown('health')}; "
+        f"return {shown('return_mean')}, completion {shown('route_completion_mean')}, "
+        f"{shown('steps_per_s')} steps/s, {shown('updates_per_s')} updates/s"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from td3_driver.learning.convolution import Convolution
 from td3_driver.learning.normalization import VectorNorm
 
 IMAGE, VECTOR = "image", "vector"
@@ -65,8 +66,13 @@ def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """
     if image.is_floating_point():
         return image
-    image = image.flatten(1, -3).contiguous(memory_format=torch.channels_last)
-    return image.to(dtype).mul_(1 / 255).sub_(0.5)
+    image = image.flatten(1, -3)
+    if image.device.type == "cpu":
+        # The same as below, in half the time.
+        image = torch.stack(image.unbind(1), dim=-1).movedim(-1, 1)
+    image = image.contiguous(memory_format=torch.channels_last)
+    # In this order only the last step rounds: bfloat16 holds every multiple of 1/2 up to 127.5.
+    return image.to(dtype).sub_(127.5).mul_(1 / 255)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -129,11 +135,11 @@ class Encoder(nn.Module):
         *stacked, height, width = spec.image
         first, second, third = spec.channels
         self.convolutions = nn.Sequential(
-            nn.Conv2d(math.prod(stacked), first, 8, stride=4),
+            Convolution(math.prod(stacked), first, 8, stride=4),
             nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 4, stride=2),
+            Convolution(first, second, 4, stride=2),
             nn.ReLU(inplace=True),
-            nn.Conv2d(second, third, 3, stride=1),
+            Convolution(second, third, 3, stride=1),
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )

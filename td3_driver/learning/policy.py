@@ -26,7 +26,7 @@ class Policy:
 
     def __init__(self, actor: Actor, spec: NetworkSpec) -> None:
         self.spec = spec
-        self._actor = actor.eval().requires_grad_(False)
+        self.actor = actor.eval().requires_grad_(False)
         self._lock = threading.Lock()
 
     @classmethod
@@ -48,22 +48,30 @@ class Policy:
             raise CheckpointError(f"{checkpoint / SPEC} describes no networks: {error}") from None
         tensors = load_tensors(checkpoint / WEIGHTS)
         try:
-            policy._actor.load_state_dict(tensors)
+            policy.actor.load_state_dict(tensors)
         except RuntimeError as error:
             raise CheckpointError(f"{checkpoint / WEIGHTS} does not fit {SPEC}: {error}") from None
         return policy
+
+    @property
+    def observed(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what it sees of an observation, by the environment's keys."""
+        spec = self.spec
+        image = {spec.image_key: spec.image} if spec.image else {}
+        vector = {spec.vector_key: (len(spec.vector_scale),)} if spec.vector_scale else {}
+        return {**image, **vector}
 
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """Return the action, float32 (actions,) in [-1, 1], for one unbatched observation."""
         seen = self.spec.select(observation)
         batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
         with torch.inference_mode(), self._lock:
-            return self._actor(batch)[0].numpy()
+            return self.actor(batch)[0].numpy()
 
     def follow(self, actor: Actor) -> None:
         """Copy the weights and statistics of a learning actor, from any device."""
         with torch.no_grad(), self._lock:
-            self._actor.load_state_dict(actor.state_dict())
+            self.actor.load_state_dict(actor.state_dict())
 
 
 def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:

@@ -144,6 +144,8 @@ class ReplayBuffer:
         """A queue of slots, oldest first; its ends, counted without end, are in `queue`."""
         self.queue = torch.from_numpy(self._queue).to(self.device)
         self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)
+        # On a CPU, whole images are copied, then shifted: their pixels one by one cost more.
+        self._gathers_pixels = self.device.type != "cpu"
         self._greatest_priority = torch.ones((), device=self.device)
         self._added = 0
         self._in_episode = False
@@ -256,12 +258,17 @@ class ReplayBuffer:
             cumulated = self.priorities.cumsum(0, dtype=torch.float64)
             # The first row whose sum is above the draw has a priority of its own.
             rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
-            latest = self.transitions[(end - 1) % self.capacity]
+            latest = self._transition(end - 1)
             slots = latest - (latest - rows) % self.capacity
         else:
             picks = first + (uniform * (end - first)).long()
             slots = self.transitions[picks % self.capacity]
         return self.gather(slots, shifts)
+
+    def _transition(self, place: Tensor) -> Tensor:
+        """Return the slot at a place of the queue, both int64 ()."""
+        # Indexing by a tensor of no dimension would read it, and no capture may.
+        return self.transitions.take(place % self.capacity)
 
     def gather(self, slots: Tensor, shifts: Tensor | None = None) -> Batch:
         """Return the transitions that start at these slots, int64 (B,)."""
@@ -299,23 +306,24 @@ class ReplayBuffer:
 
     def _images(self, rows: Tensor, shifts: Tensor | None) -> Tensor:
         """Return the images of rows (B, stack), shifted."""
-        if shifts is None or self.device.type == "cpu":
+        if shifts is None or not self._gathers_pixels:
             images = self.images.index_select(0, rows.flatten())
             images = images.view(*rows.shape, *self.images.shape[1:])
-            # On the CPU, whole images are copied first: their pixels one by one cost more.
             return images if shifts is None else shift_images(images, shifts)
         vertical, horizontal = shifted_pixels(shifts, *self.images.shape[-2:])
+        # With the images last in memory, as the convolutions want them.
         if self.images.ndim == 3:
-            return self.images[
-                rows[:, :, None, None], vertical[:, None, :, None], horizontal[:, None, None, :]
+            images = self.images[
+                rows[:, None, None, :], vertical[:, :, None, None], horizontal[:, None, :, None]
             ]
-        channels = torch.arange(self.images.shape[1], device=self.device)
-        return self.images[
-            rows[:, :, None, None, None],
-            channels[:, None, None],
-            vertical[:, None, None, :, None],
-            horizontal[:, None, None, None, :],
+            return images.movedim(-1, 1)
+        images = self.images[
+            rows[:, None, None, :, None],
+            torch.arange(self.images.shape[1], device=self.device),
+            vertical[:, :, None, None, None],
+            horizontal[:, None, :, None, None],
         ]
+        return images.movedim((-2, -1), (1, 2))
 
     def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Give transitions that were sampled new priorities above 0, float32 (B,).
@@ -329,8 +337,10 @@ class ReplayBuffer:
         """Do as `set_priorities`, without locking: all on the device, and so capturable."""
         rows = slots % self.capacity
         first, end = self.queue
-        alive = (slots >= self.transitions[first % self.capacity]) & (first < end)
-        self.priorities[rows] = torch.where(alive, priorities, self.priorities[rows])
+        alive = (slots >= self._transition(first)) & (first < end)
+        priorities = torch.where(alive, priorities, self.priorities[rows])
+        # One that was drawn twice gets the greater: which comes last would be left to chance.
+        self.priorities.scatter_reduce_(0, rows, priorities, "amax", include_self=False)
         torch.maximum(self._greatest_priority, priorities.max(), out=self._greatest_priority)
 
     def state(self) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec, check_memory
 from td3_driver.learning.schedules import linear
 from td3_driver.learning.td3 import TD3
+from td3_driver.learning.threads import use_one_thread
 
 EPISODES_AVERAGED = 5
 POLICY_REFRESH_UPDATES = 10
@@ -345,6 +346,8 @@ class Training:
         stops there and is resumed goes on exactly as one that does not stop.
         """
         training = self._training
+        if not training.synchronous_updates:
+            use_one_thread()  # acting would wait for a core that the updates are using
         observation = self._begin_episode(None if self._resumed else training.seed)
         while not self._over():
             action = self._explore(observation)

@@ -1,1 +1,1 @@
-"""Thin executables: simulator, trainer, driver."""
+"""Thin executables: simulator, trainer, driver, ackermann_controller."""

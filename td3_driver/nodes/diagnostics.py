@@ -1,52 +1,99 @@
-"""The learner's health on /diagnostics, for the robot's usual tools."""
+"""Statuses on /diagnostics, for the robot's usual tools; among them the learner's health."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from td3_driver.carla.counters import Counters
+from td3_driver.carla.topics import DIAGNOSTICS
 from td3_driver.learning.health import CHECKS, HealthMonitor
 
-TOPIC = "/diagnostics"
+SIMULATION_PERIOD_S = 2.0
 
 
-class HealthDiagnostics:
-    """Publishes a status for each check, and one of the training with its figures."""
+class Diagnostics:
+    """Publishes statuses named after a node; any thread may."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 10)
+        self._publisher = node.create_publisher(
+            DiagnosticArray, DIAGNOSTICS.template, DIAGNOSTICS.client_qos.profile()
+        )
+
+    def status(
+        self, name: str, level: bytes, message: str, values: Mapping[str, object] | None = None
+    ) -> DiagnosticStatus:
+        """Return a status; real numbers among its values are shortened."""
+        return DiagnosticStatus(
+            level=level,
+            name=f"{self._node.get_name()}: {name.replace('_', ' ')}",
+            message=message,
+            values=[
+                KeyValue(key=key, value=f"{value:.6g}" if isinstance(value, float) else str(value))
+                for key, value in (values or {}).items()
+            ],
+        )
+
+    def send(self, statuses: list[DiagnosticStatus]) -> None:
+        """Publish statuses, stamped now."""
+        array = DiagnosticArray(status=statuses)
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+
+class SimulationDiagnostics(Diagnostics):
+    """Publishes how the lock-step goes: what was no clean step, how often, and why."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._published_s = -SIMULATION_PERIOD_S
+        self._unclean_steps = 0
+
+    def publish(self, counters: Counters) -> None:
+        """Publish the counts, unless they have just been; to be called at every step."""
+        now = time.monotonic()
+        if now - self._published_s < SIMULATION_PERIOD_S:
+            return
+        self._published_s = now
+        fresh = counters.unclean_steps - self._unclean_steps
+        self._unclean_steps = counters.unclean_steps
+        level = DiagnosticStatus.WARN if fresh else DiagnosticStatus.OK
+        self._publish(level, f"{fresh} unclean steps" if fresh else "in step", counters)
+
+    def publish_outage(self, line: str, counters: Counters) -> None:
+        """Publish that the simulator is waited for; an empty line says that it is back."""
+        level = DiagnosticStatus.ERROR if line else DiagnosticStatus.OK
+        self._publish(level, line or "the simulator is back", counters)
+
+    def _publish(self, level: bytes, message: str, counters: Counters) -> None:
+        self.send([self.status("simulation", level, message, counters.as_dict())])
+
+
+class HealthDiagnostics(Diagnostics):
+    """Publishes a status for each check, and one of the training with its figures."""
 
     def publish(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Publish an interval's figures and the warnings in force; any thread may call it."""
         warnings = {warning.check: warning for warning in health.warnings}
-        training = self._status(
+        training = self.status(
             "training",
             DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
             f"{len(warnings)} warnings" if warnings else "healthy",
+            {name: float(value) for name, value in row.items()},
         )
-        training.values = [KeyValue(key=name, value=f"{value:.6g}") for name, value in row.items()]
         statuses = [training]
         for check in CHECKS:
             if check.name in warnings:
                 level, message = DiagnosticStatus.WARN, str(warnings[check.name])
             else:
                 level, message = DiagnosticStatus.OK, "ok"
-            statuses.append(self._status(check.name, level, message))
-        self._send(statuses)
+            statuses.append(self.status(check.name, level, message))
+        self.send(statuses)
 
     def publish_failure(self, reason: str) -> None:
         """Publish why the training has broken down."""
-        self._send([self._status("training", DiagnosticStatus.ERROR, reason)])
-
-    def _status(self, name: str, level: bytes, message: str) -> DiagnosticStatus:
-        return DiagnosticStatus(
-            level=level, name=f"{self._node.get_name()}: {name.replace('_', ' ')}", message=message
-        )
-
-    def _send(self, statuses: list[DiagnosticStatus]) -> None:
-        array = DiagnosticArray(status=statuses)
-        array.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(array)
+        self.send([self.status("training", DiagnosticStatus.ERROR, reason)])

@@ -5,7 +5,6 @@ What this package's own nodes have told in the bag stays silent: those that list
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from rclpy.publisher import Publisher
 
 from td3_driver.carla import runtime, topics
 from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.recording import told_by_nodes
 from td3_driver.carla.topics import Direction, Qos
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
@@ -71,9 +71,7 @@ class PlayerNode(ConfiguredNode):
         self._clock_publisher: Publisher | None = None
         clock, odometry = (topic.name(self._names) for topic in (topics.CLOCK, topics.ODOMETRY))
         if self.get_parameter("clock").value and clock not in self._publishers_by_topic:
-            self._clock_publisher = self.create_publisher(
-                topics.CLOCK.message_type, clock, topics.CLOCK.bridge_qos.profile()
-            )
+            self._clock_publisher = topics.create_bridge_publisher(self, topics.CLOCK, self._names)
         self._clocked_by = odometry
 
     def run(self) -> None:
@@ -91,10 +89,10 @@ class PlayerNode(ConfiguredNode):
         self._bag.close()
 
     def _create_publishers(self) -> dict[str, Publisher]:
-        own = re.compile(f"^({'|'.join(topics.OUTPUTS)})$")
+        told = told_by_nodes(self._names)
         publishers = {}
         for name, topic in self._bag.topics.items():
-            if not topic.count or (own.match(name) and name not in self._contract):
+            if not topic.count or name in told:
                 continue
             try:
                 message_type = topics.message_class(topic.type_name)
@@ -111,9 +109,9 @@ class PlayerNode(ConfiguredNode):
         known = self._contract.get(topic.name)
         if known is None:
             return topics.LATCHED_DEEP if topic.latched else topics.RELIABLE
-        return (
-            known.bridge_qos if known.direction is Direction.FROM_SIMULATOR else known.client_qos
-        )
+        if known.direction is Direction.FROM_SIMULATOR:
+            return known.bridge_qos_in(self._names)
+        return known.client_qos_in(self._names)
 
     def _wait_for_listener(self) -> None:
         """Wait until somebody subscribes to the camera."""

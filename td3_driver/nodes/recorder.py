@@ -28,6 +28,7 @@ from rclpy.subscription import Subscription
 
 from td3_driver.carla import runtime, topics
 from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.recording import recorded_pattern
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
 from td3_driver.offline.bag import BagError
@@ -70,7 +71,7 @@ class RecorderNode(ConfiguredNode):
             self.writing = BagThread(Path(bag))
         except BagError as error:
             raise ConfigError(str(error)) from None
-        self._wanted = re.compile(topics.recorded_pattern(self.config.carla))
+        self._wanted = re.compile(recorded_pattern(self.config.carla))
         self._subscriptions_by_topic: dict[str, Subscription] = {}
         self._unknown: set[str] = set()
         self.losses = Losses()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rclpy.context import Context
@@ -19,22 +20,29 @@ from td3_driver.carla.conversion import (
     target_velocity_from_message,
     vehicle_info_to_message,
 )
+from td3_driver.carla.faults import BRIDGE_SENSOR_TIMEOUT_S, Agenda, Faults
 from td3_driver.carla.parameters import ConfiguredNode
 from td3_driver.carla.publications import Publications
 from td3_driver.carla.run_state import RunCommand, RunState
 from td3_driver.carla.topics import Topic
 from td3_driver.config import Config, ConfigError
+from td3_driver.driving.world import Collision, Frame, VehicleControl
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.simulator.world import EGO_ACTOR_ID, SPAWN_SPACING_M, SimulatedWorld
 
 NODE_NAME = "simulator"
+SECTIONS = ("simulator", "carla")
+SETTABLE = ("simulator.map", "simulator.realtime_factor", "simulator.faults")
 VEHICLE_TYPE = "vehicle.tesla.model3"
 # A simulator that has fallen further behind real time lets the lost time go.
 MAX_LAG_S = 0.2
 
 
 class SimulatorNode(ConfiguredNode):
-    """A bridge with one car, and the world behind it. Starts in PLAY, as the bridge does."""
+    """A bridge with one car, and the world behind it. Starts in PLAY, as the bridge does.
+
+    It misbehaves where `simulator.faults` says so.
+    """
 
     def __init__(
         self,
@@ -44,18 +52,25 @@ class SimulatorNode(ConfiguredNode):
         """Load the map and announce the world; raise ConfigError or RoadMapError."""
         super().__init__(
             NODE_NAME,
-            ("simulator", "carla"),
-            settable=("simulator.map", "simulator.realtime_factor"),
+            SECTIONS,
+            settable=SETTABLE,
             context=context,
             parameter_overrides=parameter_overrides,
         )
         self._world = SimulatedWorld(self.config.simulator)
         self._run_state = RunState(self._publish_status)
+        self._faults = Faults(self.config.simulator.faults)
+        self._agenda = Agenda()
+        self._held = False
+        """Whether the tick under way hangs, or the thread that ticks has died."""
+        self._late_control: VehicleControl | None = None
         self._stopped = False
         self._override = False
         self._next_tick_s = time.monotonic()
         self._published_route: Any = None
-        self._publications = Publications(self, self.config.carla, self.config.simulator)
+        self._publications = Publications(
+            self, self.config.carla, self.config.simulator, self._deliver
+        )
         handlers: dict[Topic, Callable[[Any], None]] = {
             topics.MANUAL_OVERRIDE: self._on_override,
             topics.SET_TRANSFORM: self._on_transform,
@@ -87,7 +102,9 @@ class SimulatorNode(ConfiguredNode):
         executor.add_node(self)
         try:
             while self.context.ok() and not self._stopped:
-                executor.spin_once(timeout_sec=min(self._idle_s(), runtime.SIGNAL_CHECK_S))
+                idle_s = min(self._idle_s(), self._agenda.idle_s, runtime.SIGNAL_CHECK_S)
+                executor.spin_once(timeout_sec=max(idle_s, 0.0))
+                self._agenda.do_what_is_due()
                 if self._idle_s() <= 0.0:
                     self._iterate()
                 runtime.check_signals()
@@ -98,7 +115,9 @@ class SimulatorNode(ConfiguredNode):
             executor.shutdown()
 
     def change_settings(self, new: Config) -> None:
-        """Load another map, where that is what changed; raise ConfigError if it is unusable."""
+        """Load another map, or set other faults; raise ConfigError if they are unusable."""
+        if new.simulator.faults != self.config.simulator.faults:
+            self._faults = Faults(new.simulator.faults)
         name = new.simulator.map
         if name == self.config.simulator.map:
             return
@@ -110,12 +129,7 @@ class SimulatorNode(ConfiguredNode):
         self.get_logger().debug(self._announce_map())
 
     def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
-        return self.create_subscription(
-            topic.message_type,
-            topic.name(self.config.carla),
-            handler,
-            topic.bridge_qos.profile(),
-        )
+        return topics.create_bridge_subscription(self, topic, self.config.carla, handler)
 
     def _announce_map(self) -> str:
         """Publish the map and its route; return a line about it."""
@@ -130,7 +144,7 @@ class SimulatorNode(ConfiguredNode):
 
     def _idle_s(self) -> float:
         """Return the wall-clock time until there is something to do."""
-        if self._run_state.waiting:
+        if self._held or self._run_state.waiting:
             return float("inf")
         if self._run_state.commanded:
             return 0.0
@@ -139,17 +153,58 @@ class SimulatorNode(ConfiguredNode):
     def _iterate(self) -> None:
         """Go once through the bridge's loop: take commands, tick, publish."""
         runtime.take_waiting(self._control)
-        if not self._run_state.may_tick():
+        if self._held or not self._run_state.may_tick():
             return
+        if self._faults.next("dead_thread"):
+            self._held = True
+        elif hang := self._faults.next("hang"):
+            self._held = True
+            self._agenda.after(hang.seconds or 0.0, self._tick)
+        else:
+            self._tick()
+
+    def _tick(self) -> None:
+        """Tick, and publish what there is to be told of it."""
+        self._held = False
         # A command that is here before its STEP_ONCE is to act in that step.
         for subscription in self._inputs:
             runtime.take_waiting(subscription)
+        self._faults.begin_tick()
         self._schedule()
-        frame = self._world.tick()
+        frame = self._disturbed(self._world.tick)
         self._publish_status(self._run_state.running)
         vehicle = self._world.vehicle
         self._publications.tick(frame, vehicle.lateral_speed, self._world.acceleration)
         self._publish_route()
+
+    def _disturbed(self, tick: Callable[[], Frame]) -> Frame:
+        """Tick, with the faults that are due around it."""
+        faults = self._faults
+        if faults.now("extra_tick"):
+            tick()
+        if faults.now("map_load"):
+            self._world.load_map(self.config.simulator.map)
+            self._announce_map()
+        frame = tick()
+        if self._late_control is not None:
+            self._world.apply(self._late_control)
+            self._late_control = None
+        if faults.now("foreign_step"):
+            self._run_state.command(RunCommand.STEP_ONCE)
+        if faults.now("foreign_play"):
+            self._run_state.command(RunCommand.PLAY)
+        if faults.now("collision"):
+            frame = replace(frame, collisions=(Collision(frame.stamp_ns, 0, (1e4, 0.0, 0.0)),))
+        return frame
+
+    def _deliver(self, topic: Topic, publish: Callable[[], None]) -> None:
+        """Publish a message; later, or not at all, where a fault is due."""
+        if missing := self._faults.now("missing", topic):
+            given_s = missing.seconds
+            time.sleep(BRIDGE_SENSOR_TIMEOUT_S if given_s is None else given_s)
+            return
+        late = self._faults.now("late", topic)
+        self._agenda.in_order(topic, (late.seconds or 0.0) if late else 0.0, publish)
 
     def _schedule(self) -> None:
         """Set the wall-clock time of the next tick while running freely."""
@@ -172,16 +227,29 @@ class SimulatorNode(ConfiguredNode):
 
     def _on_run_command(self, message: Any) -> None:
         try:
-            self._run_state.command(RunCommand(message.command))
+            command = RunCommand(message.command)
         except ValueError:
             self.get_logger().warning(f"there is no run command {message.command}")
+            return
+        if command is RunCommand.STEP_ONCE:
+            if self._faults.next("lost_step"):
+                return
+            if late := self._faults.next("late_step"):
+                self._agenda.after(late.seconds or 0.0, lambda: self._run_state.command(command))
+                return
+        self._run_state.command(command)
 
     def _on_override(self, message: Any) -> None:
         self._override = message.data
 
     def _on_control(self, message: Any, manual: bool) -> None:
-        if manual == self._override:
-            self._world.apply(control_from_message(message))
+        if manual != self._override or self._faults.next("lost_command"):
+            return
+        control = control_from_message(message)
+        if self._faults.next("late_command"):
+            self._late_control = control
+        else:
+            self._world.apply(control)
 
     def _on_transform(self, message: Any) -> None:
         try:

@@ -7,7 +7,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 
 # Read when PyTorch is loaded: its threads must not spin while the simulator wants the processor.
@@ -17,17 +18,18 @@ from tqdm import tqdm
 
 from td3_driver.carla import runtime
 from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.starts import make_sampler
 from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import Config, ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.world import WorldError
 from td3_driver.learning.health import NotFiniteError
 from td3_driver.learning.origin import adopt
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training
-from td3_driver.nodes.diagnostics import HealthDiagnostics
-from td3_driver.roads.starts import StartSampler
+from td3_driver.nodes.diagnostics import HealthDiagnostics, SimulationDiagnostics
 from td3_driver.runs import RunFolder
 
 OWN_PARAMETERS = {
@@ -118,11 +120,34 @@ def train(node: ConfiguredNode) -> RunFolder:
     folder = open_run(node)
     logger = node.get_logger()
     logger.info(f"run folder: {folder.path}")
-    starts = StartSampler(config.training.maps, config.training.route_length_m)
-    world = CarlaWorld(node, config.carla)
-    live = LiveLine(logger.info)
+    simulation = SimulationDiagnostics(node)
+    with closing(
+        CarlaWorld(
+            node,
+            config.carla,
+            on_outage=lambda line: simulation.publish_outage(line, world.counters),
+        )
+    ) as world:
+        training, saved = _train_in(world, node, folder, simulation)
+    logger.info(f"{training.step:,} steps, {training.episodes:,} episodes; saved {saved}")
+    if training.complete and node.get_parameter("evaluate_at_end").value:
+        _evaluate(folder)
+    return folder
+
+
+def _train_in(
+    world: CarlaWorld, node: ConfiguredNode, folder: RunFolder, simulation: SimulationDiagnostics
+) -> tuple[Training, Path]:
+    """Train in a world; return the training and its last checkpoint's path."""
+    config, logger = node.config, node.get_logger()
+    env = DrivingEnv(world, make_sampler(config.training, world), config.driving)
     diagnostics = HealthDiagnostics(node)
-    env = DrivingEnv(world, starts, config.driving)
+    live = LiveLine(logger.info)
+
+    def show(progress: Progress) -> None:
+        live.show(progress)
+        simulation.publish(world.counters)
+
     try:
         training = Training(
             env,
@@ -132,30 +157,43 @@ def train(node: ConfiguredNode) -> RunFolder:
             folder.path,
             resume=bool(node.get_parameter("resume").value),
             say=live.say,
-            show=live.show,
+            show=show,
             report=diagnostics.publish,
         )
-        with _ending_in_good_order(training):
-            saved = training.run()
+        with _ending_in_good_order(training, world):
+            return training, training.run()
     except NotFiniteError as error:
         diagnostics.publish_failure(str(error))
         raise
+    except WorldError as error:
+        raise WorldError(f"{error}\n{_where_saved(folder)}") from error
+    except KeyboardInterrupt:
+        logger.info(f"stopped. {_where_saved(folder)}")
+        raise
     finally:
         live.close()
-        env.close()
-    logger.info(f"{training.step:,} steps, {training.episodes:,} episodes; saved {saved}")
-    if training.complete and node.get_parameter("evaluate_at_end").value:
-        _evaluate(folder)
-    return folder
+        if troubles := world.counters.in_words():
+            logger.warning(f"in {world.counters.ticks:,} ticks: {troubles}")
+
+
+def _where_saved(folder: RunFolder) -> str:
+    """Say how to go on with what was learnt before the world came to its end."""
+    if not any(folder.checkpoints.glob("*")):
+        return f"Nothing was learnt yet in {folder.path}"
+    return f"What was learnt is saved: go on with td3-driver train --resume {folder.path}"
 
 
 @contextmanager
-def _ending_in_good_order(training: Training) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the training after its step, and a second at once."""
+def _ending_in_good_order(training: Training, world: CarlaWorld) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the training after its step, and a second at once.
+
+    A wait for a lost simulator is ended by the first.
+    """
     at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, _frame: FrameType | None) -> None:
         training.stop()
+        world.interrupt()
         signal.signal(number, at_once[signal.Signals(number)])
 
     for number in at_once:

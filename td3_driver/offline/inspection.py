@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from td3_driver.carla import topics
 from td3_driver.config import Config, ConfigError, DrivingConfig
+from td3_driver.deployment.description import check_observed
 from td3_driver.driving.messages import ConversionError
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
@@ -27,7 +28,6 @@ from td3_driver.offline.frames import BagFrame, BagFrames
 from td3_driver.offline.happenings import Event, Watch
 from td3_driver.offline.networks import (
     Networks,
-    check_fit,
     evaluate,
     find_checkpoint,
     load_networks,
@@ -126,12 +126,12 @@ class Inspector:
         torch.set_num_threads(1)
         folder, checkpoint = find_checkpoint(run)
         self.config: Config = folder.config
-        self.networks: list[Networks] = [load_networks(checkpoint)]
-        check_fit(self.networks[0], self.config.driving)
+        self.networks: list[Networks] = [load_networks(checkpoint, self.config.learning)]
+        check_observed(self.networks[0].policy.observed, self.config.driving, str(checkpoint))
         if other is not None:
             other_folder, other_checkpoint = find_checkpoint(other)
             _check_same_task(self.config.driving, other_folder.config.driving)
-            self.networks.append(load_networks(other_checkpoint))
+            self.networks.append(load_networks(other_checkpoint, other_folder.config.learning))
         self.bag = bag
         chosen = {key: value for key, value in (names or {}).items() if value is not None}
         self.frames = BagFrames(bag, self.config.carla.model_copy(update=chosen))
@@ -240,6 +240,7 @@ def _spread(values: np.ndarray, unit: str) -> str:
 _OBSERVED = (
     "image_size_px",
     "image_stack",
+    "image_channels",
     "waypoints",
     "waypoint_spacing_m",
     "observe_previous_action",
@@ -300,7 +301,6 @@ class _Rows:
                 rewards,
                 [decision.next_observation for decision in batch],
                 terminated,
-                self._config.learning.discount,
             )
             steering, speed = result.policy_action.T
             values = {

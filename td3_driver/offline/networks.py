@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from td3_driver.config import DrivingConfig
-from td3_driver.driving.observation import Observation, vector_names
+from td3_driver.config import LearningConfig
+from td3_driver.driving.observation import Observation
 from td3_driver.learning.checkpoint import LEARNER
-from td3_driver.learning.manifest import CheckpointError, verify
+from td3_driver.learning.evaluator import CRITIC, has_learner, load_network
+from td3_driver.learning.manifest import verify
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec, Observations
-from td3_driver.learning.policy import POLICY_FILES, WEIGHTS, load_spec, load_tensors
+from td3_driver.learning.normalization import RewardNorm
+from td3_driver.learning.policy import Policy
 from td3_driver.runs import RunFolder
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,22 @@ class Networks:
     """A checkpoint's actor, and what it needs to value actions, where that was saved."""
 
     checkpoint: Path
-    spec: NetworkSpec
-    actor: Actor
+    policy: Policy
+    learning: LearningConfig
     critic: Critic | None = None
     actor_target: Actor | None = None
     critic_target: Critic | None = None
+    reward_norm: RewardNorm | None = None
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The networks' shape."""
+        return self.policy.spec
+
+    @property
+    def actor(self) -> Actor:
+        """The network that acts."""
+        return self.policy.actor
 
     @property
     def name(self) -> str:
@@ -51,64 +60,33 @@ def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
     return run, run.latest_checkpoint()
 
 
-def load_networks(checkpoint: Path) -> Networks:
+def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
     """Load what a checkpoint's folder holds, on the CPU; raises CheckpointError.
 
-    A checkpoint without its learner (an actor alone) has no critic.
+    `learning` is the run's: by it rewards are scaled and discounted. A checkpoint without its
+    learner (an actor alone) has no critic.
     """
-    spec = load_spec(checkpoint)
-    verify(checkpoint, POLICY_FILES)
-    actor = _fill(Actor(spec), load_tensors(checkpoint / WEIGHTS), checkpoint / WEIGHTS)
-    if not (checkpoint / LEARNER).is_file():
-        return Networks(checkpoint, spec, actor)
+    policy = Policy.load(checkpoint)
+    if not has_learner(checkpoint):
+        return Networks(checkpoint, policy, learning)
     verify(checkpoint, [LEARNER])
-    tensors = load_tensors(checkpoint / LEARNER)
-    source = checkpoint / LEARNER
-
-    def part(network: Network, name: str) -> Network:
-        prefix = f"{name}."
-        own = {
-            key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)
-        }
-        return _fill(network, own, source)
-
+    spec = policy.spec
+    reward_norm = RewardNorm(learning.reward_scale, learning.normalize_rewards)
     return Networks(
         checkpoint,
-        spec,
-        actor,
-        part(Critic(spec), "critic"),
-        part(Actor(spec), "actor_target"),
-        part(Critic(spec), "critic_target"),
+        policy,
+        learning,
+        load_network(checkpoint, CRITIC, Critic(spec)),
+        load_network(checkpoint, "actor_target", Actor(spec)),
+        load_network(checkpoint, "critic_target", Critic(spec)),
+        load_network(checkpoint, "reward_norm", reward_norm),
     )
 
 
-def _fill(network: Network, tensors: dict[str, Tensor], source: Path) -> Network:
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{source} does not fit its networks: {error}") from None
-    return network.eval().requires_grad_(False)
-
-
-def check_fit(networks: Networks, driving: DrivingConfig) -> None:
-    """Raise CheckpointError where the networks are not made for the task's observations."""
-    image = (driving.image_stack, driving.image_size_px, driving.image_size_px)
-    entries = len(vector_names(driving))
-    if networks.spec.image != image or len(networks.spec.vector_scale) != entries:
-        raise CheckpointError(
-            f"{networks.checkpoint} is made for images {networks.spec.image} and "
-            f"{len(networks.spec.vector_scale)} numbers, the run's driving settings for {image} "
-            f"and {entries}"
-        )
-
-
-def batch_of(observations: Sequence[Observation]) -> Observations:
-    """Return observations as one batch for the networks."""
-    keys = observations[0].keys()
-    return {
-        key: torch.from_numpy(np.stack([observation[key] for observation in observations]))
-        for key in keys
-    }
+def batch_of(spec: NetworkSpec, observations: Sequence[Observation]) -> Observations:
+    """Return what networks see of observations as one batch, under their own keys."""
+    seen = [spec.select(observation) for observation in observations]
+    return {key: torch.from_numpy(np.stack([item[key] for item in seen])) for key in seen[0]}
 
 
 @dataclass(frozen=True)
@@ -134,12 +112,12 @@ def evaluate(
     rewards: np.ndarray,
     next_observations: Sequence[Observation | None],
     terminated: np.ndarray,
-    discount: float,
 ) -> Evaluation:
     """Evaluate decisions: actions (n, 2) and rewards (n,) are NaN where they are not known.
 
-    The TD error is that of Fujimoto et al. (2018) with the target networks, but without the
-    smoothing noise of their target policy, so that it is the same each time.
+    The TD error is that of Fujimoto et al. (2018) with the target networks, but over one
+    decision, and without the smoothing noise of their target policy, so that it is the same each
+    time.
     """
     count = len(observations)
     unknown = np.full(count, np.nan, dtype=np.float32)
@@ -147,7 +125,7 @@ def evaluate(
         name: unknown.copy() for name in ("q1", "q2", "policy_q", "td_error_1", "td_error_2")
     }
     with torch.inference_mode():
-        batch = batch_of(observations)
+        batch = batch_of(networks.spec, observations)
         chosen = networks.actor(batch)
         if networks.critic is not None:
             values["policy_q"] = torch.minimum(*networks.critic(batch, chosen)).numpy()
@@ -157,7 +135,7 @@ def evaluate(
                 q1, q2 = (q.numpy().copy() for q in networks.critic(batch, recorded))
                 q1[~known] = q2[~known] = np.nan
                 values["q1"], values["q2"] = q1, q2
-                target = _targets(networks, rewards, next_observations, terminated, discount)
+                target = _targets(networks, rewards, next_observations, terminated)
                 values["td_error_1"], values["td_error_2"] = target - q1, target - q2
     return Evaluation(chosen.numpy(), **values)
 
@@ -167,15 +145,17 @@ def _targets(
     rewards: np.ndarray,
     next_observations: Sequence[Observation | None],
     terminated: np.ndarray,
-    discount: float,
 ) -> np.ndarray:
     """Return the targets, (n,), NaN where the next observation is not known."""
     targets = np.full(len(rewards), np.nan, dtype=np.float32)
     known = [index for index, item in enumerate(next_observations) if item is not None]
-    if not known or networks.actor_target is None or networks.critic_target is None:
+    actor, critic, norm = networks.actor_target, networks.critic_target, networks.reward_norm
+    if not known or actor is None or critic is None or norm is None:
         return targets
-    following = batch_of([item for item in next_observations if item is not None])
-    values = networks.critic_target(following, networks.actor_target(following))
-    lower = torch.minimum(*values).numpy()
-    targets[known] = rewards[known] + discount * (1.0 - terminated[known]) * lower
+    known_next = [item for item in next_observations if item is not None]
+    following = batch_of(networks.spec, known_next)
+    lower = torch.minimum(*critic(following, actor(following))).numpy()
+    bootstrap = networks.learning.discount * (1.0 - terminated[known])
+    scaled = norm(torch.from_numpy(rewards[known])).numpy()
+    targets[known] = scaled + bootstrap * lower
     return targets

@@ -116,8 +116,8 @@ def _with_saliency(
 ) -> Iterator[dict[str, Any]]:
     maps = saliencies(inspector.networks[0], [observation for _, _, observation in batch])
     for place, (index, picture, _) in enumerate(batch):
-        side_by_side = np.hstack([parts[place] for parts in maps.values()])
-        looks = _jpeg((255.0 * side_by_side).astype(np.uint8), 70)
+        side_by_side = [parts[place] for parts in maps.values()]
+        looks = _jpeg((255.0 * np.hstack(side_by_side)).astype(np.uint8), 70) if maps else ""
         yield {"index": index, "image": picture, "looks": looks, "outputs": list(maps)}
 
 

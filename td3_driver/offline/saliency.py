@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from td3_driver.driving.observation import Observation
-from td3_driver.learning.networks import Actor, Observations, scale_image
+from td3_driver.learning.networks import IMAGE, Actor, Observations, scale_image
 from td3_driver.offline.networks import Networks, batch_of
 
 NOISE_SAMPLES = 3
@@ -27,8 +27,11 @@ def saliencies(networks: Networks, observations: Sequence[Observation]) -> dict[
 
     "steering" and "speed" are the actor's pre-tanh outputs, which do not fade where the action
     saturates; "critic" is the lower Q-value of the actor's choice, and is left out without one.
+    Networks that see no image look nowhere: there are no maps.
     """
-    batch = batch_of(observations)
+    batch = batch_of(networks.spec, observations)
+    if IMAGE not in batch:
+        return {}
     with torch.no_grad():
         actions = networks.actor(batch)
     maps = {
@@ -46,18 +49,18 @@ def _pre_tanh(actor: Actor, index: int, observations: Observations) -> Tensor:
 
 
 def saliency(output: Callable[[Observations], Tensor], batch: Observations) -> np.ndarray:
-    """Return |d output / d pixel| over the stack, averaged over noisy copies of the images.
+    """Return |d output / d pixel| over stack and colours, averaged over noisy images.
 
     This is SmoothGrad (Smilkov et al., 2017), blurred to the scale of a convolution's stride and
     scaled to the largest value of each map, float32 (n, h, w). The noise is the same each time.
     """
-    image = scale_image(batch["image"])
+    image = scale_image(batch[IMAGE])
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(image.shape[0], *image.shape[2:])
     for _ in range(NOISE_SAMPLES):
         noise = torch.randn(image.shape[1:], generator=generator) * NOISE
         noisy = (image + noise).requires_grad_(True)
-        value = output({**batch, "image": noisy}).sum()
+        value = output({**batch, IMAGE: noisy}).sum()
         (gradient,) = torch.autograd.grad(value, noisy)
         total += gradient.abs().sum(dim=1)
     maps = [cv2.GaussianBlur(part, (0, 0), BLUR_PX) for part in total.numpy()]

@@ -26,6 +26,8 @@ class Lane:
     """float64 (n, 3): x, y, yaw of its centre; yaw is unwrapped."""
     along: np.ndarray
     """float64 (n,): distance of each point from the lane's beginning, metres."""
+    heights: np.ndarray
+    """float64 (n,): z of each point, metres."""
     junction: int
     """Id of the junction that the lane crosses; `NO_JUNCTION` elsewhere."""
 
@@ -47,7 +49,7 @@ class Lane:
     def pose(self, offset: float) -> Pose:
         """Return the pose of a car on the centre line, `offset` metres along the lane."""
         x, y, yaw = self.at(offset).tolist()
-        return Pose(x, y, wrap_angle(yaw))
+        return Pose(x, y, wrap_angle(yaw), float(np.interp(offset, self.along, self.heights)))
 
 
 @dataclass(frozen=True)

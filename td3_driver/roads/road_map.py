@@ -127,6 +127,14 @@ class RoadMap:
         keys, length = self.graph.path(place, self.graph.project(goal))
         return self.graph.polyline(keys, place.offset, length)
 
+    def on_lane(self, pose: Pose) -> Pose:
+        """Return the nearest pose on a lane's centre line, with the height of the road there.
+
+        Where lanes overlap or lie side by side, the heading of `pose` chooses.
+        """
+        place = self.graph.project(pose)
+        return self.graph.lanes[place.key].pose(place.offset)
+
     def random_start(self, rng: np.random.Generator, length_m: float) -> tuple[Pose, Pose]:
         """Return a random start outside junctions and a goal `length_m` further on.
 
@@ -254,11 +262,13 @@ class RoadMap:
         if not np.isfinite(points).all():
             raise RoadMapError(self._nan_message(section.road))
         points[:, 2] = np.unwrap(points[:, 2])
+        heights = np.array([pose.z for pose in poses])
         if lane > 0:
-            points = points[::-1].copy()
+            points, heights = points[::-1].copy(), heights[::-1].copy()
         steps = np.hypot(*np.diff(points[:, :2], axis=0).T)
         along = np.concatenate([[0.0], np.cumsum(steps)])
-        return Lane((section.road, section.index, lane), points, along, section.junction)
+        key = (section.road, section.index, lane)
+        return Lane(key, points, along, heights, section.junction)
 
     def _nan_message(self, road: int) -> str:
         if has_constant_spiral(self.opendrive, road):

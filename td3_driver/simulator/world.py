@@ -116,10 +116,12 @@ class SimulatedWorld:
         try:
             if start.map_name != self._map_name:
                 self.load_map(start.map_name)
-            route = self.road_map.route(start.pose, start.goal)
+            route = start.route
+            if route is None:
+                route = self.road_map.route(start.pose, start.goal)
         except RoadMapError as error:
             raise WorldError(f"cannot start an episode: {error}") from error
-        self._goal, self._route = start.goal, _read_only(route)
+        self._goal, self._route = start.goal, _read_only(np.array(route))
         self._put(start.pose)
         self.vehicle.set_motion(0.0, 0.0)
         self.vehicle.straighten()

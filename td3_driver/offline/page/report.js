@@ -237,7 +237,7 @@
     if (place === wanted) return;
     wanted = place;
     const entry = data.pictures[place];
-    const [picture, maps] = await Promise.all([image(entry.image), image(entry.looks)]);
+    const [picture, maps] = await Promise.all([image(entry.image), entry.looks && image(entry.looks)]);
     if (place !== wanted) return; // the cursor has moved on
     camera.width = picture.width;
     camera.height = picture.height;

@@ -1,0 +1,10 @@
+"""Starts carla-ros-bridge, the car and its route publisher, for a trainer or driver to join."""
+
+from launch import LaunchDescription
+
+from td3_driver.launching import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe what `world:=carla` starts beside the trainer or driver."""
+    return launch_description("carla")

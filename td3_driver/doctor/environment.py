@@ -1,0 +1,208 @@
+"""Checks of this machine's Python environment, without looking at what runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib import metadata, util
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+
+from td3_driver import transport
+from td3_driver.carla import topics
+from td3_driver.doctor.findings import Finding, Verdict
+from td3_driver.processes import BRIDGE_PACKAGES, PACKAGE
+
+GROUP = "environment"
+SETUP = "run `make setup`, or `pip install -r requirements.txt -c constraints.txt`"
+SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
+# Where a package is imported by another name than its own.
+IMPORT_NAMES = {"pyyaml": "yaml"}
+SHARED_MEMORY = Path("/dev/shm")
+# Simulator, trainer, driver and a tool, each with a segment, and something for others.
+SHARED_MEMORY_NEEDED_BYTES = 80 << 20
+
+
+def examine(world: str) -> list[Finding]:
+    """Return the findings; `world` is "embedded", "carla" or "auto"."""
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _python_packages,
+        _ros,
+        _message_packages,
+        _gpu,
+        _shared_memory,
+    ]
+    if world == "carla":
+        checks += [_bridge]
+    return [finding for check in checks for finding in check()]
+
+
+def _ok(check: str, found: str) -> Finding:
+    return Finding(GROUP, check, Verdict.OK, found)
+
+
+def _failed(check: str, found: str, remedy: str) -> Finding:
+    return Finding(GROUP, check, Verdict.FAILED, found, remedy)
+
+
+def _warning(check: str, found: str, remedy: str) -> Finding:
+    return Finding(GROUP, check, Verdict.WARNING, found, remedy)
+
+
+def _python() -> list[Finding]:
+    version = platform.python_version()
+    try:
+        wanted = metadata.metadata(PACKAGE)["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        return [_failed("td3_driver", "not installed", SETUP)]
+    if wanted is not None and version not in SpecifierSet(wanted):
+        remedy = f"make the environment with a Python {wanted}"
+        return [_failed("Python", f"{version}, not {wanted}", remedy)]
+    return [_ok("Python", version)]
+
+
+def _python_packages() -> list[Finding]:
+    """Return a finding for each package that td3_driver requires."""
+    findings = []
+    for line in metadata.requires(PACKAGE) or []:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            findings.append(_python_package(requirement))
+    return [*findings, _importable("OpenCV", "cv2", "install opencv-python-headless, or cv2")]
+
+
+def _python_package(requirement: Requirement) -> Finding:
+    name = requirement.name
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return _failed(name, "not installed", SETUP)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return _failed(name, f"{version}, not {requirement.specifier}", SETUP)
+    finding = _importable(name, IMPORT_NAMES.get(name.lower(), name), SETUP)
+    return finding if finding.verdict is Verdict.FAILED else _ok(name, version)
+
+
+def _importable(check: str, module: str, remedy: str) -> Finding:
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:  # a broken installation can raise anything
+        return _failed(check, f"cannot be imported: {_first_line(error)}", remedy)
+    return _ok(check, str(getattr(imported, "__version__", "there")))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _ros() -> list[Finding]:
+    try:
+        rclpy = importlib.import_module("rclpy")
+        middleware = rclpy.get_rmw_implementation_identifier()
+    except Exception as error:
+        return [_failed("rclpy", f"cannot be used: {_first_line(error)}", SETUP_ROS)]
+    origin = os.environ.get("ROS_DISTRO") or "from wheels"
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    return [_ok("rclpy", f"{origin}, {middleware}, ROS_DOMAIN_ID {domain}")]
+
+
+def _message_packages() -> list[Finding]:
+    """Return a finding for each package of messages that the topics need."""
+    problems: dict[str, str] = {}
+    for topic in topics.TOPICS:
+        package = topic.type_name.split("/")[0]
+        problems.setdefault(package, "")
+        try:
+            _ = topic.message_type
+        except Exception as error:
+            problems[package] = problems[package] or _first_line(error)
+    return [
+        _failed(name, f"cannot be used: {problem}", _message_remedy(name))
+        if problem
+        else _ok(name, "there")
+        for name, problem in problems.items()
+    ]
+
+
+def _message_remedy(package: str) -> str:
+    if package in ("ackermann_msgs", "carla_msgs", "tf2_msgs"):
+        return f"build interfaces/{package} (`make setup` does), and source its workspace"
+    return SETUP_ROS
+
+
+def _gpu() -> list[Finding]:
+    try:
+        torch = importlib.import_module("torch")
+        if torch.cuda.is_available():
+            properties = torch.cuda.get_device_properties(0)
+            return [_ok("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")]
+    except Exception as error:
+        return [_failed("GPU", f"cannot be asked for: {_first_line(error)}", SETUP)]
+    if shutil.which("nvidia-smi"):
+        found = f"PyTorch {torch.__version__} finds none, though nvidia-smi is there"
+        remedy = "install the CUDA build of PyTorch that fits the driver (`nvidia-smi` shows it)"
+        return [_failed("GPU", found, remedy)]
+    return [_warning("GPU", "none", "train with `--config first_drive`, which suits a CPU")]
+
+
+def _shared_memory() -> list[Finding]:
+    check = "shared memory"
+    if not SHARED_MEMORY.is_dir():
+        return [Finding(GROUP, check, Verdict.SKIPPED, f"no {SHARED_MEMORY} on this system")]
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    profile = "the shipped profile" if transport.environment(os.environ) else "your own profile"
+    found = f"{free / 2**20:.0f} MiB free; images go by {profile}"
+    if free >= SHARED_MEMORY_NEEDED_BYTES:
+        return [_ok(check, found)]
+    remedy = "in a container, start it with --ipc=host or --shm-size=256m"
+    return [_warning(check, found, remedy)]
+
+
+def _bridge() -> list[Finding]:
+    """Look for the bridge's packages, and whether the carla wheel is the one it insists on."""
+    missing = [name for name in BRIDGE_PACKAGES if not _in_ament_index(name)]
+    if missing:
+        remedy = "install them for `ros2 launch` to start the bridge, or join a running one"
+        return [_warning("carla-ros-bridge", f"not installed here: {', '.join(missing)}", remedy)]
+    return [_ok("carla-ros-bridge", "installed"), *_carla_version()]
+
+
+def _in_ament_index(package: str) -> bool:
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+    except ImportError:
+        return False
+    try:
+        get_package_prefix(package)
+    except (PackageNotFoundError, OSError):  # OSError: no workspace is sourced
+        return False
+    return True
+
+
+def _carla_version() -> list[Finding]:
+    """Compare the carla wheel with the version that the bridge ends itself without."""
+    spec = util.find_spec("carla_ros_bridge")
+    folders = spec.submodule_search_locations if spec else None
+    files = [Path(folder) / "CARLA_VERSION" for folder in folders or ()]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return []
+    text = file.read_text()
+    # The bridge cuts the last character off, whatever it is.
+    wanted, installed = text[:-1], metadata.version("carla")
+    if not text.endswith("\n"):
+        remedy = f"put a line end after it: echo {text} > {file}"
+        return [_failed("CARLA_VERSION", f"{text!r} has no line end; the bridge cuts it", remedy)]
+    if wanted != installed:
+        remedy = f"pip install carla=={wanted}, which must be the server's version too"
+        return [_failed("CARLA_VERSION", f"{wanted}; the carla wheel is {installed}", remedy)]
+    return [_ok("CARLA_VERSION", f"{wanted}, as the carla wheel")]

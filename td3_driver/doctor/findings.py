@@ -1,0 +1,67 @@
+"""What a check found, and a table of it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class Verdict(enum.Enum):
+    """How a check went; only a failure fails the whole."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "FAILED"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    group: str
+    check: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+    """What to do about it; every failure has one."""
+
+
+def healthy(findings: Sequence[Finding]) -> bool:
+    """Return whether nothing failed."""
+    return not any(finding.verdict is Verdict.FAILED for finding in findings)
+
+
+def as_dict(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings as what JSON can hold."""
+    return {
+        "ok": healthy(findings),
+        "findings": [
+            {**asdict(finding), "verdict": finding.verdict.value.lower()} for finding in findings
+        ],
+    }
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Return a table with a line for each finding, its remedy below it, and a sum."""
+    width = max((len(finding.check) for finding in findings), default=0)
+    lines: list[str] = []
+    group = None
+    for finding in findings:
+        if finding.group != group:
+            group = finding.group
+            lines += ["", group] if lines else [group]
+        lines.append(f"  {finding.verdict.value:8} {finding.check:{width}}  {finding.found}")
+        if finding.remedy:
+            lines.append(f"  {'':8} {'':{width}}  -> {finding.remedy}")
+    return "\n".join([*lines, "", _sum(findings)])
+
+
+def _sum(findings: Sequence[Finding]) -> str:
+    counts = {
+        verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict
+    }
+    said = [f"{count} {verdict.value.lower()}" for verdict, count in counts.items() if count]
+    return ", ".join(said)

@@ -1,0 +1,154 @@
+"""The topics of what runs, as one node sees them: who has an end, and what comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.node import Node
+
+from td3_driver.carla import runtime, topics
+from td3_driver.carla.conversion import ns_from_stamp
+from td3_driver.carla.topics import Direction, Topic
+from td3_driver.config import Config
+
+NODE_NAME = "td3_driver_doctor"
+MATCH_S = 5.0
+"""Wait for the other end of a topic that is published on."""
+
+
+@dataclass
+class Record:
+    """What has come on one topic."""
+
+    count: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    stamps_ns: list[int] | None = None
+    message: Any = None
+
+    def note(self, message: Any) -> None:
+        """Take a message down."""
+        now = time.monotonic()
+        self.first_s = self.first_s if self.count else now
+        self.last_s = now
+        self.count += 1
+        self.message = message
+        stamp_ns = _stamp_ns(message)
+        if stamp_ns is not None:
+            self.stamps_ns = [*(self.stamps_ns or ()), stamp_ns]
+
+    @property
+    def rate_hz(self) -> float:
+        """Messages per second of wall-clock time."""
+        return (self.count - 1) / (self.last_s - self.first_s) if self.count > 1 else 0.0
+
+
+def _stamp_ns(message: Any) -> int | None:
+    """Return a message's simulation time, None where it has none."""
+    if hasattr(message, "clock"):
+        return ns_from_stamp(message.clock)
+    return ns_from_stamp(message.header.stamp) if hasattr(message, "header") else None
+
+
+class Graph:
+    """The topics as one node sees them."""
+
+    def __init__(self, node: Node, config: Config) -> None:
+        """Subscribe on `node` to all that the simulator publishes."""
+        self.node = node
+        self.config = config
+        self.records: dict[Topic, Record] = {}
+        self._executor = runtime.create_executor(node.context)
+        self._executor.add_node(node)
+        self._publishers: dict[Topic, Any] = {}
+        for topic in topics.TOPICS:
+            if topic.direction is Direction.FROM_SIMULATOR or topic is topics.MANUAL_OVERRIDE:
+                self._subscribe(topic)
+
+    def _subscribe(self, topic: Topic) -> None:
+        # The callbacks look records up, so that a new watch begins with new ones.
+        self.records[topic] = Record()
+        topics.create_subscription(
+            self.node,
+            topic,
+            self.config.carla,
+            lambda message: self.records[topic].note(message),
+        )
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.remove_node(self.node)
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    def name(self, topic: Topic) -> str:
+        """Return a topic's name with the settings' names in it."""
+        return topic.name(self.config.carla)
+
+    def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Take messages until something holds; return whether it does in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0.0:
+                return False
+            self._executor.spin_once(timeout_sec=min(left_s, 0.02))
+        return True
+
+    def spin(self, duration_s: float) -> None:
+        """Take messages for a while."""
+        self.spin_until(lambda: False, duration_s)
+
+    def forget(self) -> None:
+        """Begin to watch anew; what is latched stays, as it comes only once."""
+        for topic in self.records:
+            if not topic.client_qos.latched:
+                self.records[topic] = Record()
+
+    def publish(self, topic: Topic, message: Any) -> None:
+        """Publish, once the other end has been found."""
+        if topic not in self._publishers:
+            self._publishers[topic] = topics.create_publisher(self.node, topic, self.config.carla)
+            publisher = self._publishers[topic]
+            self.spin_until(lambda: publisher.get_subscription_count() > 0, MATCH_S)
+        self._publishers[topic].publish(message)
+
+    def publisher(self, topic: Topic) -> Any:
+        """Return the publisher of a topic that has been published on."""
+        return self._publishers[topic]
+
+    def others_publishing(self, topic: Topic) -> list[Any]:
+        """Return the publishers' ends of a topic, our own left out."""
+        return self._others(self.node.get_publishers_info_by_topic(self.name(topic)))
+
+    def others_subscribing(self, topic: Topic) -> list[Any]:
+        """Return the subscriptions' ends of a topic, our own left out."""
+        return self._others(self.node.get_subscriptions_info_by_topic(self.name(topic)))
+
+    @staticmethod
+    def _others(endpoints: Iterable[Any]) -> list[Any]:
+        return [endpoint for endpoint in endpoints if endpoint.node_name != NODE_NAME]
+
+    def ends(self) -> int:
+        """Return how many ends other nodes have of the known topics."""
+        return sum(
+            len(self.others_publishing(topic)) + len(self.others_subscribing(topic))
+            for topic in topics.TOPICS
+        )
+
+    def topic_names(self) -> list[str]:
+        """Return the names of all topics that another node has an end of."""
+        return [
+            name
+            for name, _ in self.node.get_topic_names_and_types()
+            if self._others(self.node.get_publishers_info_by_topic(name))
+            or self._others(self.node.get_subscriptions_info_by_topic(name))
+        ]
+
+
+def node_names(endpoints: Iterable[Any]) -> str:
+    """Return the names of the nodes whose ends these are."""
+    return ", ".join(sorted({endpoint.node_name for endpoint in endpoints}))

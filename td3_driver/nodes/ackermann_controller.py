@@ -1,0 +1,236 @@
+"""Turns Ackermann commands into pedals: one command out for each that comes in.
+
+In place of carla_ackermann_control, whose timer stands still with the simulation's time, whose
+speed has no sign, and which sends nothing at standstill. The law is the trainer's own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException
+from rclpy.parameter import Parameter
+
+from td3_driver.carla import runtime, topics
+from td3_driver.carla.conversion import (
+    control_to_message,
+    max_steer_from_vehicle_info,
+    ns_from_stamp,
+)
+from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.carla.topics import Topic
+from td3_driver.config import Config
+from td3_driver.driving.control import AckermannCommand, PedalController
+from td3_driver.driving.world import FULL_BRAKE, VehicleControl
+
+NODE_NAME = "ackermann_controller"
+SECTIONS = ("carla", "driving", "ackermann_controller")
+SETTABLE = ("ackermann_controller.input_timeout_s", "ackermann_controller.speed_timeout_s")
+WATCHDOG_PERIOD_S = 0.05
+
+
+class AckermannControllerNode(ConfiguredNode):
+    """Ackermann commands and the signed speed in; pedals out.
+
+    Time for the law is the simulation's, so a paused simulator adds nothing to its integral; time
+    for the watchdog is the wall clock's. The Ackermann command's acceleration, jerk and steering
+    velocity are not used: who commands limits them.
+    """
+
+    def __init__(
+        self,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
+    ) -> None:
+        """Subscribe, and wait for commands; raises ConfigError."""
+        super().__init__(
+            NODE_NAME,
+            SECTIONS,
+            settable=SETTABLE,
+            context=context,
+            parameter_overrides=parameter_overrides,
+        )
+        self._stopped = False
+        self._pedals = PedalController(self.config.driving.vehicle_max_steer_rad)
+        self._last = FULL_BRAKE
+        self._speed = math.nan
+        self._speed_s = -math.inf
+        """When the speed came; this and the next two are steady times."""
+        self._running_since_s = -math.inf
+        self._input_s = -math.inf
+        self._paused = False
+        self._clock_ns: int | None = None
+        self._applied_ns: int | None = None
+        """Simulation time of the latest command; None after a stop."""
+        self._stopped_because = ""
+        self._stops_left = 0
+        handlers: dict[Topic, Callable[[Any], None]] = {
+            topics.CLOCK: self._on_clock,
+            topics.STATUS: self._on_status,
+            topics.SPEEDOMETER: self._on_speed,
+            topics.VEHICLE_INFO: self._on_vehicle_info,
+            topics.MANUAL_OVERRIDE: self._on_override,
+            topics.ACKERMANN: self._on_command,
+        }
+        names = self.config.carla
+        for topic, handler in handlers.items():
+            topics.create_subscription(self, topic, names, handler)
+        self._publisher = topics.create_publisher(self, topics.VEHICLE_CONTROL, names)
+        # Simulation time stands still when the simulator does.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCHDOG_PERIOD_S, self._watch, clock=steady)
+        self.get_logger().info(
+            f"follows {topics.ACKERMANN.name(names)} by {topics.VEHICLE_CONTROL.name(names)}"
+        )
+
+    def stop(self) -> None:
+        """End `run`, from any thread."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Answer until stopped, or until the context ends."""
+        executor = runtime.create_executor(self.context)
+        executor.add_node(self)
+        try:
+            while self.context.ok() and not self._stopped:
+                executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
+                runtime.check_signals()
+        except ExternalShutdownException:
+            pass
+        finally:
+            executor.remove_node(self)
+            executor.shutdown()
+
+    def stop_car(self) -> None:
+        """Stop the car if it was commanded, and wait until that has been delivered."""
+        if self.context.ok() and self._input_s > -math.inf:
+            runtime.insist(lambda: self._stop("the controller ends"), [self._publisher])
+
+    def change_settings(self, new: Config) -> None:
+        """Take new time limits."""
+
+    def _on_clock(self, message: Any) -> None:
+        self._clock_ns = ns_from_stamp(message.clock)
+
+    def _on_status(self, message: Any) -> None:
+        was_paused = self._paused
+        self._paused = message.synchronous_mode and not message.synchronous_mode_running
+        if was_paused and not self._paused:
+            self._running_since_s = time.monotonic()
+
+    def _on_speed(self, message: Any) -> None:
+        self._speed, self._speed_s = float(message.data), time.monotonic()
+
+    def _on_vehicle_info(self, message: Any) -> None:
+        max_steer_rad = max_steer_from_vehicle_info(message)
+        if not (math.isfinite(max_steer_rad) and max_steer_rad > 0.0):
+            self.get_logger().warning(
+                f"{topics.VEHICLE_INFO.name(self.config.carla)} gives {max_steer_rad} rad as the "
+                f"largest steering angle; driving.vehicle_max_steer_rad "
+                f"({self.config.driving.vehicle_max_steer_rad:g}) is used"
+            )
+            max_steer_rad = self.config.driving.vehicle_max_steer_rad
+        self._pedals = PedalController(max_steer_rad)
+
+    def _on_override(self, message: Any) -> None:
+        # Somebody else drives: what is commanded meanwhile is no error to make up for.
+        self._pedals.reset()
+
+    def _on_command(self, message: Any) -> None:
+        """Answer a command with pedals, or with a stop where it cannot be followed."""
+        self._input_s = time.monotonic()
+        drive = getattr(message, "drive", message)  # stamped in some forks of the bridge
+        command = AckermannCommand(drive.steering_angle, drive.speed)
+        problem = self._problem(command)
+        if problem:
+            self._stop(problem)
+            return
+        if self._stopped_because:
+            self.get_logger().info("follows the commands again")
+            self._stopped_because, self._stops_left = "", 0
+        self._publish(self._pedals.control(command, self._speed, self._elapsed_s()))
+
+    def _problem(self, command: AckermannCommand) -> str:
+        """Say why a command cannot be followed; empty where it can."""
+        if not (math.isfinite(command.steering_angle) and math.isfinite(command.speed)):
+            return f"the command is not finite: {command}"
+        return self._speed_problem()
+
+    def _speed_problem(self) -> str:
+        name = topics.SPEEDOMETER.name(self.config.carla)
+        if self._speed_s == -math.inf:
+            return f"nothing has come on {name} yet"
+        if not math.isfinite(self._speed):
+            return f"the speed on {name} is not finite: {self._speed}"
+        # A paused simulator is silent, and its car does not move.
+        silence_s = time.monotonic() - max(self._speed_s, self._running_since_s)
+        if not self._paused and silence_s > self.config.ackermann_controller.speed_timeout_s:
+            return f"nothing on {name} for {silence_s:.1f} s"
+        return ""
+
+    def _elapsed_s(self) -> float:
+        """Return the simulated time since the previous command; 0 where there is no telling."""
+        before, self._applied_ns = self._applied_ns, self._clock_ns
+        if before is None or self._clock_ns is None:
+            return 0.0
+        if self._clock_ns < before:  # the simulation has begun anew
+            self._pedals.reset()
+            return 0.0
+        return 1e-9 * (self._clock_ns - before)
+
+    def _watch(self) -> None:
+        """Stop the car when the commands, or the speed that they need, have gone silent."""
+        if self._stops_left:
+            self._stops_left -= 1
+            self._publish(self._standing())
+        if self._stopped_because or self._input_s == -math.inf:
+            return
+        silence_s = time.monotonic() - self._input_s
+        if silence_s > self.config.ackermann_controller.input_timeout_s:
+            name = topics.ACKERMANN.name(self.config.carla)
+            self._stop(f"nothing on {name} for {silence_s:.1f} s")
+            self._stops_left = runtime.STOP_REPEATS - 1
+        elif problem := self._speed_problem():
+            self._stop(problem)
+
+    def _stop(self, reason: str) -> None:
+        """Publish full brake, and log the reason when it begins."""
+        if not self._stopped_because:
+            self.get_logger().error(f"stopped: {reason}")
+        self._stopped_because = reason
+        self._applied_ns = None
+        self._pedals.reset()
+        self._publish(self._standing())
+
+    def _standing(self) -> VehicleControl:
+        return replace(FULL_BRAKE, steer=self._last.steer)
+
+    def _publish(self, control: VehicleControl) -> None:
+        self._last = control
+        self._publisher.publish(control_to_message(control, self._clock_ns))
+
+
+def control() -> None:
+    """Follow commands until told to end, and leave the car standing."""
+    node = AckermannControllerNode()
+    try:
+        node.run()
+    finally:
+        runtime.ignore_signals()
+        node.stop_car()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the controller's process."""
+    sys.exit(runtime.run(control, args))
+
+
+if __name__ == "__main__":
+    main()

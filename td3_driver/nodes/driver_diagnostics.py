@@ -1,0 +1,79 @@
+"""The driver's state on /diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from td3_driver.carla.live_frames import Counts
+from td3_driver.driving.faults import Fault
+from td3_driver.driving.watchdog import Stop
+from td3_driver.nodes.diagnostics import Diagnostics
+
+
+def percentiles_ms(name: str, times_s: Sequence[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile, ms, by names that begin with `name`."""
+    if not times_s:
+        return {}
+    p50, p95 = np.percentile(times_s, (50, 95))
+    return {f"{name}_p50_ms": 1e3 * float(p50), f"{name}_p95_ms": 1e3 * float(p95)}
+
+
+class DriverDiagnostics(Diagnostics):
+    """Publishes four statuses: watchdog, camera, policy and commands."""
+
+    def publish(
+        self,
+        *,
+        standing: Stop | None,
+        fault_counts: dict[Fault, int],
+        counts: Counts,
+        camera_rate_hz: float,
+        ages_s: Sequence[float],
+        inferences_s: Sequence[float],
+        policy: str,
+        saturated_share: float,
+        commands_limited: int,
+    ) -> None:
+        """Publish the state; `ages_s` are the times from an image to its command."""
+        fault = standing.fault if standing else None
+        if standing is None:
+            level, message = DiagnosticStatus.OK, "drives"
+        elif fault is None:
+            level, message = DiagnosticStatus.WARN, f"stopped: {standing.reason}"
+        else:
+            level, message = DiagnosticStatus.ERROR, f"stopped: {standing.reason}"
+        ok = DiagnosticStatus.OK
+        self.send(
+            [
+                self.status(
+                    "watchdog",
+                    level,
+                    message,
+                    {
+                        "fault": fault.value if fault else "none",
+                        "needs_resume": bool(standing and standing.needs_resume),
+                        **{f"stops_{name.value}": number for name, number in fault_counts.items()},
+                    },
+                ),
+                self.status(
+                    "camera",
+                    ok if camera_rate_hz else DiagnosticStatus.WARN,
+                    f"{camera_rate_hz:.1f} Hz",
+                    {"rate_hz": float(camera_rate_hz), **vars(counts)},
+                ),
+                self.status("policy", ok, policy, percentiles_ms("inference", inferences_s)),
+                self.status(
+                    "commands",
+                    ok,
+                    "from image to command",
+                    {
+                        **percentiles_ms("age", ages_s),
+                        "saturated_share": float(saturated_share),
+                        "limited": commands_limited,
+                    },
+                ),
+            ]
+        )

@@ -1,0 +1,425 @@
+"""The doctor's look at what runs: healthy, with each fault, and with nothing there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from carla_graph import Observer, own_domain, ros_node, simulator_node
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import (
+    control_to_message,
+    image_to_message,
+    make_header,
+    odometry_to_message,
+)
+from td3_driver.carla.run_state import RunCommand
+from td3_driver.carla.topics import Direction, Qos, Topic
+from td3_driver.config import Config, build
+from td3_driver.doctor import graph
+from td3_driver.doctor.findings import Finding, Verdict, healthy
+from td3_driver.driving.world import Pose, VehicleControl
+
+TICK_S = 0.05
+BOOL = "std_msgs/msg/Bool"
+BEST_EFFORT = Qos(reliable=False, latched=False, depth=1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "SETTLE_S", 0.7)
+    monkeypatch.setattr(graph, "DRIVE_S", 2.0)
+
+
+def examine(
+    move: bool = False, required: bool = True, **settings: dict[str, object]
+) -> dict[str, Finding]:
+    """Return the findings by what they are of."""
+    context = Context()
+    context.init(args=[], domain_id=own_domain())
+    try:
+        findings = graph.examine(
+            build(dict(settings), "the test"),
+            watch_s=1.0,
+            move=move,
+            required=required,
+            say=lambda message: None,
+            context=context,
+        )
+    finally:
+        context.try_shutdown()
+    for finding in findings:
+        assert finding.remedy or finding.verdict is not Verdict.FAILED, finding
+    return {finding.check: finding for finding in findings}
+
+
+def failures(findings: dict[str, Finding]) -> set[str]:
+    return {check for check, found in findings.items() if found.verdict is Verdict.FAILED}
+
+
+def name(topic: Topic) -> str:
+    return topic.name(Config().carla)
+
+
+# --- the embedded simulator --------------------------------------------------------------------
+
+
+def test_all_is_well_with_the_embedded_simulator_and_the_car_moves() -> None:
+    with simulator_node(own_domain()) as simulator:
+        findings = examine(move=True)
+        assert healthy(list(findings.values())), failures(findings)
+        assert findings["the car moves"].verdict is Verdict.OK
+        assert abs(simulator._world.vehicle.speed) < 0.2  # left standing
+    for topic in topics.TOPICS:
+        if topic.direction is Direction.FROM_SIMULATOR:
+            assert findings[name(topic)].verdict is Verdict.OK, topic
+    assert "160x120 bgra8" in findings[name(topics.IMAGE)].found
+    assert "ring_meadow" in findings[name(topics.WORLD_INFO)].found
+    assert "Hz" in findings[name(topics.ODOMETRY)].found
+    assert "ticks per second" in findings["running"].found
+
+
+def test_the_car_is_not_touched_unless_asked() -> None:
+    with simulator_node(own_domain()), ros_node("watcher", own_domain()) as node:
+        watcher = Observer(node)
+        watcher.listen(topics.VEHICLE_CONTROL, topics.CONTROL)
+        findings = examine()
+        watcher.spin(0.2)
+        assert not watcher.received[topics.VEHICLE_CONTROL]
+        assert not watcher.received[topics.CONTROL]
+    assert findings["the car moves"].verdict is Verdict.SKIPPED
+
+
+def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "DISCOVERY_S", 1.0)
+    findings = examine()
+    assert failures(findings) == {"running"}
+    assert f"ROS_DOMAIN_ID {own_domain()}" in findings["running"].found
+    assert "carla.launch.py" in findings["running"].remedy
+    assert healthy(list(examine(required=False).values()))
+
+
+def test_another_role_name_is_listed() -> None:
+    with simulator_node(own_domain()):
+        findings = examine(carla={"role_name": "hero"})
+    assert failures(findings) == {"role name"}
+    assert "seen under /carla: ego_vehicle" in findings["role name"].found
+    assert "--role-name ego_vehicle" in findings["role name"].remedy
+
+
+def test_another_camera_is_listed() -> None:
+    with simulator_node(own_domain()):
+        findings = examine(carla={"camera": "eye"})
+    image = "/carla/ego_vehicle/eye/image"
+    assert failures(findings) == {image}
+    remedy = findings[image].remedy
+    assert "sensor.camera.rgb with the id 'eye'" in remedy
+    assert "cameras seen: /carla/ego_vehicle/rgb_front/image" in remedy
+
+
+def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph, "SETTLE_S", 2.0)
+    with simulator_node(own_domain()), ros_node("holder", own_domain()) as node:
+        holder = Observer(node)
+        holder.listen_and_hear(topics.CLOCK)
+        while holder.received[topics.CLOCK]:
+            holder.publish(topics.CONTROL, command=int(RunCommand.PAUSE))
+            holder.spin(0.3)
+            holder.forget()
+            holder.spin(0.5)
+        findings = examine()
+        assert failures(findings) == {"running"}
+        assert "holder can pause it" in findings["running"].found
+        assert "stands still" in findings[name(topics.IMAGE)].found
+        moved = examine(move=True)
+        assert not failures(moved)
+        holder.spin(0.3)
+        holder.forget()
+        holder.spin(0.3)
+        assert not holder.received[topics.CLOCK]  # paused again
+
+
+def test_a_manual_override_is_named_with_who_holds_it() -> None:
+    with simulator_node(own_domain()), ros_node("manual", own_domain()) as node:
+        Observer(node).publish(topics.MANUAL_OVERRIDE, data=True)
+        findings = examine(move=True)
+    assert failures(findings) == {"manual override", "the car moves"}
+    assert "by manual" in findings["manual override"].found
+    assert "not in force" in findings["the car moves"].found
+
+
+def test_a_car_that_somebody_commands_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "SETTLE_S", 2.0)
+    with simulator_node(own_domain()), ros_node("somebody", own_domain()) as node:
+        command = control_to_message(VehicleControl(brake=1.0))
+        Observer(node).publish(topics.VEHICLE_CONTROL, brake=command.brake)
+        findings = examine(move=True)
+        assert failures(findings) == {"the car moves"}
+        assert "somebody commands it" in findings["the car moves"].found
+        with ros_node("another", own_domain()) as rival:
+            Observer(rival).publish(topics.VEHICLE_CONTROL, brake=1.0)
+            findings = examine()
+    assert findings["who commands"].verdict is Verdict.WARNING
+    assert "another, somebody" in findings["who commands"].found
+
+
+def test_another_time_step_than_the_settings_is_found() -> None:
+    with simulator_node(own_domain()):
+        findings = examine(simulator={"fixed_delta_s": 0.025})
+    assert failures(findings) == {"time step"}
+    assert "fixed_delta_seconds:=0.025" in findings["time step"].remedy
+
+
+def test_two_simulators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "SETTLE_S", 4.0)  # above the time between two announcements
+    with simulator_node(own_domain()), simulator_node(own_domain()):
+        findings = examine()
+    assert "only one" in failures(findings)
+    assert "2 publish /carla/status" in findings["only one"].found
+
+
+# --- a bridge with faults ----------------------------------------------------------------------
+
+
+@dataclass
+class Faults:
+    """How a hand-made bridge is not as it should be."""
+
+    absent: tuple[Topic, ...] = ()
+    silent: tuple[Topic, ...] = ()
+    types: dict[Topic, str] = field(default_factory=dict)
+    qos: dict[Topic, Qos] = field(default_factory=dict)
+    frozen: bool = False
+    jumping: bool = False
+    encoding: str = "bgra8"
+    odometry_late_s: float = 0.0
+    asynchronous: bool = False
+    route_points: int = 3
+    opendrive: str = "<OpenDRIVE/>"
+
+
+def message_class(type_name: str) -> Any:
+    return Topic(
+        "", type_name, Direction.FROM_SIMULATOR, BEST_EFFORT, BEST_EFFORT, ""
+    ).message_type
+
+
+class FaultyBridge:
+    """Publishes what the bridge does, with faults."""
+
+    def __init__(self, node: Node, faults: Faults) -> None:
+        self.node = node
+        self.faults = faults
+        self.ticks = 0
+        self.publishers = {
+            topic: node.create_publisher(
+                self._type(topic), name(topic), self._qos(topic).profile()
+            )
+            for topic in topics.TOPICS
+            if topic.direction is Direction.FROM_SIMULATOR and topic not in faults.absent
+        }
+        for topic in graph.LISTENED_TO:
+            if topic not in faults.absent:
+                node.create_subscription(
+                    self._type(topic), name(topic), lambda _: None, self._qos(topic).profile()
+                )
+        self.publish(
+            topics.WORLD_INFO,
+            topics.WORLD_INFO.message_type(map_name="Town01", opendrive=faults.opendrive),
+        )
+        self.publish(topics.VEHICLE_INFO, topics.VEHICLE_INFO.message_type())
+        path = topics.WAYPOINTS.message_type()
+        path.poses = [message_class("geometry_msgs/msg/PoseStamped")()] * faults.route_points
+        self.publish(topics.WAYPOINTS, path)
+
+    def _type(self, topic: Topic) -> Any:
+        return message_class(self.faults.types.get(topic, topic.type_name))
+
+    def _qos(self, topic: Topic) -> Qos:
+        return self.faults.qos.get(topic, topic.bridge_qos)
+
+    def publish(self, topic: Topic, message: Any) -> None:
+        if topic in self.publishers and topic not in self.faults.silent:
+            if topic in self.faults.types:
+                message = self._type(topic)()
+            self.publishers[topic].publish(message)
+
+    def tick(self) -> None:
+        self.ticks += 1
+        time_ns = round(1e9 * TICK_S) * (100 if self.faults.frozen else self.ticks)
+        if self.faults.jumping and self.ticks % 3 == 0:
+            time_ns -= round(2.5e9 * TICK_S)
+        time_ns = max(time_ns, 1)
+        header = make_header(time_ns)
+        late = make_header(time_ns + round(1e9 * self.faults.odometry_late_s))
+        clock = topics.CLOCK.message_type()
+        clock.clock = header.stamp
+        self.publish(topics.CLOCK, clock)
+        self.publish(
+            topics.STATUS,
+            topics.STATUS.message_type(
+                frame=self.ticks,
+                fixed_delta_seconds=TICK_S,
+                synchronous_mode=not self.faults.asynchronous,
+                synchronous_mode_running=True,
+            ),
+        )
+        image = image_to_message(np.zeros((4, 6, 4), np.uint8), header)
+        image.encoding = self.faults.encoding
+        self.publish(topics.IMAGE, image)
+        odometry = odometry_to_message(Pose(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), late, "ego_vehicle")
+        self.publish(topics.ODOMETRY, odometry)
+        self.publish(topics.SPEEDOMETER, topics.SPEEDOMETER.message_type())
+        status = topics.VEHICLE_STATUS.message_type(header=header)
+        self.publish(topics.VEHICLE_STATUS, status)
+
+
+@contextmanager
+def faulty_bridge(**faults: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        node = stack.enter_context(ros_node("carla_ros_bridge", own_domain()))
+        bridge = FaultyBridge(node, Faults(**faults))
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.is_set():
+                bridge.tick()
+                executor.spin_once(timeout_sec=0.0)
+                time.sleep(TICK_S)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_a_bridge_without_faults_is_healthy() -> None:
+    with faulty_bridge(absent=(topics.TF, topics.CAMERA_INFO)):
+        findings = examine()
+    assert not failures(findings), [findings[check] for check in failures(findings)]
+    assert findings["/tf"].verdict is Verdict.SKIPPED
+
+
+@pytest.mark.parametrize(
+    "faults, told",
+    [
+        (
+            {
+                "absent": (
+                    topics.ODOMETRY,
+                    topics.WAYPOINTS,
+                    topics.SET_TRANSFORM,
+                    topics.VEHICLE_CONTROL,
+                    topics.CONTROL,
+                ),
+                "silent": (topics.SPEEDOMETER,),
+            },
+            {
+                topics.ODOMETRY: "nobody publishes it|sensor.pseudo.odom with the id 'odometry'",
+                topics.WAYPOINTS: "carla_waypoint_publisher with role_name:=ego_vehicle",
+                topics.SET_TRANSFORM: "nobody listens|actor.pseudo.control with the id 'control'",
+                topics.VEHICLE_CONTROL: "nobody listens",
+                topics.CONTROL: "passive:=False",
+                topics.SPEEDOMETER: "nothing came in 1 s",
+            },
+        ),
+        (
+            {
+                "types": {
+                    topics.SPEEDOMETER: "std_msgs/msg/Bool",
+                    topics.GOAL: "std_msgs/msg/Bool",
+                },
+                "qos": {
+                    topics.ODOMETRY: BEST_EFFORT,
+                    topics.VEHICLE_INFO: topics.RELIABLE,
+                },
+                "encoding": "32FC1",
+                "opendrive": "",
+            },
+            {
+                topics.SPEEDOMETER: f"carla_ros_bridge has {BOOL}, not std_msgs/msg/Float32",
+                topics.GOAL: f"has {BOOL}, not geometry_msgs/msg/PoseStamped",
+                topics.ODOMETRY: "does not fit: best effort is offered|reliable, volatile",
+                topics.VEHICLE_INFO: "does not fit: volatile is offered|transient local",
+                topics.IMAGE: "32FC1|bgra8",
+                topics.WORLD_INFO: "without OpenDRIVE",
+            },
+        ),
+        (
+            {"odometry_late_s": 50.0, "asynchronous": True},
+            {
+                "images with odometry": "0 of|of the same stamp",
+                "running": "asynchronous mode|synchronous_mode:=True",
+            },
+        ),
+    ],
+    ids=["absent", "mismatched", "out of step"],
+)
+def test_each_fault_is_found_with_its_remedy_and_nothing_else(
+    faults: dict[str, Any], told: dict[Topic | str, str]
+) -> None:
+    with faulty_bridge(**faults):
+        findings = examine()
+    expected = {
+        check if isinstance(check, str) else name(check): words for check, words in told.items()
+    }
+    assert failures(findings) == set(expected)
+    for check, words in expected.items():
+        for word in words.split("|"):
+            assert word in findings[check].found + findings[check].remedy
+
+
+@pytest.mark.parametrize(
+    "fault, words", [("frozen", "stamps do not advance"), ("jumping", "stamps jump back")]
+)
+def test_stamps_have_to_advance(fault: str, words: str) -> None:
+    with faulty_bridge(**{fault: True}):
+        findings = examine()
+    for topic in (topics.CLOCK, topics.IMAGE, topics.ODOMETRY, topics.VEHICLE_STATUS):
+        assert findings[name(topic)].verdict is Verdict.FAILED
+        assert words in findings[name(topic)].found
+
+
+def test_another_definition_of_a_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(TopicEndpointInfo, "topic_type_hash"):
+        pytest.skip("this ROS 2 does not tell definitions apart")
+    real = TopicEndpointInfo.topic_type_hash.fget
+    setter = TopicEndpointInfo.topic_type_hash.fset
+
+    def type_hash(end: TopicEndpointInfo) -> object:
+        theirs = end.node_name == "carla_ros_bridge"
+        status = end.topic_type == topics.STATUS.type_name
+        return "RIHS01_of_a_fork" if theirs and status else real(end)
+
+    monkeypatch.setattr(TopicEndpointInfo, "topic_type_hash", property(type_hash, setter))
+    with faulty_bridge():
+        findings = examine()
+    assert failures(findings) == {name(topics.STATUS)}
+    assert (
+        "another definition of carla_msgs/msg/CarlaStatus" in findings[name(topics.STATUS)].found
+    )
+
+
+def test_an_empty_route_is_a_warning() -> None:
+    with faulty_bridge(route_points=0):
+        findings = examine()
+    assert findings[name(topics.WAYPOINTS)].verdict is Verdict.WARNING
+    assert healthy(list(findings.values()))

@@ -1,0 +1,432 @@
+"""A driver's states, live reload, shadow mode and what it tells, in front of a scripted car."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from carla_graph import CONFIG, Observer, own_domain, ros_node, simulator_node
+from diagnostic_msgs.msg import DiagnosticArray
+from driver_runs import add_checkpoint, make_run, small_config
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from safetensors.torch import load_file, save_file
+from scripted_car import HEARD, ScriptedCar
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from td3_driver.carla import topics
+from td3_driver.carla.conversion import control_to_message, ns_from_stamp
+from td3_driver.driving.world import VehicleControl
+from td3_driver.learning.manifest import seal
+from td3_driver.learning.policy import WEIGHTS
+from td3_driver.runs import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def driver_process(run: RunFolder, log: Path, *parameters: str) -> Iterator[subprocess.Popen[Any]]:
+    arguments = [f'run:="{run.path}"', "random_goal:=false", *parameters]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "td3_driver.nodes.driver", "--ros-args"),
+                *(part for argument in arguments for part in ("-p", argument)),
+            ],
+            cwd=ROOT,
+            stderr=stderr,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_run(tmp_path / "run", small_config(), critic=True)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with ros_node("car", own_domain()) as node:
+        yield node
+
+
+@pytest.fixture
+def car(node: Node) -> Iterator[ScriptedCar]:
+    car = ScriptedCar(node)
+    car.start()
+    yield car
+    car.end()
+
+
+def hear(node: Node, kind: Any, name: str, latched: bool = False) -> list[Any]:
+    heard: list[Any] = []
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    node.create_subscription(kind, name, heard.append, QoSProfile(depth=10, durability=durability))
+    return heard
+
+
+def told(message: JointState) -> dict[str, float]:
+    return dict(zip(message.name, message.position, strict=True))
+
+
+# States
+
+
+class Manager:
+    """Takes a driver through its states, as lifecycle managers do."""
+
+    def __init__(self, watcher: Observer) -> None:
+        self._watcher = watcher
+        self._change = watcher.node.create_client(ChangeState, "/driver/change_state")
+        self._get = watcher.node.create_client(GetState, "/driver/get_state")
+
+    def _call(self, client: Any, request: Any) -> Any:
+        self._watcher.wait(client.service_is_ready, 100.0)
+        future = client.call_async(request)
+        self._watcher.wait(future.done, 100.0)
+        return future.result()
+
+    def change(self, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self._call(self._change, request).success)
+
+    @property
+    def state(self) -> int:
+        return int(self._call(self._get, GetState.Request()).current_state.id)
+
+
+def test_a_lifecycle_manager_takes_it_through_its_states(run: RunFolder, log: Path) -> None:
+    with (
+        simulator_node(own_domain()),
+        ros_node("manager", own_domain()) as node,
+        driver_process(run, log, "autostart:=false") as driver,
+    ):
+        watcher = Observer(node, CONFIG)
+        watcher.listen(*HEARD, topics.SPEEDOMETER)
+        manager = Manager(watcher)
+        commands = watcher.received[topics.ACKERMANN]
+        assert manager.state == State.PRIMARY_STATE_UNCONFIGURED
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        watcher.spin(0.5)
+        assert manager.state == State.PRIMARY_STATE_INACTIVE and not commands
+        for _ in range(2):
+            assert manager.change(Transition.TRANSITION_ACTIVATE)
+            watcher.wait(lambda: bool(commands) and commands[-1].speed > 1.0)
+            watcher.wait(lambda: watcher.latest[topics.SPEEDOMETER].data > 1.0)
+            assert manager.change(Transition.TRANSITION_DEACTIVATE)
+            # It stands when the answer comes, and nothing is commanded from then on.
+            watcher.spin(0.1)
+            assert abs(watcher.latest[topics.SPEEDOMETER].data) < 0.15
+            assert commands[-1].speed == 0.0
+            assert watcher.latest[topics.VEHICLE_CONTROL].brake == 1.0
+            count = len(commands)
+            watcher.spin(0.4)
+            assert len(commands) == count
+        assert manager.change(Transition.TRANSITION_CLEANUP)
+        assert manager.state == State.PRIMARY_STATE_UNCONFIGURED
+        assert node.count_publishers(topics.ACKERMANN.name(CONFIG)) == 0
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        watcher.wait(lambda: commands[-1].speed > 1.0)
+        assert manager.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        watcher.wait(lambda: driver.poll() is not None)
+        assert driver.returncode == 0 and commands[-1].speed == 0.0
+        assert "[ERROR]" not in log.read_text()
+
+
+def test_it_is_not_configured_with_a_damaged_policy_and_says_why(
+    run: RunFolder, log: Path
+) -> None:
+    weights = run.checkpoints / "000000001" / WEIGHTS
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with ros_node("manager", own_domain()) as node, driver_process(run, log, "autostart:=false"):
+        manager = Manager(Observer(node, CONFIG))
+        assert not manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.state == State.PRIMARY_STATE_UNCONFIGURED
+        assert "is damaged" in log.read_text()
+        weights.write_bytes(good)
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.state == State.PRIMARY_STATE_INACTIVE
+
+
+# Live reload
+
+
+def wait_for_policy(
+    car: ScriptedCar, policies: list[String], **expected: object
+) -> dict[str, Any]:
+    def as_expected() -> bool:
+        return bool(policies) and all(
+            str(value) in str(json.loads(policies[-1].data)[name])
+            for name, value in expected.items()
+        )
+
+    assert car.wait(as_expected, 60.0), policies and policies[-1].data
+    return dict(json.loads(policies[-1].data))
+
+
+def damage(checkpoint: Path) -> None:
+    weights = checkpoint / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-8])
+
+
+def poison(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / WEIGHTS)
+    tensors["head.0.bias"][:] = float("nan")
+    save_file(tensors, checkpoint / WEIGHTS)
+    seal(checkpoint)
+
+
+def test_a_newer_checkpoint_is_taken_over_between_two_frames(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node, tmp_path: Path
+) -> None:
+    elsewhere = make_run(tmp_path / "elsewhere", small_config())
+    policies = hear(node, String, "/driver/policy", latched=True)
+    with driver_process(run, log, "driver.watch_period_s:=0.1"):
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
+        first = wait_for_policy(car, policies, step="000000001", critic=True, refused="")
+        car.spin(0.5)
+        begin_s = time.monotonic()
+        add_checkpoint(run, 2, seed=1, critic=True)
+        second = wait_for_policy(car, policies, step="000000002")
+        car.spin(0.3)
+        assert first["actor_sha256"] != second["actor_sha256"]
+        # A bad one is refused, whatever is wrong with it, and the old one drives on.
+        for step, spoil, reason in ((3, damage, "damaged"), (4, poison, "not numbers")):
+            bad = add_checkpoint(elsewhere, step)
+            spoil(bad)
+            bad.rename(run.checkpoints / bad.name)
+            wait_for_policy(car, policies, step="000000002", refused=reason)
+        car.spin(0.5)
+        end_s = time.monotonic()
+        # Not one image in all this time is left without its command.
+        answered = {
+            ns_from_stamp(message.header.stamp)
+            for at, message in car.commands[topics.VEHICLE_CONTROL]
+            if message.throttle or not message.brake
+        }
+        asked = {ns for ns, at in car.images_s.items() if begin_s < at < end_s - 0.2}
+        assert len(asked) > 10 and len(asked - answered) <= 2
+        commands = car.commands[topics.ACKERMANN]
+        assert all(message.speed > 0.0 for at, message in commands if at > begin_s)
+
+
+def test_it_can_be_told_to_look_for_a_newer_checkpoint(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+) -> None:
+    policies = hear(node, String, "/driver/policy", latched=True)
+    reload = node.create_client(Trigger, "/driver/reload")
+
+    def ask() -> Trigger.Response:
+        future = reload.call_async(Trigger.Request())
+        assert car.wait(future.done, 5.0)
+        return future.result()
+
+    with driver_process(run, log, "driver.watch_checkpoints:=false"):
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
+        answer = ask()
+        assert not answer.success and "nothing newer than 000000001" in answer.message
+        add_checkpoint(run, 2, seed=1)
+        car.spin(0.5)
+        wait_for_policy(car, policies, step="000000001")
+        assert ask().success
+        wait_for_policy(car, policies, step="000000002", critic=False)
+
+
+# Shadow mode
+
+
+def test_a_shadow_commands_nothing_and_says_how_it_differs(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+) -> None:
+    shadow = hear(node, topics.ACKERMANN.message_type, "/driver/shadow/ackermann_cmd")
+    pedals = hear(node, topics.VEHICLE_CONTROL.message_type, "/driver/shadow/vehicle_control_cmd")
+    disagreements = hear(node, JointState, "/driver/shadow/disagreement")
+    status = node.create_publisher(
+        topics.VEHICLE_STATUS.message_type, topics.VEHICLE_STATUS.name(CONFIG), 10
+    )
+    others = node.create_publisher(
+        topics.ACKERMANN.message_type, topics.ACKERMANN.name(CONFIG), 10
+    )
+    with driver_process(run, log, "driver.shadow:=true"):
+        # Somebody drives by hand: full throttle, a quarter to the left.
+        car.override(True)
+        human = VehicleControl(throttle=1.0, steer=-0.25)
+        message = topics.VEHICLE_STATUS.message_type(control=control_to_message(human))
+        deadline = time.monotonic() + 60.0
+        while len(disagreements) < 5 and time.monotonic() < deadline:
+            status.publish(message)
+            car.spin(0.05)
+        assert shadow and pedals and len(disagreements) >= 5, log.read_text()
+        values = told(disagreements[-1])
+        stamp_ns = ns_from_stamp(disagreements[-1].header.stamp)
+        own = next(one for one in pedals if ns_from_stamp(one.header.stamp) == stamp_ns)
+        assert values["pedal"] == pytest.approx(own.throttle - own.brake - 1.0)
+        # Full steer is 1.2217 rad, + = right; the own angle less the other's, + = left.
+        assert values["steering_angle_rad"] == pytest.approx((-0.25 - own.steer) * 1.2217)
+        # And now another driver.
+        before = len(disagreements)
+        other = topics.ACKERMANN.message_type(steering_angle=0.3, speed=2.0)
+        while len(disagreements) < before + 5 and time.monotonic() < deadline:
+            others.publish(other)
+            car.spin(0.05)
+        values = told(disagreements[-1])
+        assert set(values) == {"steering_angle_rad", "speed_mps"}
+        assert values["speed_mps"] == pytest.approx(shadow[-1].speed - 2.0, abs=0.5)
+        assert all(command.speed == 2.0 for _, command in car.commands[topics.ACKERMANN])
+        assert not car.commands[topics.VEHICLE_CONTROL]
+        assert node.count_publishers(topics.VEHICLE_CONTROL.name(CONFIG)) == 0
+
+
+# What it tells
+
+
+def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+) -> None:
+    outputs = hear(node, JointState, "/driver/policy_output")
+    with driver_process(run, log):
+        assert car.wait(lambda: len(outputs) > 20, 100.0), log.read_text()
+    assert all(ns_from_stamp(output.header.stamp) in car.images_s for output in outputs)
+    pedals = {
+        ns_from_stamp(message.header.stamp): at
+        for at, message in car.commands[topics.VEHICLE_CONTROL]
+    }
+    for output in outputs[-10:]:
+        values = told(output)
+        assert set(values) == {
+            *("steering", "speed", "q1", "q2", "steering_angle_rad", "speed_mps"),
+            *("image_to_command_s", "inference_s"),
+        }
+        assert np.all(np.isfinite(output.position))
+        assert abs(values["steering"]) <= 1.0 and abs(values["speed"]) <= 1.0
+        assert values["q1"] != values["q2"]
+        stamp_ns = ns_from_stamp(output.header.stamp)
+        seen_s = pedals[stamp_ns] - car.images_s[stamp_ns]
+        assert 0.0 < values["inference_s"] < values["image_to_command_s"] < seen_s
+
+
+def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+) -> None:
+    heard = hear(node, DiagnosticArray, "/diagnostics")
+
+    def figures(name: str) -> dict[str, str]:
+        status = next(one for one in heard[-1].status if one.name == f"driver: {name}")
+        return {pair.key: pair.value for pair in status.values}
+
+    def counts(*names: str) -> list[int]:
+        return [int(figures("camera")[name]) for name in names]
+
+    with driver_process(run, log):
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
+        car.spin(2.5)
+        names = ("dropped", "repeated", "unmatched")
+        before = counts(*names)
+        assert [status.name.removeprefix("driver: ") for status in heard[-1].status] == [
+            *("watchdog", "camera", "policy", "commands")
+        ]
+        assert heard[-1].status[0].message == "drives"
+        assert figures("watchdog")["fault"] == "none"
+        assert 10.0 < float(figures("camera")["rate_hz"]) < 21.0
+        assert str(run.checkpoints / "000000001") == heard[-1].status[2].message
+        inference_ms = float(figures("policy")["inference_p50_ms"])
+        age_p50_ms, age_p95_ms = (float(figures("commands")[f"age_p{n}_ms"]) for n in (50, 95))
+        assert 0.0 < inference_ms < age_p50_ms <= age_p95_ms
+        assert 0.0 <= float(figures("commands")["saturated_share"]) <= 1.0
+        # Three images never come; one comes twice; the odometry of two does not come.
+        car.stamp_ns += 3 * 50_000_000
+        car.spin(0.5)
+        again: list[Any] = []
+
+        def repeat(message: Any) -> None:
+            again.append(message)
+            del car.tamper[topics.IMAGE]
+            car.publish(topics.IMAGE, message)
+
+        car.tamper[topics.IMAGE] = repeat
+        assert car.wait(lambda: bool(again), 2.0)
+        lost: list[Any] = []
+
+        def lose(message: Any) -> None:
+            lost.append(message)
+            message.header.stamp.sec -= 1
+            if len(lost) == 2:
+                del car.tamper[topics.ODOMETRY]
+
+        car.tamper[topics.ODOMETRY] = lose
+        assert car.wait(lambda: len(lost) == 2, 2.0)
+        heard.clear()
+        assert car.wait(lambda: len(heard) >= 2, 5.0)
+        since = np.array(counts(*names)) - before
+        # A busy machine may drop more.
+        assert since[0] >= 3 and since[1] == 1 and since[2] >= 2
+
+
+# A driver that fails, once a file is there, in a way that nobody has thought of.
+FAILING_DRIVER = """
+import os, sys
+from td3_driver.learning.policy import Policy
+sound = Policy.act
+def act(self, observation):
+    if os.path.exists(sys.argv[1]):
+        raise KeyError("what nobody has thought of")
+    return sound(self, observation)
+Policy.act = act
+from td3_driver.nodes import driver
+driver.main(sys.argv[2:])
+"""
+
+
+def test_an_unforeseen_error_ends_the_driver_and_leaves_the_car_standing(
+    run: RunFolder, log: Path, car: ScriptedCar, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    with log.open("wb") as stderr:
+        driver = subprocess.Popen(
+            [
+                *(sys.executable, "-c", FAILING_DRIVER, str(broken), "--ros-args"),
+                *("-p", f'run:="{run.path}"', "-p", "random_goal:=false"),
+            ],
+            cwd=ROOT,
+            stderr=stderr,
+        )
+    try:
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
+        begin_s = time.monotonic()
+        broken.touch()
+        assert car.wait(lambda: car.told_to_stop(begin_s), 0.5)
+        assert car.wait(lambda: driver.poll() is not None, 20.0)
+        assert driver.returncode == 1 and "what nobody has thought of" in log.read_text()
+        assert car.told_to_stop(begin_s)
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def test_bad_settings_are_refused_with_their_reason(run: RunFolder, log: Path) -> None:
+    with driver_process(run, log, "driver.camera_timeout_s:=3.0") as driver:
+        assert driver.wait(timeout=60.0) == 2
+    assert "driver.camera_timeout_s: Input should be less than or equal to 0.4" in log.read_text()

@@ -1,0 +1,146 @@
+"""The critic on its own, and newer checkpoints beside the policy that drives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from driver_runs import add_checkpoint, make_run, small_config
+from safetensors.torch import save_file
+
+from td3_driver.learning.checkpoint import LEARNER, learner_tensors
+from td3_driver.learning.evaluator import load_critic
+from td3_driver.learning.manifest import CheckpointError, seal
+from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.policy import save_actor
+from td3_driver.learning.serving import Reloader, Served
+from td3_driver.learning.td3 import TD3
+from td3_driver.runs import RunFolder
+
+OBSERVATION = {"image": np.zeros((4, 84, 84), np.uint8), "vector": np.zeros(23, np.float32)}
+SPEC = NetworkSpec((2, 36, 36), (2.0, 4.0), 2, (4, 4, 4), 8, (16,))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return make_run(tmp_path / "run", small_config(), critic=True)
+
+
+def anything(spec: NetworkSpec) -> None:
+    """Accept every shape."""
+
+
+def load(checkpoint: Path) -> Served:
+    return Served.load(checkpoint, anything, OBSERVATION)
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20.0
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_the_q_values_are_those_of_the_learner_s_critic(tmp_path: Path) -> None:
+    learner = TD3(SPEC, small_config().learning, seed=3)
+    save_actor(tmp_path, learner.actor, SPEC)
+    save_file(learner_tensors(learner, {}), tmp_path / LEARNER)
+    seal(tmp_path)
+    rng = np.random.default_rng(0)
+    observation = {
+        "image": rng.integers(0, 256, (2, 36, 36), np.uint8),
+        "vector": rng.standard_normal(2).astype(np.float32),
+    }
+    action = np.array([0.3, -0.6], np.float32)
+    evaluator = load_critic(tmp_path)
+    assert evaluator is not None
+    batch = {key: torch.from_numpy(value)[None] for key, value in observation.items()}
+    with torch.no_grad():
+        q1, q2 = learner.critic(batch, torch.from_numpy(action)[None])
+    assert evaluator.q_values(observation, action) == pytest.approx((q1.item(), q2.item()))
+    assert q1.item() != q2.item()
+
+
+def test_a_policy_without_its_critic_is_served_all_the_same(run: RunFolder) -> None:
+    assert load(add_checkpoint(run, 2)).evaluator is None
+    assert load(run.checkpoints / "000000001").evaluator is not None
+
+
+def test_a_critic_that_does_not_fit_or_is_damaged_is_refused(run: RunFolder) -> None:
+    checkpoint = run.checkpoints / "000000001"
+    save_file({"critic.q1.0.bias": torch.zeros(3)}, checkpoint / LEARNER)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(checkpoint)
+    seal(checkpoint)
+    with pytest.raises(CheckpointError, match="holds no critic that fits"):
+        load(checkpoint)
+
+
+def test_a_newer_checkpoint_is_ready_once_and_an_older_one_never(run: RunFolder) -> None:
+    running = add_checkpoint(run, 5)
+    refused: list[tuple[str, str]] = []
+    reloader = Reloader(
+        run.checkpoints, running, load, lambda path, why: refused.append((path.name, why)), 0.02
+    )
+    reloader.start()
+    try:
+        time.sleep(0.1)
+        assert reloader.newer() is None and reloader.take() is None
+        newer = add_checkpoint(run, 6, seed=1)
+        taken: list[Served] = []
+
+        def take() -> bool:
+            served = reloader.take()
+            taken.extend([served] if served else [])
+            return bool(taken)
+
+        assert eventually(take) and taken[0].checkpoint == newer
+        time.sleep(0.1)
+        assert reloader.take() is None and not refused
+    finally:
+        reloader.end()
+
+
+def test_a_bad_checkpoint_is_refused_once_and_the_next_good_one_is_taken(run: RunFolder) -> None:
+    elsewhere = make_run(run.path.parent / "elsewhere", small_config())
+    bad = add_checkpoint(elsewhere, 2)
+    (bad / "actor.safetensors").write_bytes(b"nothing")
+    refused: list[str] = []
+    reloader = Reloader(
+        run.checkpoints,
+        run.checkpoints / "000000001",
+        load,
+        lambda path, why: refused.append(f"{path.name}: {why}"),
+        0.02,
+    )
+    reloader.start()
+    try:
+        bad.rename(run.checkpoints / bad.name)
+        assert eventually(lambda: bool(refused))
+        time.sleep(0.2)
+        assert len(refused) == 1 and "000000002" in refused[0] and "damaged" in refused[0]
+        good = add_checkpoint(run, 3)
+        assert eventually(lambda: reloader.newer() is None)
+        served = reloader.take()
+        assert served is not None and served.checkpoint == good
+    finally:
+        reloader.end()
+
+
+def test_without_a_period_it_looks_only_when_told(run: RunFolder) -> None:
+    reloader = Reloader(
+        run.checkpoints, run.checkpoints / "000000001", load, lambda path, why: None, None
+    )
+    reloader.start()
+    try:
+        newer = add_checkpoint(run, 2)
+        time.sleep(0.2)
+        assert reloader.take() is None and reloader.newer() == newer
+        reloader.look()
+        assert eventually(lambda: reloader.newer() is None)
+    finally:
+        reloader.end()
