@@ -286,9 +286,12 @@ class LearningConfig(Section):
     )
     bc_decay_steps: int = _setting(
         20_000,
-        "Decisions online over which the weight of the recorded actions goes linearly to 0 "
-        "(Beeson and Montana, 2022); 0 = never.",
+        "Decisions online over which the weight of the recorded actions goes linearly from 1 to "
+        "bc_weight_final (after Beeson and Montana, 2022); 0 = never.",
         ge=0,
+    )
+    bc_weight_final: float = _setting(
+        0.2, "Weight of the recorded actions once it has faded.", ge=0.0, le=1.0
     )
     offline_share: float = _setting(
         0.5,

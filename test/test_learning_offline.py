@@ -222,7 +222,8 @@ def test_pretraining_is_not_resumed_as_if_it_had_driven(origin: Path, tmp_path: 
 
 # --- going on --------------------------------------------------------------------------------
 
-ONLINE: dict[str, Any] = {**OFFLINE, "random_steps": 0, "total_steps": 60, "bc_decay_steps": 40}
+ONLINE: dict[str, Any] = {**OFFLINE, "random_steps": 0, "total_steps": 60}
+ONLINE |= {"bc_decay_steps": 40, "bc_weight_final": 0.25}
 
 
 def test_it_goes_on_with_the_policy_the_critic_and_what_was_recorded(
@@ -243,14 +244,14 @@ def test_it_goes_on_with_the_policy_the_critic_and_what_was_recorded(
     assert first.keys() == dict(training.learner.critic.named_parameters()).keys()
     # A batch of new transitions comes first; then updates keep pace with the steps.
     assert training.learner.updates == UPDATES + 60 - LEARNING["batch_size"]
-    assert training.learner.bc_weight == 0.0
+    assert training.learner.bc_weight.item() == pytest.approx(0.25)  # faded, but not gone
 
 
 def test_the_weight_of_the_recorded_fades_with_the_steps(origin: Path, tmp_path: Path) -> None:
     adopt(origin, tmp_path)
     training = make(tmp_path, **{**ONLINE, "total_steps": 30})
     training.run()
-    assert training.learner.bc_weight.item() == pytest.approx(1.0 - 30 / 40)
+    assert training.learner.bc_weight.item() == pytest.approx(1.0 - 0.75 * 30 / 40)
 
 
 def test_a_stopped_run_that_goes_on_from_another_resumes_exactly(

@@ -413,7 +413,8 @@ class Training:
     def _bc_weight(self) -> float:
         """Return the weight of the recorded actions, which fades with the decisions online."""
         decided = self.step if self.online else 0
-        return linear(1.0, 0.0, self._learning.bc_decay_steps, decided)
+        settings = self._learning
+        return linear(1.0, settings.bc_weight_final, settings.bc_decay_steps, decided)
 
     def _write_row(self) -> None:
         progress = self.progress()
