@@ -8,6 +8,10 @@ from td3_driver.carla.topics import LATCHED, RELIABLE, Direction, Qos, Topic
 
 NODE_NAME = "driver"
 """What `~` stands for."""
+WATCHDOG = "watchdog"
+"""Its status on /diagnostics, after the node's name."""
+STOPS = "stops_"
+"""With a fault's name: the status's key for how often the car has been stopped by it."""
 
 
 def _published(template: str, type_name: str, description: str, qos: Qos = RELIABLE) -> Topic:

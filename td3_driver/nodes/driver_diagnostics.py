@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from td3_driver.carla.driver_topics import STOPS, WATCHDOG
 from td3_driver.carla.live_frames import Counts
 from td3_driver.driving.faults import Fault
 from td3_driver.driving.watchdog import Stop
@@ -49,13 +50,13 @@ class DriverDiagnostics(Diagnostics):
         self.send(
             [
                 self.status(
-                    "watchdog",
+                    WATCHDOG,
                     level,
                     message,
                     {
                         "fault": fault.value if fault else "none",
                         "needs_resume": bool(standing and standing.needs_resume),
-                        **{f"stops_{name.value}": number for name, number in fault_counts.items()},
+                        **{STOPS + name.value: number for name, number in fault_counts.items()},
                     },
                 ),
                 self.status(

@@ -40,6 +40,7 @@ from td3_driver.driving.world import (
     VehicleControl,
 )
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
+from td3_driver.offline.told_stops import ToldStops
 
 HOLD_S = 0.5
 """Recorded time for which an image waits for what belongs to it."""
@@ -91,6 +92,8 @@ class Findings:
     jumps_back: int = 0
     unstamped_stops: list[tuple[int, int]] = field(default_factory=list)
     """When stops were commanded that answer no image, and for how long none had come (ns)."""
+    told_stops: ToldStops = field(default_factory=ToldStops)
+    """What the driver's watchdog told of its stops."""
 
 
 def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
@@ -278,6 +281,7 @@ class _Reading:
                 (topics.VEHICLE_CONTROL, self._on_command),
                 (topics.COLLISION, self._on_event(collision_from_message)),
                 (topics.LANE_INVASION, self._on_event(lane_invasion_from_message)),
+                (topics.DIAGNOSTICS, self._on_diagnostics),
             )
         }
         for message in self._bag.messages([image, *handlers]):
@@ -286,7 +290,7 @@ class _Reading:
                 continue
             try:
                 handlers[message.topic](message)
-            except (BagError, ConversionError, AttributeError) as error:
+            except (BagError, ConversionError, AttributeError, ValueError) as error:
                 self._unreadable(message.topic, error)
         yield from self._hand_on(lambda waiting: True)
 
@@ -359,6 +363,9 @@ class _Reading:
         if not stamp_ns and control.brake >= 1.0:
             silence_ns = message.log_ns - (self._image_log_ns or message.log_ns)
             self._findings.unstamped_stops.append((message.log_ns, silence_ns))
+
+    def _on_diagnostics(self, message: RawMessage) -> None:
+        self._findings.told_stops.hear(message.log_ns, self._bag.decode(message))
 
     def _on_event(self, convert: Callable[[Any], Any]) -> Callable[[RawMessage], None]:
         def on_event(message: RawMessage) -> None:

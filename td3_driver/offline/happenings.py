@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,8 @@ class Watch:
         self._frames = frames
         self._events: list[Event] = []
         self._times: dict[int, float] = {}
-        self._log_ns = [0, 0]
+        self._log_ns = array("q")
+        self._times_s = array("d")
 
     def frames(self, progress: Any) -> Iterator[BagFrame]:
         """Pass the frames on, and note what they tell."""
@@ -64,7 +66,6 @@ class Watch:
     def _note(self, source: BagFrame, latest: BagFrame | None) -> None:
         frame = source.frame
         if latest is None:
-            self._log_ns[0] = source.log_ns
             self.size = frame.image.shape[:2]
         else:
             elapsed_s = 1e-9 * (frame.stamp_ns - latest.frame.stamp_ns)
@@ -75,9 +76,10 @@ class Watch:
                 self._gap(elapsed_s)
                 self.distance_m += abs(frame.speed) * elapsed_s
             self.duration_s += elapsed_s
-        self._log_ns[1] = source.log_ns
         self.count += 1
         self._times[frame.frame] = self.duration_s
+        self._log_ns.append(source.log_ns)
+        self._times_s.append(self.duration_s)
         self._times.pop(frame.frame - TIMES_KEPT, None)
         self.positions.append((frame.pose.x, frame.pose.y))
         if len(frame.route) and (latest is None or frame.route is not latest.frame.route):
@@ -101,22 +103,43 @@ class Watch:
     @property
     def recorded_s(self) -> float:
         """Recorded time from the first frame to the last."""
-        return 1e-9 * (self._log_ns[1] - self._log_ns[0])
+        return 1e-9 * (self._log_ns[-1] - self._log_ns[0])
 
     def events(self) -> list[Event]:
-        """Return what happened, with the stops that nobody's image called for."""
-        stops: list[Event] = []
-        scale = self.duration_s / self.recorded_s if self.recorded_s else 1.0
-        latest_s = -np.inf
-        for log_ns, silence_ns in self._frames.findings.unstamped_stops:
-            log_s = 1e-9 * (log_ns - self._log_ns[0])
-            if log_s - latest_s >= STOP_SPACING_S and 0.0 <= log_s <= self.recorded_s:
-                time_s = float(np.clip(log_s * scale, 0.0, self.duration_s))
-                blind = 1e-9 * silence_ns >= BLIND_S
-                text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
-                stops.append(Event(time_s, "watchdog_stop" if blind else "stop", text))
-            latest_s = log_s
-        return [*self._events, *stops]
+        """Return what happened, in no order."""
+        return [*self._events, *self._stops()]
+
+    def _stops(self) -> list[Event]:
+        """Return the stops that no image called for: as the watchdog told of them, or inferred."""
+        findings = self._frames.findings
+        told = findings.told_stops
+        stops = [
+            Event(self._time_at(stop.log_ns), "watchdog_stop", stop.text)
+            for stop in told.stops
+            if self._log_ns[0] <= stop.log_ns
+        ]
+        told_ns = [stop.log_ns for stop in told.stops]
+        latest_ns = -np.inf
+        for log_ns, silence_ns in findings.unstamped_stops:
+            since_ns = log_ns - latest_ns
+            latest_ns = log_ns
+            spacing_ns = 1e9 * STOP_SPACING_S
+            if since_ns < spacing_ns or not self._log_ns[0] <= log_ns <= self._log_ns[-1]:
+                continue
+            if any(abs(log_ns - other_ns) < spacing_ns for other_ns in told_ns):
+                continue
+            blind = not told.heard and 1e-9 * silence_ns >= BLIND_S
+            text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
+            kind = "watchdog_stop" if blind else "stop"
+            stops.append(Event(self._time_at(log_ns), kind, text))
+        return stops
+
+    def _time_at(self, log_ns: int) -> float:
+        """Return when something was recorded, on the axis of `time_of`.
+
+        Simulation time stands still while a simulator does, and recorded time goes on.
+        """
+        return float(np.interp(log_ns, np.maximum.accumulate(self._log_ns), self._times_s))
 
     def notes(self) -> list[str]:
         """Return what was wrong with the bag's messages, in words."""

@@ -1,0 +1,56 @@
+"""What a driver's watchdog told of its stops, on a bag's /diagnostics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from td3_driver.carla.driver_topics import NODE_NAME, STOPS, WATCHDOG
+
+_STATUS = f"{NODE_NAME}: {WATCHDOG}"
+
+
+@dataclass(frozen=True)
+class ToldStop:
+    """A stop that the watchdog told of."""
+
+    log_ns: int
+    """Wall-clock time at which that was recorded."""
+    text: str
+    """The fault and, where it was told, the reason in words."""
+
+
+class ToldStops:
+    """Collects the stops; `heard` tells whether there was a watchdog to tell of any."""
+
+    def __init__(self) -> None:
+        self.heard = False
+        self.stops: list[ToldStop] = []
+        self._counts: dict[str, int] = {}
+
+    def hear(self, log_ns: int, array: Any) -> None:
+        """Take in a diagnostic_msgs/DiagnosticArray; raises ValueError for counts that are none.
+
+        The watchdog counts its stops by fault, so that none is missed where a message is; what
+        was counted before the first message belongs to an earlier time, unless it is in force.
+        """
+        for status in array.status:
+            if status.name != _STATUS:
+                continue
+            values = {pair.key: pair.value for pair in status.values}
+            counts = {
+                key.removeprefix(STOPS): int(value)
+                for key, value in values.items()
+                if key.startswith(STOPS)
+            }
+            in_force = values.get("fault", "")
+            for fault, count in counts.items():
+                known = self._counts.get(fault, 0)
+                # A count that has become less is another driver's.
+                more = count - known if count >= known else count
+                if more and (self.heard or fault == in_force):
+                    said = f": {status.message.removeprefix('stopped: ')}"
+                    self.stops.append(
+                        ToldStop(log_ns, fault + (said if fault == in_force else ""))
+                    )
+            self.heard, self._counts = True, counts
