@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,23 @@ def test_a_cut_off_bag_is_read_up_to_its_last_whole_part(
         assert sum(item.msgcount for item in reader.connections if item.topic == IMAGE) == len(
             images
         )
+
+
+def test_a_writer_given_up_never_touches_the_file_that_has_its_number_next(
+    driven: Drive, tmp_path: Path
+) -> None:
+    writer = BagWriter(tmp_path / "bag")
+    writer.add_topic(IMAGE, topics.IMAGE.type_name)
+    writer._stream.write(b"not written yet")
+    number = writer._stream.fileno()
+    writer.abandon()
+    with (tmp_path / "other").open("wb", buffering=0) as other:
+        assert other.fileno() == number  # the lowest that is free
+        writer.abandon()
+        del writer
+        gc.collect()
+        other.write(b"whole")
+    assert (tmp_path / "other").read_bytes() == b"whole"
 
 
 def test_damage_in_the_middle_costs_what_is_damaged_only(driven: Drive, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,8 +117,8 @@ class BagWriter:
 
     def abandon(self) -> None:
         """Close what is there as it is, after a failure to write."""
-        # The buffer's rest cannot be written, and closing would try to.
-        os.close(self._stream.fileno())
+        # The buffer's rest cannot be written, and closing the buffer would try to.
+        self._stream.raw.close()
 
     def _description(self) -> dict[str, Any]:
         begin_ns = self._begin_ns or 0
