@@ -38,7 +38,7 @@ format: setup-development
 	$(BIN)/ruff format
 
 test: lint
-	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 clean:
 	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis
