@@ -10,8 +10,12 @@ NODE_NAME = "driver"
 """What `~` stands for."""
 WATCHDOG = "watchdog"
 """Its status on /diagnostics, after the node's name."""
+FAULT = "fault"
+"""That status's key for the fault in force."""
+STOPPED = "stopped: "
+"""Begins that status's message while the car is stopped; the reason follows."""
 STOPS = "stops_"
-"""With a fault's name: the status's key for how often the car has been stopped by it."""
+"""With a fault's name: that status's key for how often the car has been stopped by it."""
 
 
 def _published(template: str, type_name: str, description: str, qos: Qos = RELIABLE) -> Topic:

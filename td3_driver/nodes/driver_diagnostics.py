@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from td3_driver.carla.driver_topics import STOPS, WATCHDOG
+from td3_driver.carla.driver_topics import FAULT, STOPPED, STOPS, WATCHDOG
 from td3_driver.carla.live_frames import Counts
 from td3_driver.driving.faults import Fault
 from td3_driver.driving.watchdog import Stop
@@ -43,9 +43,9 @@ class DriverDiagnostics(Diagnostics):
         if standing is None:
             level, message = DiagnosticStatus.OK, "drives"
         elif fault is None:
-            level, message = DiagnosticStatus.WARN, f"stopped: {standing.reason}"
+            level, message = DiagnosticStatus.WARN, STOPPED + standing.reason
         else:
-            level, message = DiagnosticStatus.ERROR, f"stopped: {standing.reason}"
+            level, message = DiagnosticStatus.ERROR, STOPPED + standing.reason
         ok = DiagnosticStatus.OK
         self.send(
             [
@@ -54,7 +54,7 @@ class DriverDiagnostics(Diagnostics):
                     level,
                     message,
                     {
-                        "fault": fault.value if fault else "none",
+                        FAULT: fault.value if fault else "none",
                         "needs_resume": bool(standing and standing.needs_resume),
                         **{STOPS + name.value: number for name, number in fault_counts.items()},
                     },

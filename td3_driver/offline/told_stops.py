@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from td3_driver.carla.driver_topics import NODE_NAME, STOPS, WATCHDOG
+from td3_driver.carla.driver_topics import FAULT, NODE_NAME, STOPPED, STOPS, WATCHDOG
+from td3_driver.driving.messages import ConversionError
 
 _STATUS = f"{NODE_NAME}: {WATCHDOG}"
 
@@ -29,7 +31,7 @@ class ToldStops:
         self._counts: dict[str, int] = {}
 
     def hear(self, log_ns: int, array: Any) -> None:
-        """Take in a diagnostic_msgs/DiagnosticArray; raises ValueError for counts that are none.
+        """Take in a diagnostic_msgs/DiagnosticArray; raises ConversionError for senseless counts.
 
         The watchdog counts its stops by fault, so that none is missed where a message is; what
         was counted before the first message belongs to an earlier time, unless it is in force.
@@ -38,19 +40,26 @@ class ToldStops:
             if status.name != _STATUS:
                 continue
             values = {pair.key: pair.value for pair in status.values}
-            counts = {
-                key.removeprefix(STOPS): int(value)
-                for key, value in values.items()
-                if key.startswith(STOPS)
-            }
-            in_force = values.get("fault", "")
+            counts = _counts(values)
+            in_force = values.get(FAULT, "")
             for fault, count in counts.items():
                 known = self._counts.get(fault, 0)
                 # A count that has become less is another driver's.
                 more = count - known if count >= known else count
                 if more and (self.heard or fault == in_force):
-                    said = f": {status.message.removeprefix('stopped: ')}"
-                    self.stops.append(
-                        ToldStop(log_ns, fault + (said if fault == in_force else ""))
-                    )
+                    reason = status.message.removeprefix(STOPPED)
+                    text = f"{fault}: {reason}" if fault == in_force else fault
+                    self.stops.append(ToldStop(log_ns, text))
             self.heard, self._counts = True, counts
+
+
+def _counts(values: Mapping[str, str]) -> dict[str, int]:
+    """Return how often each fault has stopped the car."""
+    try:
+        return {
+            key.removeprefix(STOPS): int(value)
+            for key, value in values.items()
+            if key.startswith(STOPS)
+        }
+    except ValueError as error:
+        raise ConversionError(f"the watchdog's counts are none: {error}") from None
