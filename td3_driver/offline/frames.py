@@ -61,7 +61,7 @@ class BagFrame:
     """One frame of a bag, and what was recorded in answer to it."""
 
     frame: Frame
-    """As live; `control` is the command in force, from the car's status."""
+    """As live, numbered from 1; `control` is the command in force, from the car's status."""
     log_ns: int
     """Wall-clock time at which the image was recorded."""
     ackermann: AckermannCommand | None = None
@@ -290,7 +290,7 @@ class _Reading:
                 continue
             try:
                 handlers[message.topic](message)
-            except (BagError, ConversionError, AttributeError, ValueError) as error:
+            except (BagError, ConversionError, AttributeError) as error:
                 self._unreadable(message.topic, error)
         yield from self._hand_on(lambda waiting: True)
 
@@ -397,9 +397,8 @@ class _Reading:
         control = self._statuses.nearest(stamp_ns, self._tolerance_ns)
         events = self._take_events(stamp_ns)
         answer = self._answer(waiting)
-        self._frames += 1
         frame = Frame(
-            frame=self._frames,
+            frame=self._frames + 1,
             stamp_ns=stamp_ns,
             image=self._decoded_image(waiting.message),
             pose=pose,
@@ -410,6 +409,7 @@ class _Reading:
             lane_invasions=tuple(event for event in events if isinstance(event, LaneInvasion)),
             control=control or VehicleControl(),
         )
+        self._frames += 1  # only now: one that cannot be made has no number
         return BagFrame(frame, log_ns, *answer, status_known=control is not None)
 
     def _decoded_image(self, message: RawMessage) -> np.ndarray:

@@ -19,8 +19,6 @@ STOP_SPACING_S = 1.0
 BLIND_S = 0.3
 # Longer than this between two images, of the time that should be between them.
 GAP_FACTOR = 1.5
-# A frame's time is asked for while it is not this far behind the latest.
-TIMES_KEPT = 6400
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ class Watch:
         self.size = (0, 0)
         self._frames = frames
         self._events: list[Event] = []
-        self._times: dict[int, float] = {}
         self._log_ns = array("q")
         self._times_s = array("d")
 
@@ -61,7 +58,7 @@ class Watch:
 
     def time_of(self, source: BagFrame) -> float:
         """Return a frame's time on an axis that only goes forward, seconds."""
-        return self._times[source.frame.frame]
+        return self._times_s[source.frame.frame - 1]
 
     def _note(self, source: BagFrame, latest: BagFrame | None) -> None:
         frame = source.frame
@@ -77,10 +74,8 @@ class Watch:
                 self.distance_m += abs(frame.speed) * elapsed_s
             self.duration_s += elapsed_s
         self.count += 1
-        self._times[frame.frame] = self.duration_s
         self._log_ns.append(source.log_ns)
         self._times_s.append(self.duration_s)
-        self._times.pop(frame.frame - TIMES_KEPT, None)
         self.positions.append((frame.pose.x, frame.pose.y))
         if len(frame.route) and (latest is None or frame.route is not latest.frame.route):
             self.routes.append(frame.route)
@@ -114,16 +109,16 @@ class Watch:
         findings = self._frames.findings
         told = findings.told_stops
         stops = [
-            Event(self._time_at(stop.log_ns), "watchdog_stop", stop.text)
+            (stop.log_ns, "watchdog_stop", stop.text)
             for stop in told.stops
             if self._log_ns[0] <= stop.log_ns
         ]
         told_ns = [stop.log_ns for stop in told.stops]
+        spacing_ns = 1e9 * STOP_SPACING_S
         latest_ns = -np.inf
         for log_ns, silence_ns in findings.unstamped_stops:
             since_ns = log_ns - latest_ns
             latest_ns = log_ns
-            spacing_ns = 1e9 * STOP_SPACING_S
             if since_ns < spacing_ns or not self._log_ns[0] <= log_ns <= self._log_ns[-1]:
                 continue
             if any(abs(log_ns - other_ns) < spacing_ns for other_ns in told_ns):
@@ -131,15 +126,20 @@ class Watch:
             blind = not told.heard and 1e-9 * silence_ns >= BLIND_S
             text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
             kind = "watchdog_stop" if blind else "stop"
-            stops.append(Event(self._time_at(log_ns), kind, text))
-        return stops
+            stops.append((log_ns, kind, text))
+        times_s = self._times_at([log_ns for log_ns, _, _ in stops])
+        return [
+            Event(time_s, kind, text)
+            for time_s, (_, kind, text) in zip(times_s, stops, strict=True)
+        ]
 
-    def _time_at(self, log_ns: int) -> float:
-        """Return when something was recorded, on the axis of `time_of`.
+    def _times_at(self, logs_ns: list[int]) -> list[float]:
+        """Return when things were recorded, on the axis of `time_of`.
 
         Simulation time stands still while a simulator does, and recorded time goes on.
         """
-        return float(np.interp(log_ns, np.maximum.accumulate(self._log_ns), self._times_s))
+        known_ns = np.maximum.accumulate(self._log_ns)
+        return [float(time_s) for time_s in np.interp(logs_ns, known_ns, self._times_s)]
 
     def notes(self) -> list[str]:
         """Return what was wrong with the bag's messages, in words."""
