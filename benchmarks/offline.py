@@ -5,8 +5,8 @@
 The baseline drives the training maps for 20 minutes of simulated time, recorded into bags. For
 each seed a policy is pretrained on them (`config/first_drive.yaml`), drives held-out maps, and
 goes on online; another one starts fresh. Both drive the held-out maps without noise every 100
-decisions. All in process, on one thread a training, updates in turn with decisions. The last line
-is JSON.
+decisions, and every 400 once they drive. All in process, on one thread a training, updates in turn
+with decisions. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ from td3_driver.simulator.world import SimulatedWorld
 
 WANTED = 0.95
 """Mean route completion on held-out maps that counts as driving."""
-LEAST_SHARE = 0.8
-"""Of the baseline's completion, that pretraining alone is to reach."""
 EXAMINE_EVERY = 100
 EXAMINE_RARELY = 400
 """Decisions between examinations, once it drives."""

@@ -81,7 +81,7 @@ class Guard:
 
     @property
     def latest_latency_s(self) -> float:
-        """The time from the latest command's image to its departure."""
+        """Time from the latest command's image to its departure; IndexError before the first."""
         with self._lock:
             return self._latencies_s[-1]
 
