@@ -13,6 +13,7 @@ from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.faults import HARMLESS, Fault
 from td3_driver.driving.gate import Command
 from td3_driver.driving.guard import Guard, Watch
+from td3_driver.driving.standstills import Standstills
 from td3_driver.driving.watchdog import SENSORS, Source, Stop, Watchdog
 from td3_driver.driving.world import Frame, Pose, VehicleControl
 
@@ -124,8 +125,12 @@ def test_it_drives_on_a_while_after_a_harmless_fault() -> None:
 def test_after_another_it_stands_until_somebody_vouches() -> None:
     watchdog = awake()
     watchdog.report(Fault.NOT_FINITE, "the speed is nan", 0.0)
+    stop = watchdog.check(0.1)
+    assert stop == Stop("the speed is nan", Fault.NOT_FINITE, needs_resume=True)
     hear(watchdog, 60.0)
-    assert watchdog.check(60.0) == Stop("the speed is nan", Fault.NOT_FINITE, needs_resume=True)
+    stop = watchdog.check(60.0)
+    assert stop is not None and stop.over and stop.needs_resume
+    assert stop.reason == "until ~/resume is called, after: the speed is nan"
     watchdog.resume()
     assert watchdog.check(60.0) is None
 
@@ -150,9 +155,13 @@ def test_a_worse_fault_takes_the_place_of_a_harmless_one_and_not_the_other_way()
     hear(watchdog, 0.35, Source.CAMERA)
     watchdog.check(0.35)
     watchdog.report(Fault.CLOCK_JUMP, "back", 0.4)
+    hear(watchdog, 0.8, Source.CAMERA)
+    stop = watchdog.check(0.8)
+    assert stop is not None and (stop.fault, stop.needs_resume) == (Fault.CLOCK_JUMP, True)
+    # The jump is long over, and nobody has vouched for it.
     hear(watchdog, 5.0, Source.CAMERA)
     stop = watchdog.check(5.0)
-    assert stop is not None and (stop.fault, stop.needs_resume) == (Fault.CLOCK_JUMP, True)
+    assert stop is not None and (stop.fault, stop.needs_resume) == (Fault.CAMERA_SILENT, True)
 
 
 def test_a_second_fault_after_somebody_vouched_needs_vouching_again() -> None:
@@ -162,6 +171,114 @@ def test_a_second_fault_after_somebody_vouched_needs_vouching_again() -> None:
     watchdog.report(Fault.NOT_FINITE, "nan again", 0.1)
     hear(watchdog, 5.0)
     assert watchdog.check(5.0) is not None
+
+
+def test_the_reason_given_is_the_one_in_force_and_the_first_one_stays_beside_it() -> None:
+    watchdog = awake()
+    stop = watchdog.check(0.25)  # everything is silent
+    assert stop is not None and stop.fault is Fault.SIMULATOR_GONE and stop.first == ""
+    for now_s in np.arange(0.3, 0.7, 0.05):
+        hear(watchdog, now_s, Source.ODOMETRY, Source.FRAME)
+        stop = watchdog.check(now_s)
+        assert stop is not None and stop.fault is Fault.SIMULATOR_GONE
+    # For half a second nothing has been wrong with camera and speedometer.
+    hear(watchdog, 0.8, Source.ODOMETRY, Source.FRAME)
+    stop = watchdog.check(0.8)
+    assert stop is not None and stop.fault is Fault.ODOMETRY_SILENT and not stop.over
+    assert stop.reason == "no odometry for 0.3 s"
+    assert stop.first == (
+        "simulator_gone: nothing from the simulator for 0.2 s: it is gone or paused"
+    )
+    assert watchdog.counts[Fault.SIMULATOR_GONE] == watchdog.counts[Fault.ODOMETRY_SILENT] == 1
+
+
+def test_a_fault_that_is_over_is_not_given_as_the_reason_of_what_came_after_it() -> None:
+    watchdog = awake()
+    watchdog.set_lasting(Fault.MANUAL_OVERRIDE, "somebody drives by hand")
+    stop = watchdog.check(0.0)
+    assert stop is not None and stop.fault is Fault.MANUAL_OVERRIDE and not stop.over
+    watchdog.set_lasting(Fault.MANUAL_OVERRIDE, None)
+    stop = watchdog.check(1.0)  # nothing has been heard meanwhile
+    assert stop is not None and stop.fault is Fault.SIMULATOR_GONE
+    assert stop.first == "manual_override: somebody drives by hand"
+    hear(watchdog, 1.1)
+    watchdog.resume()
+    stop = watchdog.check(1.1)
+    assert stop is not None and stop.fault is Fault.SIMULATOR_GONE and not stop.needs_resume
+    hear(watchdog, 1.6)
+    assert watchdog.check(1.6) is None  # vouched for when it was over
+
+
+def test_what_waits_to_be_vouched_for_is_named_again_once_the_rest_is_over() -> None:
+    watchdog = awake()
+    watchdog.report(Fault.CLOCK_JUMP, "back", 0.0)
+    for now_s in np.arange(0.05, 0.9, 0.05):
+        hear(watchdog, now_s, Source.CAMERA)
+        stop = watchdog.check(now_s)
+    assert stop is not None and stop.fault is Fault.CAMERA_SILENT
+    hear(watchdog, 1.4)
+    stop = watchdog.check(1.4)
+    assert stop is not None and (stop.fault, stop.over) == (Fault.CLOCK_JUMP, True)
+    assert watchdog.counts[Fault.CLOCK_JUMP] == watchdog.counts[Fault.CAMERA_SILENT] == 1
+
+
+def beat(watchdog: Watchdog, now_s: float, *threads: str) -> None:
+    for thread in threads:
+        watchdog.own.beat(thread, now_s, 0.05)
+
+
+@pytest.mark.parametrize("stalled", [("watchdog", "executor"), ("executor",)])
+def test_silence_is_not_blamed_on_others_where_the_driver_itself_stood_still(
+    stalled: tuple[str, ...],
+) -> None:
+    watchdog = awake()
+    for now_s in (0.0, 0.05, 0.1):
+        beat(watchdog, now_s, "watchdog", "executor")
+    hear(watchdog, 0.1)
+    for now_s in np.arange(0.15, 0.45, 0.05):
+        beat(watchdog, now_s, *({"watchdog", "executor"} - set(stalled)))
+    # The messages of these 0.4 s wait to be looked at; the car has been without commands.
+    if "watchdog" in stalled:
+        beat(watchdog, 0.5, "watchdog")
+    stop = watchdog.check(0.5)
+    assert stop is not None and stop.fault is Fault.DRIVER_STALLED
+    assert stop.reason == "the driver itself stood still for 0.3 s" and not stop.needs_resume
+    for now_s in np.arange(0.5, 0.6, 0.05):
+        beat(watchdog, now_s, "watchdog", "executor")
+    hear(watchdog, 0.55, Source.ODOMETRY)
+    watchdog.check(0.6)
+    # What stays away is named once it has been silent for its limit while the driver ran.
+    for now_s in np.arange(0.6, 1.3, 0.05):
+        beat(watchdog, now_s, "watchdog", "executor")
+        hear(watchdog, now_s, Source.ODOMETRY, Source.FRAME)
+        stop = watchdog.check(now_s)
+    assert stop is not None and stop.fault is Fault.ODOMETRY_SILENT
+    assert stop.first == "driver_stalled: the driver itself stood still for 0.3 s"
+
+
+def test_a_short_standstill_hides_no_silence() -> None:
+    watchdog = awake()
+    beat(watchdog, 0.0, "executor")
+    beat(watchdog, 0.15, "executor")  # 0.1 s late
+    for now_s in np.arange(0.2, 0.4, 0.05):
+        beat(watchdog, now_s, "executor")
+    hear(watchdog, 0.4, Source.CAMERA)
+    stop = watchdog.check(0.41)
+    assert stop is not None and stop.fault is Fault.CAMERA_SILENT
+
+
+def test_standstills_are_counted_and_not_those_on_purpose() -> None:
+    own = Standstills()
+    own.beat("executor", 0.0, 0.05)
+    own.beat("executor", 0.09, 0.05)
+    assert own.count == 0
+    own.beat("executor", 0.44, 0.05)
+    assert own.count == 1 and own.longest_s == pytest.approx(0.3)
+    own.rest()
+    own.beat("executor", 5.0, 0.05)
+    assert own.count == 1
+    assert own.between(0.2, 5.0) == pytest.approx(0.24)
+    assert own.between(5.0, 5.2) == pytest.approx(0.15)  # what goes on now counts, too
 
 
 def test_none_can_be_harmless() -> None:

@@ -60,6 +60,7 @@ class Sayings:
         self._diagnostics.publish(
             standing=standing,
             fault_counts={fault: counts.get(fault.value, 0) for fault in Fault},
+            standstills=(0, 0.0),
             counts=Counts(),
             camera_rate_hz=20.0,
             ages_s=[0.01],

@@ -17,6 +17,11 @@ STOPPED = "stopped: "
 STOPS = "stops_"
 """With a fault's name: that status's key for how often the car has been stopped by it."""
 
+PROCESS = "process"
+"""Its own process's status on /diagnostics, after the node's name."""
+STANDSTILLS = "standstills"
+"""That status's key for how often the driver's own threads stood still."""
+
 
 def _published(template: str, type_name: str, description: str, qos: Qos = RELIABLE) -> Topic:
     return Topic(template, type_name, Direction.FROM_NODES, qos, qos, description)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ class LiveFrames:
     ) -> None:
         """Subscribe on `node`; `handle` is called from its executor, with each frame.
 
-        Its second argument is when the frame's image came, on the steady clock in seconds.
+        Its second argument is when the frame's image came, on the guard's clock in seconds.
         """
         self.counts = Counts()
         self.speed: float | None = None
@@ -122,7 +121,7 @@ class LiveFrames:
 
     def camera_rate_hz(self) -> float:
         """Return the rate of the latest images in wall-clock time; 0 while there are none."""
-        recent = [at for at in self._arrivals_s if time.monotonic() - at < 2.0]
+        recent = [at for at in self._arrivals_s if self._guard.clock() - at < 2.0]
         if len(recent) < 2:
             return 0.0
         return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9)
@@ -140,7 +139,7 @@ class LiveFrames:
         return note
 
     def _on_image(self, message: Any) -> None:
-        arrived_s = time.monotonic()
+        arrived_s = self._guard.clock()
         self.counts.images += 1
         self._arrivals_s.append(arrived_s)
         pixels = image_from_message(message)
@@ -211,7 +210,7 @@ class LiveFrames:
         self.overridden = bool(message.data)
         # Whoever only looks on may look on at a human, too.
         if not self._driver.shadow:
-            detail = f"somebody drives by hand ({self._names[topics.MANUAL_OVERRIDE]} is true)"
+            detail = f"somebody drives by hand ({self._names[topics.MANUAL_OVERRIDE]})"
             self._guard.set_lasting(Fault.MANUAL_OVERRIDE, detail if self.overridden else None)
 
     def _match(self) -> None:

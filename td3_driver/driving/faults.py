@@ -27,6 +27,8 @@ class Fault(str, enum.Enum):
     MANUAL_OVERRIDE = "manual_override"
     UNWATCHED = "unwatched"
     """The watchdog itself has not run in time."""
+    DRIVER_STALLED = "driver_stalled"
+    """The driver's own process or executor stood still, and so heard nothing."""
 
 
 HARMLESS = (
@@ -38,6 +40,7 @@ HARMLESS = (
     Fault.STAMPS_UNMATCHED,
     Fault.POLICY_SLOW,
     Fault.UNWATCHED,
+    Fault.DRIVER_STALLED,
 )
 """After these the car drives on by itself unless configured otherwise: what was missing is back.
 After the others somebody should look first."""

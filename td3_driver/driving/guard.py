@@ -24,6 +24,8 @@ UNWATCHED_S = 0.5
 KEPT = 200
 """Latest commands whose latency is remembered."""
 
+WATCHDOG_THREAD = "watchdog"
+
 INACTIVE = Stop("the driver is not active")
 
 
@@ -41,7 +43,8 @@ class Guard:
     ) -> None:
         """Take what sends a command with the stamp (ns) of its image, None for a stop.
 
-        `changed` is called with each new reason to stand, and with None when the car drives.
+        `changed` is called with each new reason to stand, and with None when the car drives; it
+        must return at once, as nothing can command or stop the car meanwhile.
         `clock` is a steady one, in seconds.
         """
         self._watchdog = Watchdog(driver)
@@ -49,7 +52,8 @@ class Guard:
         self._policy_timeout_s = driver.policy_timeout_s
         self._send = send
         self._changed = changed
-        self._clock = clock
+        self.clock = clock
+        """A steady clock, s; what is said of times here is read off it."""
         self._lock = threading.RLock()
         self._engaged = False
         self._ending = False
@@ -75,9 +79,19 @@ class Guard:
         return self._gate.limited
 
     def fault_counts(self) -> dict[Fault, int]:
-        """Return how often the car has been stopped by each fault."""
+        """Return how often each fault has become the reason to stand."""
         with self._lock:
             return dict(self._watchdog.counts)
+
+    def standstills(self) -> tuple[int, float]:
+        """Return how often the driver's own threads stood still, and the longest time, s."""
+        with self._lock:
+            return self._watchdog.own.count, self._watchdog.own.longest_s
+
+    def beat(self, thread: str) -> None:
+        """Note that a thread of the driver runs; to be called every `WATCH_PERIOD_S`."""
+        with self._lock:
+            self._watchdog.own.beat(thread, self.clock(), WATCH_PERIOD_S)
 
     @property
     def latest_latency_s(self) -> float:
@@ -95,7 +109,7 @@ class Guard:
         with self._lock:
             self._engaged, self._ending = True, False
             self._standing = "it has not begun"
-            self._checked_s = self._clock()
+            self._checked_s = self.clock()
             self._watchdog.resume()
             self.check()
 
@@ -111,17 +125,18 @@ class Guard:
             if self._engaged:
                 self._stop_car()
             self._engaged = False
+            self._watchdog.own.rest()
             self._tell(INACTIVE)
 
     def heard(self, source: Source) -> None:
         """Note that something sound has come."""
         with self._lock:
-            self._watchdog.heard(source, self._clock())
+            self._watchdog.heard(source, self.clock())
 
     def report(self, fault: Fault, detail: str) -> None:
         """Stop the car for something that has just gone wrong."""
         with self._lock:
-            self._watchdog.report(fault, detail, self._clock())
+            self._watchdog.report(fault, detail, self.clock())
             self.check()
 
     def set_lasting(self, fault: Fault, detail: str | None) -> None:
@@ -152,12 +167,12 @@ class Guard:
     @contextmanager
     def _deciding(self) -> Iterator[None]:
         with self._lock:
-            self._watchdog.deciding(self._clock())
+            self._watchdog.deciding(self.clock())
         try:
             yield
         finally:
             with self._lock:
-                self._watchdog.decided(self._clock())
+                self._watchdog.decided(self.clock())
 
     def drive(self, command: Command, frame: Frame, arrived_s: float) -> Command | None:
         """Send a command for a frame, within its limits; return what was sent.
@@ -168,7 +183,7 @@ class Guard:
         with self._lock:
             if not self._engaged or self._ending:
                 return None
-            now_s = self._clock()
+            now_s = self.clock()
             late_s, unwatched_s = now_s - arrived_s, now_s - self._checked_s
             elapsed_s = 1e-9 * (frame.stamp_ns - self._stamp_ns)
             self._stamp_ns = frame.stamp_ns
@@ -188,7 +203,7 @@ class Guard:
                 self.report(Fault.NOT_FINITE, str(error))
                 return None
             # Before: a process that has to wait for a core afterwards is not late.
-            self._latencies_s.append(self._clock() - arrived_s)
+            self._latencies_s.append(self.clock() - arrived_s)
             self._send(admitted, frame.stamp_ns)
             self._tell(None)
             return admitted
@@ -196,7 +211,7 @@ class Guard:
     def check(self) -> Stop | None:
         """Look whether all is well, and repeat the stop where it is not; return why it stands."""
         with self._lock:
-            self._checked_s = now_s = self._clock()
+            self._checked_s = now_s = self.clock()
             if not self._engaged:
                 return INACTIVE
             # In the end nobody may be listening any more.
@@ -225,7 +240,7 @@ class Watch:
         self._guard = guard
         self._failed = failed
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=WATCHDOG_THREAD, daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -239,6 +254,7 @@ class Watch:
     def _run(self) -> None:
         while not self._ended.wait(WATCH_PERIOD_S):
             try:
+                self._guard.beat(WATCHDOG_THREAD)
                 self._guard.check()
             except Exception as error:
                 self._failed(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from td3_driver.config import DriverConfig
 from td3_driver.driving.faults import Fault
+from td3_driver.driving.standstills import Standstills
 
 
 class Source(enum.Enum):
@@ -41,15 +42,34 @@ class Stop:
     """Why the car is stopped."""
 
     reason: str
-    """In plain words."""
+    """What is in force now, in plain words."""
     fault: Fault | None = None
     """None where nothing is wrong, and it only has to wait."""
     needs_resume: bool = False
     """Whether somebody must vouch before it drives on."""
+    over: bool = False
+    """Whether the fault is over, and the car stands only until somebody vouches."""
+    first: str = ""
+    """What the stop began with, where that is not what is in force now."""
+
+
+@dataclass
+class _Trouble:
+    """A fault that the car has not driven on from yet."""
+
+    detail: str
+    wrong_s: float
+    """When it was last wrong."""
+    needs_resume: bool
+    vouched: bool = False
 
 
 class Watchdog:
-    """Knows the limits, what has been heard and what has gone wrong."""
+    """Knows the limits, what has been heard and what has gone wrong.
+
+    A fault is in force until nothing has been wrong with it for `resume_delay_s`. The car drives
+    on when none is in force, and somebody has vouched for those that ask for it.
+    """
 
     def __init__(self, config: DriverConfig) -> None:
         self._config = config
@@ -64,12 +84,15 @@ class Watchdog:
         self._heard_s: dict[Source, float] = {}
         self._lasting: dict[Fault, str] = {}
         self._deciding_since_s: float | None = None
-        self._stop: Stop | None = None
-        self._wrong_s = 0.0
-        """When something was last wrong."""
-        self._vouched = True
+        self._troubles: dict[Fault, _Trouble] = {}
+        """In the order in which they came."""
+        self._first: tuple[Fault, str] | None = None
+        self._told: Fault | None = None
+        """The fault in force that was last given as the reason."""
+        self.own = Standstills()
+        """When the driver's own threads did not run."""
         self.counts = dict.fromkeys(Fault, 0)
-        """How often the car has been stopped by each fault."""
+        """How often each fault has become the reason to stand."""
 
     def heard(self, source: Source, now_s: float) -> None:
         """Note that something sound has come."""
@@ -82,7 +105,14 @@ class Watchdog:
 
     def report(self, fault: Fault, detail: str, now_s: float) -> None:
         """Note that something has gone wrong just now."""
-        self._trip(fault, detail, now_s)
+        trouble = self._troubles.get(fault)
+        if trouble is None or self._is_over(trouble, now_s):
+            # The words of its beginning stay while it goes on.
+            needs_resume = fault not in self._config.resume_after
+            trouble = _Trouble(detail, now_s, needs_resume)
+            self._first = self._first or (fault, detail)
+            self._troubles[fault] = trouble
+        trouble.wrong_s, trouble.vouched = now_s, False
 
     def set_lasting(self, fault: Fault, detail: str | None) -> None:
         """Note that something is wrong from now on, until it is set to None."""
@@ -103,25 +133,47 @@ class Watchdog:
 
     def resume(self) -> None:
         """Vouch for what went wrong: once nothing is wrong any more, the car may drive on."""
-        self._vouched = True
+        for trouble in self._troubles.values():
+            trouble.vouched = True
 
     def check(self, now_s: float) -> Stop | None:
         """Return why the car has to stand; None where it may drive."""
         if self._deciding_since_s is not None:
             self._check_decision(now_s - self._deciding_since_s, now_s)
         for fault, detail in self._lasting.items():
-            self._trip(fault, detail, now_s)
+            self.report(fault, detail, now_s)
         silent = self._silence(now_s)
         if silent is not None:
-            self._trip(*silent, now_s)
-        if self._stop is not None and self._vouched:
-            quiet_s = now_s - self._wrong_s
-            if quiet_s >= self._config.resume_delay_s and not self._waits_for():
-                self._stop = None
-        if self._stop is None:
-            waits_for = self._waits_for()
-            return Stop(f"waits for the first {waits_for}") if waits_for else None
-        return self._stop
+            self.report(*silent, now_s)
+        for fault, trouble in list(self._troubles.items()):
+            if self._is_over(trouble, now_s) and (trouble.vouched or not trouble.needs_resume):
+                del self._troubles[fault]
+        if self._troubles:
+            return self._stop(now_s)
+        self._first = self._told = None
+        waits_for = self._waits_for()
+        return Stop(f"waits for the first {waits_for}") if waits_for else None
+
+    def _stop(self, now_s: float) -> Stop:
+        """Return the stop for the gravest of what is in force, else for what is over."""
+        fault, trouble = min(
+            self._troubles.items(),
+            key=lambda item: (self._is_over(item[1], now_s), not item[1].needs_resume),
+        )
+        over = self._is_over(trouble, now_s)
+        if not over and fault is not self._told:
+            self.counts[fault] += 1
+        self._told = None if over else fault
+        reason = f"until ~/resume is called, after: {trouble.detail}" if over else trouble.detail
+        assert self._first is not None
+        first_fault, first_detail = self._first
+        first = "" if first_fault is fault else f"{first_fault.value}: {first_detail}"
+        needs_resume = any(one.needs_resume and not one.vouched for one in self._troubles.values())
+        return Stop(reason, fault, needs_resume, over, first)
+
+    def _is_over(self, trouble: _Trouble, now_s: float) -> bool:
+        quiet_s = now_s - trouble.wrong_s
+        return quiet_s > 0.0 and quiet_s >= self._config.resume_delay_s
 
     def _waits_for(self) -> str:
         """Return what has not come once yet."""
@@ -131,7 +183,7 @@ class Watchdog:
 
     def _check_decision(self, taken_s: float, now_s: float) -> None:
         if taken_s > self._config.policy_timeout_s:
-            self._trip(Fault.POLICY_SLOW, f"the policy takes {taken_s:.2f} s to decide", now_s)
+            self.report(Fault.POLICY_SLOW, f"the policy takes {taken_s:.2f} s to decide", now_s)
 
     def _silence(self, now_s: float) -> tuple[Fault, str] | None:
         """Return what has fallen silent, after it had come; the first is the cause of others."""
@@ -141,8 +193,14 @@ class Watchdog:
             if source in self._heard_s
         }
         for source, age_s in ages_s.items():
-            if age_s <= self._limits_s[source]:
+            limit_s = self._limits_s[source]
+            if age_s <= limit_s:
                 continue
+            # Messages that came while the driver itself stood still have not been looked at yet.
+            stood_still_s = self.own.between(self._heard_s[source], now_s)
+            if age_s - stood_still_s <= limit_s:
+                detail = f"the driver itself stood still for {stood_still_s:.1f} s"
+                return Fault.DRIVER_STALLED, detail
             if source in SENSORS and all(
                 ages_s.get(other, 0.0) > TOGETHER_SHARE * self._limits_s[other]
                 for other in SENSORS
@@ -151,15 +209,3 @@ class Watchdog:
                 return Fault.SIMULATOR_GONE, detail
             return SILENCE[source], f"no {source.value} for {age_s:.1f} s"
         return None
-
-    def _trip(self, fault: Fault, detail: str, now_s: float) -> None:
-        """Stop the car; a fault that needs somebody to vouch outweighs one that does not."""
-        self._wrong_s = now_s
-        needs_resume = fault not in self._config.resume_after
-        outweighs = needs_resume and not (self._stop and self._stop.needs_resume)
-        if self._stop is None or outweighs:
-            self._stop = Stop(detail, fault, needs_resume)
-            self.counts[fault] += 1
-            self._vouched = not needs_resume
-        elif needs_resume:
-            self._vouched = False

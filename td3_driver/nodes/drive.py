@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Literal
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -31,7 +33,7 @@ from td3_driver.deployment.loading import load_policy
 from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.faults import Fault
 from td3_driver.driving.gate import Command
-from td3_driver.driving.guard import Guard, Watch
+from td3_driver.driving.guard import WATCH_PERIOD_S, Guard, Watch
 from td3_driver.driving.observation import ACTIONS, Observation, image_shape, vector_names
 from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.watchdog import Stop
@@ -108,7 +110,10 @@ class Drive:
             if driver.shadow
             else None
         )
-        self._guard = Guard(config.driving, driver, fixed_delta_s, self._send, self._on_change)
+        # The guard must not wait for a terminal that takes no more lines.
+        self._changes: SimpleQueue[Stop | Literal["end"] | None] = SimpleQueue()
+        self._announcer = threading.Thread(target=self._announce_changes, name="announcer")
+        self._guard = Guard(config.driving, driver, fixed_delta_s, self._send, self._changes.put)
         self._frames = LiveFrames(
             node, config.carla, driver, fixed_delta_s, self._guard, self._on_frame
         )
@@ -134,10 +139,12 @@ class Drive:
         node.create_service(Trigger, driver_topics.RESUME.name, self._on_resume)
         # Simulation time stands still when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(WATCH_PERIOD_S, lambda: self._guard.beat("executor"), clock=steady)
         node.create_timer(LOG_PERIOD_S, self._report, clock=steady)
         node.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
         self._watch = Watch(self._guard, self._on_watch_failed)
         self._watch.start()
+        self._announcer.start()
         self._announce_policy()
 
     def activate(self) -> None:
@@ -158,6 +165,8 @@ class Drive:
         """Stop the car and end the threads."""
         self.deactivate()
         self._watch.end()
+        self._changes.put("end")
+        self._announcer.join()
         if self._reloader is not None:
             self._reloader.end()
 
@@ -335,24 +344,33 @@ class Drive:
 
     # What others are told
 
-    def _on_change(self, standing: Stop | None) -> None:
-        if standing is None or standing.fault is None:
-            self._log.info(self._state())
-        else:
-            then = (
-                "stands until ~/resume is called"
-                if standing.needs_resume
-                else "drives on when that is over"
-            )
-            self._log.error(f"stopped ({standing.fault.value}): {standing.reason}; {then}")
-        self._publish_diagnostics()
+    def _announce_changes(self) -> None:
+        """Log and publish, in a thread of its own, every new reason to stand."""
+        latest = self._guard.standing
+        while (standing := self._changes.get()) != "end":
+            if standing is None or standing.fault is None:
+                self._log.info(self._state())
+            elif standing.over:
+                self._log.warning(f"stands {standing.reason}")
+            elif latest is None or standing.fault is not latest.fault or latest.over:
+                self._log.error(_in_words(standing))
+            latest = standing
+            self._publish_diagnostics()
 
     def _on_resume(self, request: Any, response: Any) -> Any:
         standing = self._guard.resume()
-        response.success = standing is None or standing.fault is None
-        response.message = "it drives on" if standing is None else standing.reason
-        if not response.success:
-            response.message += "; it drives on when that is over"
+        # Vouched for, the car waits no longer than for what is over by itself.
+        response.success = standing is None or not standing.needs_resume
+        if standing is None:
+            response.message = "it drives on"
+        elif standing.fault is None:
+            response.message = standing.reason
+        else:
+            response.message = f"{standing.reason}; " + (
+                "call again when that is over"
+                if standing.needs_resume
+                else "it drives on when that is over"
+            )
         return response
 
     def _on_watch_failed(self, error: BaseException) -> None:
@@ -388,6 +406,7 @@ class Drive:
         self._diagnostics.publish(
             standing=self._guard.standing,
             fault_counts=self._guard.fault_counts(),
+            standstills=self._guard.standstills(),
             counts=self._frames.counts,
             camera_rate_hz=self._frames.camera_rate_hz(),
             ages_s=self._guard.latencies_s(),
@@ -399,6 +418,16 @@ class Drive:
 
     def _publisher(self, topic: Topic) -> Publisher:
         return topics.create_publisher(self._node, topic, self._config.carla)
+
+
+def _in_words(stop: Stop) -> str:
+    """Return a line about a fault that stops the car."""
+    assert stop.fault is not None
+    began = f" (it began with {stop.first})" if stop.first else ""
+    then = (
+        "stands until ~/resume is called" if stop.needs_resume else "drives on when that is over"
+    )
+    return f"stopped ({stop.fault.value}): {stop.reason}{began}; {then}"
 
 
 def _blank_observation(config: Config) -> Observation:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from td3_driver.carla.driver_topics import FAULT, STOPPED, STOPS, WATCHDOG
+from td3_driver.carla.driver_topics import (
+    FAULT,
+    PROCESS,
+    STANDSTILLS,
+    STOPPED,
+    STOPS,
+    WATCHDOG,
+)
 from td3_driver.carla.live_frames import Counts
 from td3_driver.driving.faults import Fault
 from td3_driver.driving.watchdog import Stop
@@ -23,13 +30,17 @@ def percentiles_ms(name: str, times_s: Sequence[float]) -> dict[str, float]:
 
 
 class DriverDiagnostics(Diagnostics):
-    """Publishes four statuses: watchdog, camera, policy and commands."""
+    """Publishes five statuses: watchdog, process, camera, policy and commands."""
+
+    _standstills = 0
+    """How many the last message had."""
 
     def publish(
         self,
         *,
         standing: Stop | None,
         fault_counts: dict[Fault, int],
+        standstills: tuple[int, float],
         counts: Counts,
         camera_rate_hz: float,
         ages_s: Sequence[float],
@@ -38,7 +49,11 @@ class DriverDiagnostics(Diagnostics):
         saturated_share: float,
         commands_limited: int,
     ) -> None:
-        """Publish the state; `ages_s` are the times from an image to its command."""
+        """Publish the state.
+
+        `standstills` are how often the driver's own threads stood still and the longest time, s;
+        `ages_s` are the times from an image to its command.
+        """
         fault = standing.fault if standing else None
         if standing is None:
             level, message = DiagnosticStatus.OK, "drives"
@@ -47,6 +62,8 @@ class DriverDiagnostics(Diagnostics):
         else:
             level, message = DiagnosticStatus.ERROR, STOPPED + standing.reason
         ok = DiagnosticStatus.OK
+        stood_still, longest_s = standstills
+        fresh, self._standstills = stood_still - self._standstills, stood_still
         self.send(
             [
                 self.status(
@@ -56,8 +73,16 @@ class DriverDiagnostics(Diagnostics):
                     {
                         FAULT: fault.value if fault else "none",
                         "needs_resume": bool(standing and standing.needs_resume),
+                        "over": bool(standing and standing.over),
+                        "first": standing.first if standing else "",
                         **{STOPS + name.value: number for name, number in fault_counts.items()},
                     },
+                ),
+                self.status(
+                    PROCESS,
+                    DiagnosticStatus.WARN if fresh else ok,
+                    f"stood still {fresh} times" if fresh else "runs",
+                    {STANDSTILLS: stood_still, "longest_standstill_ms": 1e3 * longest_s},
                 ),
                 self.status(
                     "camera",
