@@ -32,7 +32,7 @@ SENSORS = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER)
 HEARD = (topics.ACKERMANN, topics.VEHICLE_CONTROL)
 
 
-def straight_route(length_m: int = 200) -> np.ndarray:
+def straight_route(length_m: int) -> np.ndarray:
     """Return a route along the x axis, (n, 3)."""
     along = np.arange(length_m + 1.0)
     return np.stack([along, np.zeros_like(along), np.zeros_like(along)], axis=1)
@@ -45,12 +45,18 @@ def is_stop(message: Any) -> bool:
     return bool(message.speed == 0.0)
 
 
-class ScriptedCar:
-    """Publishes every tick, from a thread; `spin` hears what the driver commands."""
+class Script:
+    """Makes the messages of every tick; each topic can be silenced or tampered with."""
 
-    def __init__(self, node: Node, width_px: int = 160, height_px: int = 120) -> None:
-        self.node = node
-        self.config = CarlaConfig()
+    def __init__(
+        self,
+        publish: Callable[[Topic, Any], None],
+        width_px: int = 160,
+        height_px: int = 120,
+        route_length_m: int = 200,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what publishes a message on a topic, and the clock that times are noted by."""
         self.speed_mps = 3.0
         self.stamp_ns = 1_000_000_000
         self.silent: set[Topic] = set()
@@ -59,20 +65,75 @@ class ScriptedCar:
         """What is done to the messages of a topic before they are published."""
         self.route_every_tick = False
         self.published_s: dict[Topic, float] = {}
-        """When the last message of each topic was published, on the steady clock."""
+        """When the last message of each topic was published."""
         self.images_s: dict[int, float] = {}
         """When the image of each stamp was published."""
+        shape = (height_px, width_px, 4)
+        self.clock = clock
+        self._publish = publish
+        self._pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self._route = straight_route(route_length_m)
+
+    def heal(self) -> None:
+        """Publish everything as it should be."""
+        self.silent.clear()
+        self.tamper.clear()
+        self.speed_mps = 3.0
+        self.override(False)
+
+    def tick(self) -> None:
+        """Publish one tick, the image first."""
+        self.stamp_ns += round(TICK_S * 1e9)
+        # Each message has a header of its own, as one of them may be tampered with.
+        image = image_to_message(self._pixels, make_header(self.stamp_ns))
+        velocity = (self.speed_mps, 0.0, 0.0)
+        odometry = odometry_to_message(
+            Pose(1.0, 0.0, 0.0), velocity, make_header(self.stamp_ns), "ego"
+        )
+        self.publish(topics.IMAGE, image)
+        self.images_s[self.stamp_ns] = self.published_s.get(topics.IMAGE, 0.0)
+        self.publish(topics.ODOMETRY, odometry)
+        self.publish(topics.SPEEDOMETER, Float32(data=self.speed_mps))
+        if self.route_every_tick:
+            self.send_route()
+
+    def send_route(self) -> None:
+        """Publish the route."""
+        message = route_to_path(self._route, make_header(self.stamp_ns))
+        self.publish(topics.WAYPOINTS, message)
+
+    def override(self, on: bool) -> None:
+        """Say whether somebody drives by hand."""
+        self.publish(topics.MANUAL_OVERRIDE, Bool(data=on))
+
+    def publish(self, topic: Topic, message: Any) -> None:
+        """Publish a message, unless its topic is silent."""
+        if topic in self.silent:
+            return
+        if topic in self.tamper:
+            self.tamper[topic](message)
+        # Before, so that what is measured from here is never too short.
+        self.published_s[topic] = self.clock()
+        self._publish(topic, message)
+
+
+class ScriptedCar(Script):
+    """Publishes every tick, from a thread; `spin` hears what the driver commands."""
+
+    def __init__(self, node: Node, width_px: int = 160, height_px: int = 120) -> None:
+        self.node = node
+        self.config = CarlaConfig()
         self.commands: dict[Topic, list[tuple[float, Any]]] = {topic: [] for topic in HEARD}
         """What was commanded, with the time it came."""
-        shape = (height_px, width_px, 4)
-        self._pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        self._route = straight_route()
-        self._publishers = {
+        publishers = {
             topic: node.create_publisher(
                 topic.message_type, topic.name(self.config), topic.bridge_qos.profile()
             )
             for topic in (*SENSORS, topics.WAYPOINTS, topics.MANUAL_OVERRIDE)
         }
+        super().__init__(
+            lambda topic, message: publishers[topic].publish(message), width_px, height_px
+        )
         for topic in HEARD:
             node.create_subscription(
                 topic.message_type,
@@ -94,46 +155,6 @@ class ScriptedCar:
         """Tick no more."""
         self._ended.set()
         self._thread.join()
-
-    def heal(self) -> None:
-        """Publish everything as it should be."""
-        self.silent.clear()
-        self.tamper.clear()
-        self.speed_mps = 3.0
-        self.override(False)
-
-    def tick(self) -> None:
-        """Publish one tick, the image first."""
-        self.stamp_ns += round(TICK_S * 1e9)
-        header = make_header(self.stamp_ns)
-        pose = Pose(1.0, 0.0, 0.0)
-        self.publish(topics.IMAGE, image_to_message(self._pixels, header))
-        self.images_s[self.stamp_ns] = self.published_s.get(topics.IMAGE, 0.0)
-        self.publish(
-            topics.ODOMETRY, odometry_to_message(pose, (self.speed_mps, 0.0, 0.0), header, "ego")
-        )
-        self.publish(topics.SPEEDOMETER, Float32(data=self.speed_mps))
-        if self.route_every_tick:
-            self.send_route()
-
-    def send_route(self) -> None:
-        """Publish the route."""
-        message = route_to_path(self._route, make_header(self.stamp_ns))
-        self.publish(topics.WAYPOINTS, message)
-
-    def override(self, on: bool) -> None:
-        """Say whether somebody drives by hand."""
-        self.publish(topics.MANUAL_OVERRIDE, Bool(data=on))
-
-    def publish(self, topic: Topic, message: Any) -> None:
-        """Publish a message, unless its topic is silent."""
-        if topic in self.silent:
-            return
-        if topic in self.tamper:
-            self.tamper[topic](message)
-        # Before, so that what is measured from here is never too short.
-        self.published_s[topic] = time.monotonic()
-        self._publishers[topic].publish(message)
 
     def spin(self, duration_s: float) -> None:
         """Hear commands for a while."""

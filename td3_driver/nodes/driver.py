@@ -6,6 +6,7 @@ through its states unless `autostart` is off. `nodes/drive.py` is what it consis
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -146,6 +147,10 @@ class DriverNode(ConfiguredLifecycleNode):
             random_goal=self.get_parameter("random_goal").value,
             seed=self.get_parameter("seed").value,
         )
+        # A collection of all objects, PyTorch's and ROS's among them, takes 0.1 s and more, and
+        # nothing else runs meanwhile. What is here now stays.
+        gc.collect()
+        gc.freeze()
 
     def _configured(self) -> Drive:
         if self._drive is None:

@@ -1,0 +1,220 @@
+"""What becomes of each fault that comes over topics: messages in, stops out.
+
+No DDS and no waiting: messages are handed over by calls, on a clock that the test moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from driver_faults import FAULTS
+from scripted_car import TICK_S, Script
+
+from td3_driver.carla import topics
+from td3_driver.carla.live_frames import LiveFrames
+from td3_driver.carla.topics import Topic
+from td3_driver.config import CarlaConfig, DriverConfig, DrivingConfig
+from td3_driver.driving.control import AckermannCommand
+from td3_driver.driving.faults import HARMLESS, Fault
+from td3_driver.driving.gate import Command
+from td3_driver.driving.guard import WATCH_PERIOD_S, Guard
+from td3_driver.driving.watchdog import Stop
+from td3_driver.driving.world import Frame, VehicleControl
+
+LIMIT_S = 0.5
+STEP_S = 0.01
+CARLA = CarlaConfig()
+DRIVER = DriverConfig(route_timeout_s=0.3)
+FORWARD = Command(AckermannCommand(0.0, 3.0), VehicleControl(throttle=0.3))
+
+
+class Subscribers:
+    """Stands for a node: keeps what is to be called with the messages of each topic."""
+
+    def __init__(self) -> None:
+        self._callbacks: dict[str, Callable[[Any], None]] = {}
+
+    def create_subscription(
+        self, message_type: Any, name: str, callback: Callable[[Any], None], qos: Any
+    ) -> None:
+        self._callbacks[name] = callback
+
+    def deliver(self, topic: Topic, message: Any) -> None:
+        self._callbacks[topic.name(CARLA)](message)
+
+
+class Bench:
+    """A script of a car, and what of a driver hears it and commands; `run` moves the clock."""
+
+    def __init__(self, driver: DriverConfig = DRIVER) -> None:
+        self.now_s = 100.0
+        self.sent: list[tuple[float, Command]] = []
+        self.reasons: list[Stop | None] = []
+        self.stalled = False
+        """Whether the driver stands still: messages wait, and nobody watches."""
+        self._waiting: list[tuple[Topic, Any]] = []
+        subscribers = Subscribers()
+        self._deliver = subscribers.deliver
+        self.script = Script(self._take, route_length_m=30, clock=lambda: self.now_s)
+        self.script.route_every_tick = True
+        self.guard = Guard(
+            DrivingConfig(),
+            driver,
+            TICK_S,
+            lambda command, stamp_ns: self.sent.append((self.now_s, command)),
+            self.reasons.append,
+            clock=lambda: self.now_s,
+        )
+        self.frames = LiveFrames(subscribers, CARLA, driver, TICK_S, self.guard, self._on_frame)
+        self.guard.engage()
+        self._steps = 0
+        self.run(1.0)
+        assert self.drives
+
+    def _take(self, topic: Topic, message: Any) -> None:
+        self._waiting.append((topic, message))
+
+    def _on_frame(self, frame: Frame, arrived_s: float) -> None:
+        self.guard.drive(FORWARD, frame, arrived_s)
+
+    def run(self, duration_s: float) -> None:
+        """Let time pass, in steps of 10 ms; the car ticks every fifth."""
+        for _ in range(round(duration_s / STEP_S)):
+            self.now_s += STEP_S
+            self._steps += 1
+            if self._steps % round(TICK_S / STEP_S) == 0:
+                self.script.tick()
+            if self.stalled:
+                continue
+            if self._steps % round(WATCH_PERIOD_S / STEP_S) == 2:
+                self.guard.beat("watchdog")
+                self.guard.check()
+            if self._steps % round(WATCH_PERIOD_S / STEP_S) == 1:
+                self.guard.beat("executor")
+            waiting, self._waiting = self._waiting, []
+            for topic, message in waiting:
+                self._deliver(topic, message)
+
+    @property
+    def drives(self) -> bool:
+        return self.guard.standing is None and self.sent[-1][1].ackermann.speed > 0.0
+
+    @property
+    def standing(self) -> Stop:
+        stop = self.guard.standing
+        assert stop is not None
+        return stop
+
+    def first_stop(self, since_s: float) -> int:
+        """Which of the commands is the first stop since a time."""
+        return next(
+            number
+            for number, (at, command) in enumerate(self.sent)
+            if at >= since_s and command.ackermann.speed == 0.0
+        )
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_stops_the_car_in_time_with_its_reason_and_no_longer_than_it_has_to(
+    name: str,
+) -> None:
+    bench, wrong = Bench(), FAULTS[name]
+    began_s = wrong.begin(bench.script)
+    bench.run(1.0)
+    first_stop = bench.first_stop(began_s[0])
+    assert bench.sent[first_stop][0] - began_s[0] < LIMIT_S
+    stop = bench.standing
+    assert stop.fault is wrong.fault and wrong.words in stop.reason
+    # A jump is over at once, all the others last.
+    assert stop.over is (wrong.jump_s != 0.0)
+    assert stop.needs_resume is (wrong.fault not in HARMLESS)
+    # No command comes between the stops, and they are repeated.
+    since = [command for _, command in bench.sent[first_stop:]]
+    assert len(since) >= 0.5 / WATCH_PERIOD_S
+    assert all(command.control.brake == 1.0 and not command.ackermann.speed for command in since)
+    bench.script.heal()
+    bench.run(DRIVER.resume_delay_s + 0.2)
+    assert bench.drives is (wrong.fault in HARMLESS)
+    if wrong.fault in HARMLESS:
+        return
+    bench.run(3.0)
+    stop = bench.standing
+    assert stop.fault is wrong.fault and stop.over and wrong.words in stop.reason
+    assert bench.guard.resume() is None
+    bench.run(0.1)
+    assert bench.drives
+
+
+def test_the_reason_follows_what_is_in_force() -> None:
+    bench = Bench()
+    FAULTS["the simulator falls silent"].begin(bench.script)
+    bench.run(1.0)
+    assert bench.standing.fault is Fault.SIMULATOR_GONE
+    bench.script.silent = {topics.ODOMETRY}
+    bench.run(1.0)
+    assert bench.standing.fault is Fault.ODOMETRY_SILENT
+    assert bench.standing.first.startswith("simulator_gone: nothing from the simulator")
+    bench.script.heal()
+    bench.run(0.7)
+    assert bench.drives
+
+
+def test_an_override_that_is_over_is_no_reason_to_refuse_resume() -> None:
+    bench = Bench()
+    FAULTS["somebody drives by hand"].begin(bench.script)
+    bench.run(0.5)
+    refused = bench.guard.resume()
+    assert refused is not None and refused.needs_resume
+    assert refused.fault is Fault.MANUAL_OVERRIDE and "by hand" in refused.reason
+    bench.script.heal()
+    bench.run(1.0)
+    bench.script.silent = {topics.IMAGE}
+    bench.run(0.4)
+    # The camera is what is missing now: somebody can vouch, and it drives on when that is back.
+    answer = bench.guard.resume()
+    assert answer is not None and not answer.needs_resume
+    assert answer.fault is Fault.CAMERA_SILENT and "camera" in answer.reason
+    assert answer.first.startswith("manual_override")
+    bench.script.heal()
+    bench.run(0.7)
+    assert bench.drives
+
+
+def test_a_driver_that_stood_still_says_so_and_blames_nobody() -> None:
+    bench = Bench()
+    bench.stalled = True
+    bench.run(0.45)
+    bench.stalled = False
+    bench.run(0.2)
+    assert bench.standing.fault is Fault.DRIVER_STALLED
+    assert "the driver itself stood still for 0.5 s" in bench.standing.reason
+    assert bench.guard.standstills()[0] >= 1
+    bench.run(0.7)
+    assert bench.drives
+    assert {stop.fault for stop in bench.reasons if stop} == {None, Fault.DRIVER_STALLED}
+
+
+def test_a_sensor_that_died_while_the_driver_stood_still_is_named_in_the_end() -> None:
+    bench = Bench()
+    bench.script.silent = {topics.ODOMETRY}
+    bench.stalled = True
+    bench.run(0.45)
+    bench.stalled = False
+    bench.run(1.5)
+    assert bench.standing.fault is Fault.ODOMETRY_SILENT
+
+
+def test_which_faults_are_harmless_is_a_setting() -> None:
+    bench = Bench(DriverConfig(resume_after=(Fault.CLOCK_JUMP,)))
+    FAULTS["the clock jumps ahead"].begin(bench.script)
+    bench.run(0.2)
+    assert bench.standing.fault is Fault.CLOCK_JUMP and not bench.standing.needs_resume
+    bench.run(0.6)
+    assert bench.drives
+    bench.script.silent = {topics.IMAGE}
+    bench.run(1.0)
+    bench.script.heal()
+    bench.run(5.0)
+    assert bench.standing.fault is Fault.CAMERA_SILENT and bench.standing.over
