@@ -1,0 +1,78 @@
+"""When a measurement is taken again, and when it counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from standstill import TRIES, StandstillWatch, StoodStillWarning, measured
+
+
+def stand_still(duration_s: float) -> None:
+    """Stop this whole process, and have another one let it go on."""
+    subprocess.Popen(["sh", "-c", f"sleep {duration_s}; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_process_that_was_stopped_is_noticed() -> None:
+    with StandstillWatch() as watch:
+        time.sleep(0.05)
+        stand_still(0.3)
+        time.sleep(0.05)
+    assert watch.noted.count >= 1 and watch.noted.longest_s > 0.2
+
+
+def test_a_failure_during_a_standstill_is_measured_again() -> None:
+    calls: list[str] = []
+
+    def attempt() -> int:
+        calls.append("attempt")
+        time.sleep(0.05)
+        if len(calls) < 4:
+            stand_still(0.3)
+            time.sleep(0.05)
+            raise AssertionError("too late")
+        return 7
+
+    with pytest.warns(StoodStillWarning, match=r"try 1 of 5 .* \(too late\)"):
+        assert measured(attempt, prepare=lambda: calls.append("prepare")) == 7
+    assert calls == ["prepare", "attempt"] * 2
+
+
+def test_a_standstill_elsewhere_counts_as_well() -> None:
+    stood_still = iter([0, 1, 1])
+
+    def attempt() -> None:
+        assert next(attempts), "too late"
+
+    attempts = iter([False, True])
+    with pytest.warns(StoodStillWarning):
+        measured(attempt, elsewhere=lambda: next(stood_still))
+
+
+def test_a_failure_while_everything_ran_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("standstill.LATE_S", 60.0)
+    calls: list[int] = []
+
+    def attempt() -> None:
+        calls.append(1)
+        raise AssertionError("too late")
+
+    with pytest.raises(AssertionError, match="too late"):
+        measured(attempt)
+    assert len(calls) == 1
+
+
+def test_the_tries_come_to_an_end() -> None:
+    calls: list[int] = []
+
+    def attempt() -> None:
+        calls.append(1)
+        raise AssertionError("too late")
+
+    with pytest.warns(StoodStillWarning), pytest.raises(AssertionError, match="too late"):
+        measured(attempt, elsewhere=lambda: len(calls))
+    assert len(calls) == TRIES
