@@ -46,23 +46,23 @@ class StandstillWatch:
 def measured(
     attempt: Callable[[], Result],
     prepare: Callable[[], object] = lambda: None,
-    elsewhere: Callable[[], int] = lambda: 0,
+    elsewhere: Callable[[float], int] = lambda since_s: 0,
 ) -> Result:
     """Take a measurement, and take one that failed again where something stood still meanwhile.
 
     `attempt` asserts its bounds itself. `prepare` comes before every attempt, and is not part of
-    it. `elsewhere` counts the standstills that another process knows of. An attempt that fails
-    while everything ran counts, and so does the last one.
+    it. `elsewhere` counts the standstills of another process since a time on the steady clock.
+    An attempt that fails while everything ran counts, and so does the last one.
     """
     for number in range(1, TRIES + 1):
         prepare()
-        before = elsewhere()
+        begin_s = time.monotonic()
         with StandstillWatch() as watch:
             try:
                 return attempt()
             except AssertionError as error:
                 failure = error
-        others = elsewhere() - before
+        others = elsewhere(begin_s)
         if not (watch.noted.count or others) or number == TRIES:
             raise failure
         warnings.warn(

@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ import torch
 from carla_graph import Observer, own_domain, ros_node, simulator_process
 from conftest import free_domain
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from driver_faults import FAULTS, Wrong
 from driver_runs import make_run, small_config
 from rclpy.node import Node
-from scripted_car import HEARD, SENSORS, ScriptedCar, is_stop
+from scripted_car import HEARD, Script, ScriptedCar, is_stop
+from standstill import measured
 from std_srvs.srv import Trigger
 
 from td3_driver.carla import topics
-from td3_driver.carla.conversion import stamp_from_ns
 from td3_driver.driving.faults import HARMLESS, Fault
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor
@@ -84,7 +85,9 @@ class Scene:
     process: subprocess.Popen[bytes]
     statuses: dict[str, DiagnosticStatus] = field(default_factory=dict)
     told_s: dict[str, float] = field(default_factory=dict)
-    """When /diagnostics first named each fault since `forget`."""
+    """When /diagnostics first named each fault since `begin`."""
+    standstills: list[tuple[float, int]] = field(default_factory=list)
+    """How often the driver itself had stood still, with the time it said so."""
 
     def listen(self) -> None:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -93,7 +96,16 @@ class Scene:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.statuses[status.name] = status
-        self.told_s.setdefault(self.value("watchdog", "fault"), time.monotonic())
+        now_s = time.monotonic()
+        self.told_s.setdefault(self.value("watchdog", "fault"), now_s)
+        self.standstills.append((now_s, int(self.value("process", "standstills"))))
+
+    def stood_still(self, since_s: float) -> int:
+        """How often the driver itself has stood still since a time."""
+        now_s = time.monotonic()
+        assert self.car.wait(lambda: self.standstills[-1][0] > now_s, 10.0)
+        before = next(number for at, number in reversed(self.standstills) if at <= since_s)
+        return self.standstills[-1][1] - before
 
     def value(self, status: str, key: str) -> str:
         values = self.statuses[f"driver: {status}"].values
@@ -101,7 +113,7 @@ class Scene:
 
     def resume(self) -> Trigger.Response:
         future = self._resume.call_async(Trigger.Request())
-        assert self.car.wait(future.done, 5.0)
+        assert self.car.wait(future.done, 20.0)
         return future.result()
 
     def begin(self) -> None:
@@ -111,24 +123,9 @@ class Scene:
         self.car.send_route()
         begin_s = time.monotonic()
         self.resume()
-        assert self.car.wait(lambda: self.car.told_to_drive(begin_s), 10.0), self.log.read_text()
+        assert self.car.wait(lambda: self.car.told_to_drive(begin_s), 30.0), self.log.read_text()
         self.car.spin(0.2)
         self.told_s.clear()
-
-
-@contextmanager
-def ahead_of_others() -> Iterator[None]:
-    """Run this thread, and what it starts, before other work, where the system allows that.
-
-    What is timed here is the driver, not how long it waits for a core that another test has.
-    """
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, before - 10)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @contextmanager
@@ -137,7 +134,6 @@ def a_scene(folder: Path, *parameters: str) -> Iterator[Scene]:
     log, slow = folder / "log", folder / "slow"
     arguments = [f'run:="{run}"', "random_goal:=false", "driver.route_timeout_s:=0.3", *parameters]
     with (
-        ahead_of_others(),
         free_domain() as domain,
         ros_node("scene", domain) as node,
         log.open("wb") as stderr,
@@ -185,8 +181,11 @@ def scene(_module_scene: Scene) -> Scene:
     return _module_scene
 
 
-Injection = Callable[[Scene], float]
-"""Makes something go wrong; returns when it did, at the earliest."""
+def begin(scene: Scene, wrong: Wrong) -> float:
+    """Have something go wrong; return when it did, at the earliest."""
+    began_s = wrong.begin(scene.car)
+    assert scene.car.wait(lambda: bool(began_s), 10.0)
+    return began_s[0]
 
 
 def first_stop_s(car: ScriptedCar, topic: topics.Topic, since_s: float) -> float:
@@ -194,214 +193,88 @@ def first_stop_s(car: ScriptedCar, topic: topics.Topic, since_s: float) -> float
     return next(at for at, message in car.commands[topic] if at >= since_s and is_stop(message))
 
 
-def silence(*silenced: topics.Topic) -> Injection:
-    def inject(scene: Scene) -> float:
-        scene.car.silent.update(silenced)
-        time.sleep(0.01)
-        return min(scene.car.published_s[topic] for topic in silenced)
+@dataclass(frozen=True)
+class SlowPolicy(Wrong):
+    """A policy that takes a second to decide."""
 
-    return inject
+    slow: Path = Path()
 
-
-def tamper(topic: topics.Topic, change: Callable[[Any], None]) -> Injection:
-    """Publish messages with something wrong; the first of them is the fault."""
-
-    def inject(scene: Scene) -> float:
-        first: list[float] = []
-
-        def changed(message: Any) -> None:
-            first.append(time.monotonic())
-            change(message)
-
-        scene.car.tamper[topic] = changed
-        assert scene.car.wait(lambda: bool(first), 1.0)
-        return first[0]
-
-    return inject
+    def begin(self, script: Script) -> list[float]:
+        """Have the next decisions take long."""
+        self.slow.touch()
+        return [script.clock()]
 
 
-def jump(seconds: float) -> Injection:
-    def inject(scene: Scene) -> float:
-        begin_s = time.monotonic()
-        scene.car.stamp_ns += round(seconds * 1e9)
-        return begin_s
-
-    return inject
+def fault_of_the_policy(scene: Scene, name: str) -> Wrong:
+    if name == "the policy is slow":
+        return SlowPolicy(Fault.POLICY_SLOW, "the policy takes 0.", slow=scene.slow)
+    return Wrong(Fault.NOT_FINITE, "action is not finite", speed_mps=ABSURD_SPEED_MPS)
 
 
-def override(scene: Scene) -> float:
-    begin_s = time.monotonic()
-    scene.car.override(True)
-    return begin_s
-
-
-def slow_policy(scene: Scene) -> float:
-    begin_s = time.monotonic()
-    scene.slow.touch()
-    return begin_s
-
-
-def absurd_speed(scene: Scene) -> float:
-    begin_s = time.monotonic()
-    scene.car.speed_mps = ABSURD_SPEED_MPS
-    return begin_s
-
-
-def _shift(message: Any) -> None:
-    stamp = message.header.stamp
-    ns = stamp.sec * 10**9 + stamp.nanosec - 30_000_000
-    message.header.stamp = stamp_from_ns(ns)
-
-
-def _shorten(message: Any) -> None:
-    message.data = message.data[:-4]
-
-
-def _shrink(message: Any) -> None:
-    message.height //= 2
-    message.data = message.data[: len(message.data) // 2]
-
-
-def _encode(message: Any) -> None:
-    message.encoding = "bayer_rggb8"
-
-
-def _lose_yaw(message: Any) -> None:
-    message.pose.pose.orientation.z = float("nan")
-
-
-def _lose_place(message: Any) -> None:
-    message.pose.pose.position.x = float("inf")
-
-
-def _lose_speed(message: Any) -> None:
-    message.data = float("nan")
-
-
-def _lose_route(message: Any) -> None:
-    message.poses[3].pose.position.y = float("nan")
-
-
-FAULTS: dict[str, tuple[Injection, Fault, str]] = {
-    "the camera falls silent": (
-        silence(topics.IMAGE),
-        Fault.CAMERA_SILENT,
-        "no camera image for 0.",
-    ),
-    "the odometry falls silent": (
-        silence(topics.ODOMETRY),
-        Fault.ODOMETRY_SILENT,
-        "no odometry for 0.",
-    ),
-    "the speedometer falls silent": (
-        silence(topics.SPEEDOMETER),
-        Fault.SPEEDOMETER_SILENT,
-        "no speed for 0.",
-    ),
-    "the route is not renewed": (silence(topics.WAYPOINTS), Fault.ROUTE_OLD, "no route for 0."),
-    "the simulator falls silent": (
-        silence(*SENSORS),
-        Fault.SIMULATOR_GONE,
-        "nothing from the simulator for 0.",
-    ),
-    "stamps do not match": (
-        tamper(topics.ODOMETRY, _shift),
-        Fault.STAMPS_UNMATCHED,
-        "no image with the odometry of its stamp",
-    ),
-    "an image of another encoding": (
-        tamper(topics.IMAGE, _encode),
-        Fault.IMAGE_MALFORMED,
-        "encoding is 'bayer_rggb8'",
-    ),
-    "an image of another size": (
-        tamper(topics.IMAGE, _shrink),
-        Fault.IMAGE_MALFORMED,
-        "160 x 60 pixels instead of 160 x 120",
-    ),
-    "an image that is too short": (
-        tamper(topics.IMAGE, _shorten),
-        Fault.IMAGE_MALFORMED,
-        "76796 bytes instead of 120 rows of 640",
-    ),
-    "NaN in the heading": (tamper(topics.ODOMETRY, _lose_yaw), Fault.NOT_FINITE, "odometry"),
-    "infinity in the position": (
-        tamper(topics.ODOMETRY, _lose_place),
-        Fault.NOT_FINITE,
-        "odometry",
-    ),
-    "NaN in the speed": (tamper(topics.SPEEDOMETER, _lose_speed), Fault.NOT_FINITE, "speedometer"),
-    "NaN in the route": (tamper(topics.WAYPOINTS, _lose_route), Fault.NOT_FINITE, "waypoints"),
-    "NaN from the policy": (absurd_speed, Fault.NOT_FINITE, "action is not finite"),
-    "the policy is slow": (slow_policy, Fault.POLICY_SLOW, "the policy takes 0."),
-    "the clock jumps ahead": (jump(10.0), Fault.CLOCK_JUMP, "has jumped 10."),
-    "the clock jumps back": (jump(-0.5), Fault.CLOCK_JUMP, "s back"),
-    "somebody drives by hand": (override, Fault.MANUAL_OVERRIDE, "somebody drives by hand"),
-}
-
-
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", [*FAULTS, "NaN from the policy", "the policy is slow"])
 def test_the_car_is_told_to_stop_within_half_a_second_and_stays_told(
     scene: Scene, name: str
 ) -> None:
-    inject, fault, words = FAULTS[name]
-    car = scene.car
-    logged = len(scene.log.read_text())
-    begin_s = inject(scene)
-    assert car.wait(lambda: car.told_to_stop(begin_s), 3.0), "it was never told"
-    delay_s = max(first_stop_s(car, topic, begin_s) for topic in HEARD) - begin_s
-    assert car.wait(lambda: fault.value in scene.told_s, 3.0), scene.log.read_text()[logged:]
-    print(
-        f"\n{name}: stop after {delay_s:.3f} s, "
-        f"/diagnostics after {scene.told_s[fault.value] - begin_s:.3f} s"
+    wrong = FAULTS.get(name) or fault_of_the_policy(scene, name)
+    delay_s = measured(
+        lambda: stop_and_drive_on(scene, wrong),
+        prepare=scene.begin,
+        elsewhere=scene.stood_still,
     )
+    print(f"\n{name}: stop after {delay_s:.3f} s")
+
+
+def stop_and_drive_on(scene: Scene, wrong: Wrong) -> float:
+    """Check what a fault does, from its beginning to when the car drives on; return the delay."""
+    car, fault = scene.car, wrong.fault
+    logged = len(scene.log.read_text())
+    begin_s = begin(scene, wrong)
+    assert car.wait(lambda: car.told_to_stop(begin_s), 10.0), "it was never told"
+    delay_s = max(first_stop_s(car, topic, begin_s) for topic in HEARD) - begin_s
     assert delay_s < LIMIT_S
-    # It stays told, again and again, for as long as it is so.
-    car.spin(0.6)
-    for topic in HEARD:
-        stopped_s = first_stop_s(car, topic, begin_s)
-        since = [message for at, message in car.commands[topic] if at >= stopped_s]
-        assert len(since) >= 6 and all(map(is_stop, since))
+    assert car.wait(lambda: fault.value in scene.told_s, 10.0), scene.log.read_text()[logged:]
     status = scene.statuses["driver: watchdog"]
-    assert status.level == DiagnosticStatus.ERROR and words in status.message, status.message
-    assert words in scene.log.read_text()[logged:]
+    assert status.level == DiagnosticStatus.ERROR and wrong.words in status.message, status.message
+    # It stays told, again and again, for as long as it is so.
+    stopped_s = {topic: first_stop_s(car, topic, begin_s) for topic in HEARD}
+
+    def since(topic: topics.Topic) -> list[Any]:
+        return [message for at, message in car.commands[topic] if at >= stopped_s[topic]]
+
+    assert car.wait(lambda: all(len(since(topic)) >= 6 for topic in HEARD), 10.0)
+    assert all(is_stop(message) for topic in HEARD for message in since(topic))
+    assert car.wait(lambda: wrong.words in scene.log.read_text()[logged:], 10.0)
     # Once it is over it drives on by itself only where that is harmless.
     car.heal()
     scene.slow.unlink(missing_ok=True)
     healed_s = time.monotonic()
-    drives = car.wait(lambda: car.told_to_drive(healed_s), 10.0 if fault in HARMLESS else 1.2)
+    drives = car.wait(lambda: car.told_to_drive(healed_s), 20.0 if fault in HARMLESS else 1.2)
     assert drives == (fault in HARMLESS)
     if not drives:
-        assert scene.resume().success
-        assert car.wait(lambda: car.told_to_drive(healed_s), 5.0)
+        answer = scene.resume()
+        assert answer.success, answer.message
+        assert car.wait(lambda: car.told_to_drive(healed_s), 20.0)
+    return delay_s
 
 
 def test_nobody_can_vouch_for_a_fault_that_lasts(scene: Scene) -> None:
     scene.car.override(True)
     begin_s = time.monotonic()
-    assert scene.car.wait(lambda: scene.car.told_to_stop(begin_s), 2.0)
+    assert scene.car.wait(lambda: scene.car.told_to_stop(begin_s), 10.0)
     answer = scene.resume()
     assert not answer.success and "by hand" in answer.message
     scene.car.spin(0.8)
     assert scene.car.told_to_stop(begin_s)
 
 
-def test_which_faults_are_harmless_is_a_setting(tmp_path: Path) -> None:
-    with a_scene(tmp_path, "driver.resume_after:=[clock_jump]") as scene:
-        scene.begin()
-        begin_s = jump(10.0)(scene)
-        assert scene.car.wait(lambda: scene.car.told_to_stop(begin_s), 2.0)
-        stopped_s = time.monotonic()
-        assert scene.car.wait(lambda: scene.car.told_to_drive(stopped_s), 5.0)
-        begin_s = silence(topics.IMAGE)(scene)
-        assert scene.car.wait(lambda: scene.car.told_to_stop(begin_s), 2.0)
-        scene.car.heal()
-        stopped_s = time.monotonic()
-        assert not scene.car.wait(lambda: scene.car.told_to_drive(stopped_s), 1.5)
-
-
 def test_the_simulator_dies_by_sigkill(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", small_config()).path
+    delay_s = measured(lambda: kill_the_simulator(run))
+    print(f"\nthe simulator is killed: stop after {delay_s:.3f} s")
+
+
+def kill_the_simulator(run: Path) -> float:
+    """Have a driver drive, kill its simulator, and return the time to the stop."""
     simulator = simulator_process(own_domain())
     driver = subprocess.Popen(
         [
@@ -419,13 +292,13 @@ def test_the_simulator_dies_by_sigkill(tmp_path: Path) -> None:
             watcher.wait(lambda: bool(commands) and commands[-1].speed > 1.0, 100.0)
             simulator.kill()
             begin_s = time.monotonic()
-            watcher.wait(lambda: commands[-1].speed == 0.0, 2.0)
+            watcher.wait(lambda: commands[-1].speed == 0.0, 10.0)
             delay_s = time.monotonic() - begin_s
-            print(f"\nthe simulator is killed: stop after {delay_s:.3f} s")
             assert delay_s < LIMIT_S
             count = len(commands)
-            watcher.spin(0.5)
-            assert len(commands) >= count + 5 and not any(one.speed for one in commands[count:])
+            watcher.wait(lambda: len(commands) >= count + 5)
+            assert not any(one.speed for one in commands[count:])
+            return delay_s
         finally:
             for process in (simulator, driver):
                 process.kill()
