@@ -29,6 +29,7 @@ from td3_driver.carla.topics import Topic
 from td3_driver.config import Config
 from td3_driver.driving.control import AckermannCommand, PedalController
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl
+from td3_driver.nodes.unblocked import never_wait_for_stderr
 
 NODE_NAME = "ackermann_controller"
 SECTIONS = ("carla", "driving", "ackermann_controller")
@@ -219,6 +220,7 @@ class AckermannControllerNode(ConfiguredNode):
 
 def control() -> None:
     """Follow commands until told to end, and leave the car standing."""
+    never_wait_for_stderr()
     node = AckermannControllerNode()
     try:
         node.run()

@@ -23,6 +23,7 @@ from td3_driver.carla.driver_topics import NODE_NAME
 from td3_driver.carla.parameters import ConfiguredLifecycleNode
 from td3_driver.config import ConfigError
 from td3_driver.nodes.drive import Drive
+from td3_driver.nodes.unblocked import never_wait_for_stderr
 from td3_driver.runs import RunFolder
 
 SECTIONS = ("carla", "driving", "driver", "evaluation")
@@ -191,6 +192,7 @@ def _find_run(name_or_path: str) -> RunFolder:
 
 def drive() -> None:
     """Drive until told to end, and leave the car standing."""
+    never_wait_for_stderr()
     # One observation is too little work to share; the other cores are the simulator's.
     torch.set_num_threads(1)
     node = DriverNode()
