@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
@@ -19,7 +18,7 @@ from td3_driver.carla.conversion import control_to_message
 from td3_driver.carla.counters import Counters
 from td3_driver.carla.inbox import Inbox
 from td3_driver.carla.run_state import RunCommand
-from td3_driver.carla.runtime import SIGNAL_CHECK_S, check_signals, create_executor
+from td3_driver.carla.runtime import Spinner
 from td3_driver.carla.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl, WorldError
@@ -67,8 +66,7 @@ class LockStep:
         self._config = config
         self._logger = node.get_logger()
         self._publishers: dict[Topic, Publisher] = {}
-        self._executor = create_executor(node.context)
-        self._executor.add_node(node)
+        self._spinner = Spinner(node)
         self._run_commands = {
             command: topics.CONTROL.message_type(command=int(command)) for command in RunCommand
         }
@@ -217,8 +215,7 @@ class LockStep:
 
     def destroy(self) -> None:
         """End the subscriptions and publishers; the node stays its owner's."""
-        self._executor.remove_node(self._node)
-        self._executor.shutdown()
+        self._spinner.close()
         self.inbox.destroy()
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
@@ -253,12 +250,9 @@ class LockStep:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0.0:
                 return False
-            if not self._node.context.ok():
-                raise ExternalShutdownException()
-            check_signals()
             if self._interruptible and self._interrupted:
                 raise KeyboardInterrupt
-            self._executor.spin_once(timeout_sec=min(remaining_s, SIGNAL_CHECK_S))
+            self._spinner.once(remaining_s)
             # One wake-up for all that came together: an executor's own round is dearer.
             self.inbox.take_all()
         return True
@@ -408,7 +402,7 @@ class LockStep:
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
             before = self.inbox.received
-            self._executor.spin_once(timeout_sec=QUIET_S)
+            self._spinner.once(QUIET_S)
             if self.inbox.received == before:
                 return
 

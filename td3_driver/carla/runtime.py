@@ -1,12 +1,17 @@
-"""How this package's nodes run: the executor they use, and how their processes end."""
+"""How this package's nodes run: the loop they spin in, what signals do, how processes end.
+
+KeyboardInterrupt in the middle of an executor leaves a callback half done, and now and then comes
+out of rclpy's C++ code as a RuntimeError. So the processes of `run` only note a signal;
+KeyboardInterrupt is raised between two rounds of the executor.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,6 +19,9 @@ import rclpy
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.logging import get_logger
+from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
@@ -32,7 +40,51 @@ STOP_DELIVERY_S = 0.2
 EXIT_WORLD_ERROR = 1
 EXIT_CONFIG_ERROR = 2
 
-_signalled = threading.Event()
+RCLError = rclpy_implementation.RCLError
+
+
+class _Signals:
+    """SIGINT and SIGTERM of a process, each noted until somebody asks, or raised at once."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._at_once = False
+
+    def listen(self) -> None:
+        for number in self.NUMBERS:
+            signal.signal(number, self._on_signal)
+
+    def ignore(self) -> None:
+        for number in self.NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def check(self) -> None:
+        if self._noted:
+            self._noted = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def raised_at_once(self, at_once: bool) -> Iterator[None]:
+        before, self._at_once = self._at_once, at_once
+        try:
+            yield
+        finally:
+            self._at_once = before
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._noted = True
+        if self._at_once:
+            self.check()
+
+
+_signals = _Signals()
+
+
+def check_signals() -> None:
+    """Raise KeyboardInterrupt if a signal has been noted since the last time."""
+    _signals.check()
 
 
 def create_executor(context: Context | None = None) -> Executor:
@@ -47,11 +99,74 @@ def create_executor(context: Context | None = None) -> Executor:
     return EventsExecutor(context=context)
 
 
+class Spinner:
+    """Spins a node, one round of its executor at a time."""
+
+    def __init__(self, node: Node, executor: Executor | None = None) -> None:
+        """Add the node to `executor`, by default the one of `create_executor`."""
+        self._node = node
+        self._executor = create_executor(node.context) if executor is None else executor
+        self._executor.add_node(node)
+
+    def once(self, timeout_s: float) -> None:
+        """Run what is ready first, or wait for `timeout_s` at most, and for `SIGNAL_CHECK_S`.
+
+        Raises KeyboardInterrupt after a signal, ExternalShutdownException once the context has
+        ended.
+        """
+        _signals.check()
+        timeout_s = min(max(timeout_s, 0.0), SIGNAL_CHECK_S)
+        with _signals.raised_at_once(False):
+            try:
+                self._executor.spin_once(timeout_sec=timeout_s)
+            except RCLError as error:
+                # Some middleware so tells of a message that it cannot make sense of; and a
+                # wait-set executor, of the end of its context.
+                if self._node.context.ok():
+                    self._node.get_logger().warning(f"a message could not be taken: {error}")
+        _signals.check()
+        if not self._node.context.ok():
+            raise ExternalShutdownException()
+
+    def close(self) -> None:
+        """End the executor; the node stays its owner's."""
+        with _signals.raised_at_once(False):
+            self._executor.remove_node(self._node)
+            self._executor.shutdown()
+
+
+def spin(
+    node: Node,
+    *,
+    until: Callable[[], bool] = lambda: False,
+    idle_s: Callable[[], float] = lambda: SIGNAL_CHECK_S,
+    work: Callable[[], object] = lambda: None,
+    executor: Executor | None = None,
+) -> None:
+    """Serve a node until `until` holds or its context ends; raises KeyboardInterrupt for a signal.
+
+    `work` is done after every round of the executor, and no round waits longer than `idle_s`.
+    """
+    spinner = Spinner(node, executor)
+    try:
+        while node.context.ok() and not until():
+            spinner.once(idle_s())
+            work()
+    except ExternalShutdownException:
+        pass
+    finally:
+        spinner.close()
+
+
 def take_waiting(subscription: Any) -> None:
     """Call the rclpy subscription's callback with every message that has arrived already."""
     while True:
-        with subscription.handle:
-            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        try:
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        except RCLError as error:
+            get_logger("td3_driver").warning(f"a message could not be taken: {error}")
+            return
         if taken is None:
             return
         subscription.callback(taken[0])
@@ -62,41 +177,29 @@ def insist(publish: Callable[[], None], publishers: Iterable[Publisher]) -> None
     for _ in range(STOP_REPEATS):
         publish()
         time.sleep(STOP_INTERVAL_S)
+    await_delivery(publishers)
+
+
+def await_delivery(publishers: Iterable[Publisher]) -> None:
+    """Wait until the stop that was published last has been delivered, or nobody answers."""
     for publisher in publishers:
         publisher.wait_for_all_acked(Duration(seconds=STOP_DELIVERY_S))
 
 
-def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM from now on: a second one must not cut a stop short."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    _signalled.set()
-    raise KeyboardInterrupt
-
-
-def check_signals() -> None:
-    """Raise KeyboardInterrupt once more after a signal: one raised in a callback can be lost."""
-    if _signalled.is_set():
-        _signalled.clear()
-        raise KeyboardInterrupt
-
-
-def run(body: Callable[[], Any], args: list[str] | None = None) -> int:
+def run(body: Callable[[], Any], args: list[str] | None = None, *, at_once: bool = False) -> int:
     """Run a node's process and return its exit code.
 
     0 when it ends or is told to by SIGINT or SIGTERM; a wrong setting or a world that cannot go
-    on ends it with the message alone. Both signals raise KeyboardInterrupt in `body`, with ROS
-    still there for stopping a car.
+    on ends it with the message alone. A signal raises KeyboardInterrupt where `body` spins or
+    calls `check_signals`, so that it cuts short neither a callback nor the stopping of a car.
+    `at_once`, it does so in all of `body` but its executor.
     """
+    _signals.listen()
     # rclpy's own handlers would take the topics away first.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
     try:
-        body()
+        with _signals.raised_at_once(at_once):
+            body()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (ConfigError, RoadMapError) as error:
@@ -106,5 +209,7 @@ def run(body: Callable[[], Any], args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_WORLD_ERROR
     finally:
+        # Python gives up its handlers, but not this, before the process has come to its end.
+        _signals.ignore()
         rclpy.try_shutdown()
     return 0

@@ -61,8 +61,7 @@ class Graph:
         self.node = node
         self.config = config
         self.records: dict[Topic, Record] = {}
-        self._executor = runtime.create_executor(node.context)
-        self._executor.add_node(node)
+        self._spinner = runtime.Spinner(node)
         self._publishers: dict[Topic, Any] = {}
         for topic in topics.TOPICS:
             if topic.direction is Direction.FROM_SIMULATOR or topic is topics.MANUAL_OVERRIDE:
@@ -80,8 +79,7 @@ class Graph:
 
     def close(self) -> None:
         """Leave the graph."""
-        self._executor.remove_node(self.node)
-        self._executor.shutdown()
+        self._spinner.close()
         self.node.destroy_node()
 
     def name(self, topic: Topic) -> str:
@@ -95,7 +93,7 @@ class Graph:
             left_s = deadline - time.monotonic()
             if left_s <= 0.0:
                 return False
-            self._executor.spin_once(timeout_sec=min(left_s, 0.02))
+            self._spinner.once(min(left_s, 0.02))
         return True
 
     def spin(self, duration_s: float) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
 
 from td3_driver.carla import runtime, topics
@@ -97,17 +96,7 @@ class AckermannControllerNode(ConfiguredNode):
 
     def run(self) -> None:
         """Answer until stopped, or until the context ends."""
-        executor = runtime.create_executor(self.context)
-        executor.add_node(self)
-        try:
-            while self.context.ok() and not self._stopped:
-                executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
-                runtime.check_signals()
-        except ExternalShutdownException:
-            pass
-        finally:
-            executor.remove_node(self)
-            executor.shutdown()
+        runtime.spin(self, until=lambda: self._stopped)
 
     def stop_car(self) -> None:
         """Stop the car if it was commanded, and wait until that has been delivered."""
@@ -225,7 +214,6 @@ def control() -> None:
     try:
         node.run()
     finally:
-        runtime.ignore_signals()
         node.stop_car()
 
 

@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from td3_driver.carla import driver_topics, topics
+from td3_driver.carla import driver_topics, runtime, topics
 from td3_driver.carla.conversion import (
     ackermann_to_message,
     control_to_message,
@@ -51,10 +50,6 @@ BASELINE = "baseline"
 """What is told in the place of a checkpoint where it drives."""
 LOG_PERIOD_S = 3.0
 DIAGNOSTICS_PERIOD_S = 1.0
-# The last command must arrive: nothing replaces it, and the simulator keeps to the one it has.
-STOP_REPEATS = 3
-STOP_INTERVAL_S = 0.05
-STOP_DELIVERY_S = 0.2
 # A simulator that says nothing for so long will not tell when the car stands.
 NO_SPEED_S = 0.3
 STANDSTILL_MPS = 0.1
@@ -323,7 +318,7 @@ class Drive:
         begin_s = heard_s = time.monotonic()
         for repeats in range(1, 1 << 30):
             self._guard.end("the driver ends")
-            time.sleep(STOP_INTERVAL_S)
+            time.sleep(runtime.STOP_INTERVAL_S)
             now_s = time.monotonic()
             speed = self._frames.take_speed()
             heard_s = heard_s if speed is None else now_s
@@ -332,10 +327,9 @@ class Drive:
                 now_s - begin_s > config.standstill_timeout_s or now_s - heard_s > NO_SPEED_S
             )
             in_vain = config.shadow or self._frames.overridden
-            if repeats >= STOP_REPEATS and (stands or given_up or in_vain):
+            if repeats >= runtime.STOP_REPEATS and (stands or given_up or in_vain):
                 break
-        for publisher in self._outputs.values():
-            publisher.wait_for_all_acked(Duration(seconds=STOP_DELIVERY_S))
+        runtime.await_delivery(self._outputs.values())
 
     def _before_reading(self) -> None:
         if self._active:

@@ -7,14 +7,12 @@ through its states unless `autostart` is off. `nodes/drive.py` is what it consis
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from rclpy.context import Context
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -35,7 +33,6 @@ OWN_PARAMETERS = {
     "seed": (0, "Seed of the random goals.", 0, 2**31 - 1),
     "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
 }
-RCLError = rclpy_implementation.RCLError
 
 
 class DriverNode(ConfiguredLifecycleNode):
@@ -68,23 +65,7 @@ class DriverNode(ConfiguredLifecycleNode):
 
     def run(self) -> None:
         """Serve until the context ends, an exception does, or the node is shut down."""
-        executor = runtime.create_executor(self.context)
-        executor.add_node(self)
-        try:
-            while self.context.ok() and not self._finalized:
-                try:
-                    executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
-                except RCLError as error:
-                    # Some middleware so tells of a message that it cannot make sense of.
-                    self.get_logger().warning(f"a message could not be taken: {error}")
-                except RuntimeError:
-                    # A signal that falls into the executor's own code comes out of it as this.
-                    runtime.check_signals()
-                    raise
-                runtime.check_signals()
-        finally:
-            executor.remove_node(self)
-            executor.shutdown()
+        runtime.spin(self, until=lambda: self._finalized)
 
     def stop_car(self) -> None:
         """Stop the car and let go of it, whatever state the node is in."""
@@ -201,9 +182,6 @@ def drive() -> None:
             node.start()
         node.run()
     finally:
-        # A second signal must not cut the stopping short.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
         node.stop_car()
 
 

@@ -132,6 +132,7 @@ class PlayerNode(ConfiguredNode):
                 self.get_logger().warning(f"nobody listens to {image}; plays on its own")
                 return
             time.sleep(CHECK_S)
+            runtime.check_signals()
         time.sleep(SETTLE_S)  # the listener's other subscriptions
 
     def _play_once(self) -> int:
@@ -156,6 +157,7 @@ class PlayerNode(ConfiguredNode):
 
     def _sleep_until(self, due_s: float) -> bool:
         """Wait for a moment of the steady clock; return whether to go on."""
+        runtime.check_signals()
         while (remaining_s := due_s - time.monotonic()) > 0.0:
             time.sleep(min(remaining_s, CHECK_S))
             runtime.check_signals()

@@ -82,18 +82,14 @@ class RecorderNode(ConfiguredNode):
 
     def run(self) -> None:
         """Record until the context ends or the disk is full; raises WorldError then."""
-        # Kilted's events executor fails where a callback wants to know of its message.
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(self)
-        try:
-            while self.context.ok():
-                executor.spin_once(timeout_sec=runtime.SIGNAL_CHECK_S)
-                runtime.check_signals()
-                if self.writing.failure:
-                    raise WorldError(self.writing.failure)
-        finally:
-            executor.remove_node(self)
-            executor.shutdown()
+        runtime.spin(
+            self,
+            until=lambda: bool(self.writing.failure),
+            # Kilted's events executor fails where a callback wants to know of its message.
+            executor=SingleThreadedExecutor(context=self.context),
+        )
+        if self.writing.failure:
+            raise WorldError(self.writing.failure)
 
     def finish(self) -> None:
         """Record what has arrived, and complete the bag."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
 
 from td3_driver.carla import runtime, topics
@@ -98,21 +97,12 @@ class SimulatorNode(ConfiguredNode):
 
     def run(self) -> None:
         """Tick and answer until stopped, or until the context ends."""
-        executor = runtime.create_executor(self.context)
-        executor.add_node(self)
-        try:
-            while self.context.ok() and not self._stopped:
-                idle_s = min(self._idle_s(), self._agenda.idle_s, runtime.SIGNAL_CHECK_S)
-                executor.spin_once(timeout_sec=max(idle_s, 0.0))
-                self._agenda.do_what_is_due()
-                if self._idle_s() <= 0.0:
-                    self._iterate()
-                runtime.check_signals()
-        except ExternalShutdownException:
-            pass
-        finally:
-            executor.remove_node(self)
-            executor.shutdown()
+        runtime.spin(
+            self,
+            until=lambda: self._stopped,
+            idle_s=lambda: min(self._idle_s(), self._agenda.idle_s),
+            work=self._do_what_is_due,
+        )
 
     def change_settings(self, new: Config) -> None:
         """Load another map, or set other faults; raise ConfigError if they are unusable."""
@@ -149,6 +139,11 @@ class SimulatorNode(ConfiguredNode):
         if self._run_state.commanded:
             return 0.0
         return self._next_tick_s - time.monotonic()
+
+    def _do_what_is_due(self) -> None:
+        self._agenda.do_what_is_due()
+        if self._idle_s() <= 0.0:
+            self._iterate()
 
     def _iterate(self) -> None:
         """Go once through the bridge's loop: take commands, tick, publish."""

@@ -228,7 +228,7 @@ def main(args: list[str] | None = None) -> None:
         except NotFiniteError as error:
             sys.exit(f"error: {error}")  # with exit code 1
 
-    sys.exit(runtime.run(body, args))
+    sys.exit(runtime.run(body, args, at_once=True))
 
 
 if __name__ == "__main__":
