@@ -1,0 +1,114 @@
+"""Starts node processes for tests: imports what they need once, and forks for each of them.
+
+Run as a script by `node_process`. A child's parent does nothing but wait for it and report its
+end. What Python does at its end is done, what C libraries do is not: a tracing library of ROS
+looks there for threads that no fork takes along.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+# The trainer first: it says how PyTorch's threads are to wait before PyTorch is loaded.
+WARM = [
+    f"td3_driver.nodes.{name}"
+    for name in ("trainer", "driver", "simulator", "recorder", "player", "ackermann_controller")
+]
+MAX_REQUEST_BYTES = 1 << 20
+
+
+def serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Fork for every request; return it with its files in a child, None at the end of all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        data, files, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
+        if not data:
+            return None
+        if not os.fork():
+            requests.close()
+            if not _wait_for_child(files):
+                return json.loads(data), files
+        for file in files:
+            os.close(file)
+
+
+def _wait_for_child(files: list[int]) -> bool:
+    """Fork; return False in the child, and never in its parent."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return False
+    reports, *others = files
+    for file in (*others, 0, 1, 2):
+        os.close(file)
+    os.write(reports, f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    os.write(reports, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def become(request: dict[str, Any], files: list[int]) -> None:
+    """Make this process the one that was asked for, and run its function."""
+    reports, stdout, stderr = files
+    os.close(reports)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for file, number in ((stdout, 1), (stderr, 2)):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv = request["argv"]
+    module, _, function = request["entry"].partition(":")
+    os._exit(_ended_by(lambda: getattr(importlib.import_module(module), function)()))
+
+
+def _ended_by(function: Callable[[], object]) -> int:
+    """Run a function as the interpreter runs a script; return the exit code."""
+    code = 0
+    try:
+        function()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException as error:
+        traceback.print_exc()
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as at any end
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def main() -> None:
+    """Warm up, then serve."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    for module in WARM:
+        importlib.import_module(module)
+    child = serve(requests)
+    if child is not None:
+        become(*child)
+
+
+if __name__ == "__main__":
+    main()

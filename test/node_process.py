@@ -1,0 +1,166 @@
+"""Processes of nodes that start at once, as they are forked from one that has imported all."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 100.0
+
+
+class NodeProcess:
+    """A process that runs a function, with what tests use of `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        entry: str,
+        arguments: Sequence[str] = (),
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+    ) -> None:
+        """Start `entry`, a module and its function as "module:function"."""
+        self.args = [entry, *arguments]
+        self.returncode: int | None = None
+        ours, theirs = os.pipe()
+        self._reports = os.fdopen(ours, "rb", buffering=0)
+        self.stdout, out = _stream(stdout, 1)
+        self.stderr, err = (
+            (None, os.dup(out)) if stderr == subprocess.STDOUT else _stream(stderr, 2)
+        )
+        request = {
+            "entry": entry,
+            "argv": self.args,
+            "env": dict(os.environ),
+            "cwd": str(ROOT),
+        }
+        socket.send_fds(_server(), [json.dumps(request).encode()], [theirs, out, err])
+        for file in (theirs, out, err):
+            os.close(file)
+        self._unread = b""
+        line = self._report(START_TIMEOUT_S)
+        assert line, "the fork server has not started the process"
+        self.pid = int(line)
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while it runs."""
+        if self.returncode is None and (line := self._report(0.0)):
+            self.returncode = int(line)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code; raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            line = self._report(timeout)
+            if not line:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            self.returncode = int(line)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
+        """Read both streams to their ends, and wait; raises subprocess.TimeoutExpired."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        texts: dict[IO[str], str] = {}
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                texts[stream] = self._read_to_end(stream, deadline)
+        self.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        return (
+            texts.get(self.stdout) if self.stdout else None,
+            texts.get(self.stderr) if self.stderr else None,
+        )
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _report(self, timeout_s: float | None) -> str:
+        """Return the next line that the server reports; empty where none comes in time."""
+        while b"\n" not in self._unread:
+            if not select.select([self._reports], [], [], timeout_s)[0]:
+                return ""
+            data = self._reports.read(64)
+            assert data, f"nobody knows what became of {self.args}"
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode()
+
+    def _read_to_end(self, stream: IO[str], deadline: float | None) -> str:
+        texts: list[str] = []
+        reader = threading.Thread(target=lambda: texts.append(stream.read()), daemon=True)
+        reader.start()
+        left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        reader.join(left_s)
+        if not texts:
+            raise subprocess.TimeoutExpired(self.args, left_s or 0.0)
+        stream.close()
+        return texts[0]
+
+
+def _stream(wanted: int | IO[Any] | None, inherited: int) -> tuple[IO[str] | None, int]:
+    """Return the test's end of a stream, where there is one, and the process's."""
+    if wanted is None:
+        return None, os.dup(inherited)
+    if wanted == subprocess.DEVNULL:
+        return None, os.open(os.devnull, os.O_WRONLY)
+    if wanted == subprocess.PIPE:
+        ours, theirs = os.pipe()
+        return os.fdopen(ours, errors="replace"), theirs
+    assert not isinstance(wanted, int)
+    return None, os.dup(wanted.fileno())
+
+
+@cache
+def _server() -> socket.socket:
+    """Start this process's fork server, which ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "test"), str(ROOT / "benchmarks")])
+    subprocess.Popen(
+        [sys.executable, str(ROOT / "test" / "fork_server.py"), str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    theirs.close()
+    return ours
+
+
+def parameters(*assignments: str) -> list[str]:
+    """Return the arguments that give a node `name:=value` parameters."""
+    return ["--ros-args", *(part for one in assignments for part in ("-p", one))]
+
+
+def start_node(name: str, *assignments: str, **streams: Any) -> NodeProcess:
+    """Start one of the package's nodes with `name:=value` parameters."""
+    return NodeProcess(f"td3_driver.nodes.{name}:main", parameters(*assignments), **streams)
+
+
+@contextmanager
+def node_process(name: str, *assignments: str, **streams: Any) -> Iterator[NodeProcess]:
+    """Run one of the package's nodes, and kill it in the end."""
+    process = start_node(name, *assignments, **streams)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
