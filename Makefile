@@ -12,6 +12,8 @@ RUN := LD_LIBRARY_PATH="$(CURDIR)/.venv/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PAT
 
 # Set by the ROS wheels of another environment, it would keep this one's from starting.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# Without its caches every process compiles PyTorch's sources anew, which takes longer than all else.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help train test setup setup-development lint format clean
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
-import subprocess
-import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,15 @@ from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.training import Training
 
+# The trainings are forked: this process has imported all that they need, and does nothing else.
+FORK = multiprocessing.get_context("fork")
 NEVER_ENDING = 10**9
 LONGEST_LIFE_S = 1.0
 START_TIMEOUT_S = 120.0
 
 
-def train(folder: Path) -> None:
-    """Train until killed; resume what is there."""
+def train(folder: Path, begun_from: Connection) -> None:
+    """Train until killed; resume what is there, and send the step from which it goes on."""
     learning = LearningConfig(
         batch_size=4,
         channels=(4, 4, 4),
@@ -59,7 +61,7 @@ def train(folder: Path) -> None:
         resume=resume,
         say=lambda line: None,
     )
-    print(f"training from {run.step}", flush=True)
+    begun_from.send(run.step)
     run.run()
 
 
@@ -72,13 +74,20 @@ def newest(folder: Path) -> int:
 def kill_one(folder: Path, chance: random.Random) -> dict[str, int]:
     """Start the training, kill it after a while, and say where it started and what was there."""
     before = newest(folder)
-    command = [sys.executable, __file__, "--train", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    begun_from, child_end = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=train, args=(folder, child_end))
+    process.start()
+    child_end.close()
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("training from "):
-            raise SystemExit(f"the run does not start again from {before}: exit {process.wait()}")
+        try:
+            if not begun_from.poll(START_TIMEOUT_S):
+                raise SystemExit(f"the run does not start again within {START_TIMEOUT_S:.0f} s")
+            step = begun_from.recv()
+        except EOFError:
+            process.join()
+            raise SystemExit(
+                f"the run does not start again from {before}: exit {process.exitcode}"
+            ) from None
         time.sleep(chance.uniform(0.0, LONGEST_LIFE_S))
         if chance.random() < 0.5:  # wait for a checkpoint to be in the making
             deadline = time.monotonic() + LONGEST_LIFE_S
@@ -86,12 +95,8 @@ def kill_one(folder: Path, chance: random.Random) -> dict[str, int]:
                 time.sleep(0.0005)
     finally:
         process.kill()
-        process.wait()
-    return {
-        "from": int(line.split()[-1]),
-        "before": before,
-        "while_writing": int(_unfinished(folder)),
-    }
+        process.join()
+    return {"from": step, "before": before, "while_writing": int(_unfinished(folder))}
 
 
 def _unfinished(folder: Path) -> bool:
@@ -103,11 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.train:
-        train(options.train)
-        return
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

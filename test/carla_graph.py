@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from node_process import NodeProcess, start_node
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -70,15 +70,9 @@ def simulator_node(domain: int, **settings: Any) -> Iterator[SimulatorNode]:
         context.try_shutdown()
 
 
-def simulator_process(domain: int, *parameters: str) -> subprocess.Popen[str]:
-    """Start the simulator as users do, with `name:=value` parameters."""
-    arguments = [part for parameter in parameters for part in ("-p", parameter)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "td3_driver.nodes.simulator", "--ros-args", *arguments],
-        env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def simulator_process(domain: int, *parameters: str) -> NodeProcess:
+    """Start the simulator's process, with `name:=value` parameters."""
+    return start_node("simulator", *parameters, domain=domain, stderr=subprocess.PIPE)
 
 
 class Observer:

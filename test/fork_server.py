@@ -21,8 +21,11 @@ from typing import Any
 
 # The trainer first: it says how PyTorch's threads are to wait before PyTorch is loaded.
 WARM = [
-    f"td3_driver.nodes.{name}"
-    for name in ("trainer", "driver", "simulator", "recorder", "player", "ackermann_controller")
+    *(
+        f"td3_driver.nodes.{name}"
+        for name in ("trainer", "driver", "simulator", "recorder", "player", "ackermann_controller")
+    ),
+    "torch._dynamo",  # which PyTorch's optimisers load when the first one is made
 ]
 MAX_REQUEST_BYTES = 1 << 20
 

@@ -30,8 +30,12 @@ class NodeProcess:
         arguments: Sequence[str] = (),
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
+        domain: int | None = None,
     ) -> None:
-        """Start `entry`, a module and its function as "module:function"."""
+        """Start `entry`, a module and its function as "module:function".
+
+        It has the caller's environment, but for another ROS domain where one is given.
+        """
         self.args = [entry, *arguments]
         self.returncode: int | None = None
         ours, theirs = os.pipe()
@@ -43,7 +47,7 @@ class NodeProcess:
         request = {
             "entry": entry,
             "argv": self.args,
-            "env": dict(os.environ),
+            "env": {**os.environ, **({} if domain is None else {"ROS_DOMAIN_ID": str(domain)})},
             "cwd": str(ROOT),
         }
         socket.send_fds(_server(), [json.dumps(request).encode()], [theirs, out, err])
@@ -150,15 +154,15 @@ def parameters(*assignments: str) -> list[str]:
     return ["--ros-args", *(part for one in assignments for part in ("-p", one))]
 
 
-def start_node(name: str, *assignments: str, **streams: Any) -> NodeProcess:
+def start_node(name: str, *assignments: str, **how: Any) -> NodeProcess:
     """Start one of the package's nodes with `name:=value` parameters."""
-    return NodeProcess(f"td3_driver.nodes.{name}:main", parameters(*assignments), **streams)
+    return NodeProcess(f"td3_driver.nodes.{name}:main", parameters(*assignments), **how)
 
 
 @contextmanager
-def node_process(name: str, *assignments: str, **streams: Any) -> Iterator[NodeProcess]:
+def node_process(name: str, *assignments: str, **how: Any) -> Iterator[NodeProcess]:
     """Run one of the package's nodes, and kill it in the end."""
-    process = start_node(name, *assignments, **streams)
+    process = start_node(name, *assignments, **how)
     try:
         yield process
     finally:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from carla_graph import Observer, own_domain, ros_node, simulator_node
 from driver_runs import make_run, small_config
+from node_process import node_process
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
@@ -23,7 +22,6 @@ from td3_driver.carla import topics
 from td3_driver.driving.control import AckermannCommand, PedalController
 from td3_driver.nodes.ackermann_controller import AckermannControllerNode
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_STEER_RAD = math.radians(70.0)
 # Above the watchdog's limit, within what safety asks for.
 STOPPED_WITHIN_S = 0.5
@@ -271,27 +269,13 @@ def test_time_limits_change_while_it_runs() -> None:
 # --- in front of the embedded simulator --------------------------------------------------------
 
 
-@contextmanager
-def process(node: str, *parameters: str) -> Iterator[subprocess.Popen[str]]:
-    arguments = [part for parameter in parameters for part in ("-p", parameter)]
-    child = subprocess.Popen(
-        [sys.executable, "-m", f"td3_driver.nodes.{node}", "--ros-args", *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
-
-
 def test_a_car_is_driven_to_a_speed_backwards_and_left_standing_at_the_end() -> None:
     with (
         simulator_node(own_domain()),
         ros_node("hand", own_domain()) as node,
-        process("ackermann_controller", "ackermann_controller.input_timeout_s:=3.0") as controller,
+        node_process(
+            "ackermann_controller", "ackermann_controller.input_timeout_s:=3.0"
+        ) as controller,
     ):
         hand = Observer(node)
         hand.listen_and_hear(topics.SPEEDOMETER)
@@ -319,8 +303,8 @@ def test_the_driver_drives_through_it(tmp_path: Path) -> None:
     with (
         simulator_node(own_domain()),
         ros_node("watcher", own_domain()) as node,
-        process("ackermann_controller"),
-        process(
+        node_process("ackermann_controller"),
+        node_process(
             "driver",
             f'run:="{run}"',
             "random_goal:=false",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +20,7 @@ import pytest
 from bag_drives import CARLA, Drive, Recorded, drive, write
 from carla_graph import Observer, own_domain, ros_node, simulator_node
 from driver_runs import make_run, small_config
+from node_process import NodeProcess, node_process, parameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
@@ -31,6 +32,7 @@ from td3_driver.carla.topics import Topic
 from td3_driver.driving.messages import ns_from_stamp
 from td3_driver.driving.task import DrivingTask
 from td3_driver.learning.policy import Policy
+from td3_driver.nodes import recorder
 from td3_driver.nodes.recorder import BagThread, Losses, suitable_qos
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
@@ -39,30 +41,17 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGE = topics.IMAGE.name(CARLA)
 
 
-@contextmanager
-def node_process(
-    name: str, *parameters: str, preexec_fn: Callable[[], None] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    arguments = [part for parameter in parameters for part in ("-p", parameter)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"td3_driver.nodes.{name}", "--ros-args", *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=preexec_fn,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        if process.stderr is not None and not process.stderr.closed:
-            process.communicate()
+def record_on_a_small_disk() -> None:
+    """Run a recorder that soon cannot write any more."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+    recorder.main()
 
 
-def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+def end(process: NodeProcess, number: int = signal.SIGINT) -> str:
     """Send a signal and return what was told until the end."""
     process.send_signal(number)
-    _, told = process.communicate(timeout=20.0)
+    _, told = process.communicate(timeout=60.0)
+    assert told is not None
     return told
 
 
@@ -81,7 +70,7 @@ def wait_for_size(path: Path, size: int, timeout_s: float = 30.0) -> None:
 
 def test_every_image_of_a_drive_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "bag"
-    with node_process("recorder", f"bag:={path}") as recorder:
+    with node_process("recorder", f"bag:={path}", stderr=subprocess.PIPE) as recorder:
         with simulator_node(own_domain()), ros_node("watcher", own_domain()) as node:
             watcher = Observer(node)
             watcher.listen_and_hear(topics.STATUS)
@@ -115,7 +104,7 @@ def test_a_killed_recorder_leaves_all_but_the_last_second(tmp_path: Path) -> Non
     path = tmp_path / "bag"
     with (
         simulator_node(own_domain()) as simulator,
-        node_process("recorder", f"bag:={path}") as recorder,
+        node_process("recorder", f"bag:={path}", stderr=subprocess.PIPE) as recorder,
     ):
         wait_for_size(path, 100_000)
         time.sleep(1.5)
@@ -132,15 +121,14 @@ def test_a_killed_recorder_leaves_all_but_the_last_second(tmp_path: Path) -> Non
 def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "bag"
 
-    def fill_disk() -> None:  # soon
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-
-    with (
-        simulator_node(own_domain()),
-        node_process("recorder", f"bag:={path}", preexec_fn=fill_disk) as recorder,
-    ):
-        _, told = recorder.communicate(timeout=60.0)
-    assert recorder.returncode == 1
+    with simulator_node(own_domain()):
+        recording = NodeProcess(
+            "test_bag_nodes:record_on_a_small_disk",
+            parameters(f"bag:={path}"),
+            stderr=subprocess.PIPE,
+        )
+        _, told = recording.communicate(timeout=60.0)
+    assert recording.returncode == 1 and told is not None
     assert "recording has ended" in told and "td3-driver repair" in told
     assert "Traceback" not in told
     assert len(image_stamps(path)) > 5
@@ -162,7 +150,7 @@ def test_a_nearly_full_disk_ends_a_complete_bag(
 
 def test_no_bag_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "bag").mkdir()
-    with node_process("recorder", f"bag:={tmp_path / 'bag'}") as recorder:
+    with node_process("recorder", f"bag:={tmp_path / 'bag'}", stderr=subprocess.PIPE) as recorder:
         _, told = recorder.communicate(timeout=20.0)
     assert recorder.returncode == 2
     assert "exists, and no bag is overwritten" in told and "Traceback" not in told
@@ -212,7 +200,7 @@ def test_a_bag_is_played_as_it_was_recorded(driven: Drive, tmp_path: Path) -> No
         listener = Listener(node)
         listener.listen(*Listener.WANTED)
         begin = time.monotonic()
-        with node_process("player", f"bag:={path}", "rate:=2.0") as player:
+        with node_process("player", f"bag:={path}", "rate:=2.0", stderr=subprocess.PIPE) as player:
             listener.wait(lambda: bool(listener.received[topics.IMAGE]), 20.0)
             begin = time.monotonic()
             listener.wait(lambda: len(listener.received[topics.ODOMETRY]) == 40, 20.0)
@@ -233,7 +221,9 @@ def test_a_loop_jumps_back_in_time_and_the_route_is_there_for_who_comes_late(
     absent = [topics.CLOCK]
     path = write(tmp_path / "bag", driven.messages, leave_out=absent)
     with (
-        node_process("player", f"bag:={path}", "rate:=2.0", "loop:=true") as player,
+        node_process(
+            "player", f"bag:={path}", "rate:=2.0", "loop:=true", stderr=subprocess.PIPE
+        ) as player,
         ros_node("listener", own_domain()) as node,
     ):
         early = Listener(node)
@@ -266,7 +256,7 @@ def test_what_the_package_s_own_nodes_told_stays_silent(driven: Drive, tmp_path:
     with ros_node("listener", own_domain()) as node:
         listener = Observer(node)
         listener.listen(topics.IMAGE, topics.ODOMETRY, told)
-        with node_process("player", f"bag:={path}", "rate:=5.0") as player:
+        with node_process("player", f"bag:={path}", "rate:=5.0", stderr=subprocess.PIPE) as player:
             listener.wait(lambda: len(listener.received[topics.ODOMETRY]) == 40, 20.0)
             player.communicate(timeout=10.0)
         listener.spin(0.3)
@@ -359,7 +349,7 @@ def test_the_driver_decides_on_a_replayed_bag_anew_in_every_loop(
     ],
 )
 def test_a_player_that_cannot_play_says_why(parameters: list[str], reason: str) -> None:
-    with node_process("player", *parameters) as player:
+    with node_process("player", *parameters, stderr=subprocess.PIPE) as player:
         _, told = player.communicate(timeout=20.0)
     assert player.returncode == 2
     assert reason in told and "Traceback" not in told

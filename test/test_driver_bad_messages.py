@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import random
 import string
-import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from driver_runs import make_run, small_config
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
+from node_process import NodeProcess, parameters
 from rclpy.serialization import serialize_message
 from scripted_car import HEARD, ScriptedCar
 from sensor_msgs.msg import Image
@@ -37,24 +36,12 @@ from std_srvs.srv import Trigger
 from td3_driver.carla import topics
 from td3_driver.config import DrivingConfig
 
-ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = int(os.environ.get("TD3_DRIVER_BAD_MESSAGES", "1200"))
 CHUNK = 100
 # What the C++ libraries keep for themselves varies by some megabytes; a leak of a hundred bytes
 # in each message would show, with 20,000 of them, as two.
 GROWTH_LIMIT_MIB = 24.0
 LIMITS = DrivingConfig()
-
-# A driver on the executor of recent rclpy, or on that of older distributions.
-DRIVER = """
-import sys
-from rclpy.executors import SingleThreadedExecutor
-from td3_driver.carla import runtime
-if sys.argv[1] == "single-threaded":
-    runtime.create_executor = lambda context=None: SingleThreadedExecutor(context=context)
-from td3_driver.nodes import driver
-driver.main(sys.argv[2:])
-"""
 
 NUMBERS = [0.0, -1.0, 1e-300, 1e6, -1e12, 1e300, float("nan"), float("inf"), -float("inf")]
 
@@ -158,21 +145,18 @@ BAD_TOPICS = (
 
 
 @contextmanager
-def driver_process(run: Path, log: Path, executor: str) -> Iterator[subprocess.Popen[bytes]]:
+def driver_process(run: Path, log: Path, executor: str) -> Iterator[NodeProcess]:
+    arguments = [executor, *parameters(f'run:="{run}"')]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, executor, "--ros-args", "-p", f'run:="{run}"'],
-            cwd=ROOT,
-            stderr=stderr,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+        process = NodeProcess("odd_drivers:on_executor", arguments, stderr=stderr)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def resident_mib(process: subprocess.Popen[bytes]) -> float:
+def resident_mib(process: NodeProcess) -> float:
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,8 @@ from conftest import free_domain
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from driver_faults import FAULTS, Wrong
 from driver_runs import make_run, small_config
+from node_process import NodeProcess, start_node
+from node_process import parameters as node_parameters
 from rclpy.node import Node
 from scripted_car import HEARD, Script, ScriptedCar, is_stop
 from standstill import measured
@@ -35,25 +36,10 @@ from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor
 from td3_driver.learning.policy import Policy, save_actor
 
-ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 0.5
 # Speeds from here on make the policy of these tests answer NaN; it is far beyond what it is
 # tried with when it is loaded.
 ABSURD_SPEED_MPS = 60.0
-
-# A driver whose policy sleeps while a file exists.
-SLOW_DRIVER = """
-import os, sys, time
-from td3_driver.learning.policy import Policy
-quick = Policy.act
-def act(self, observation):
-    if os.path.exists(sys.argv[1]):
-        time.sleep(1.0)
-    return quick(self, observation)
-Policy.act = act
-from td3_driver.nodes import driver
-driver.main(sys.argv[2:])
-"""
 
 
 def make_fragile_run(folder: Path) -> Path:
@@ -82,7 +68,7 @@ class Scene:
     node: Node
     log: Path
     slow: Path
-    process: subprocess.Popen[bytes]
+    process: NodeProcess
     statuses: dict[str, DiagnosticStatus] = field(default_factory=dict)
     told_s: dict[str, float] = field(default_factory=dict)
     """When /diagnostics first named each fault since `begin`."""
@@ -138,14 +124,11 @@ def a_scene(folder: Path, *parameters: str) -> Iterator[Scene]:
         ros_node("scene", domain) as node,
         log.open("wb") as stderr,
     ):
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", SLOW_DRIVER, str(slow), "--ros-args"),
-                *(part for argument in arguments for part in ("-p", argument)),
-            ],
-            cwd=ROOT,
-            env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+        process = NodeProcess(
+            "odd_drivers:slow",
+            [str(slow), *node_parameters(*arguments)],
             stderr=stderr,
+            domain=domain,
         )
         car = ScriptedCar(node)
         car.route_every_tick = True
@@ -276,12 +259,10 @@ def test_the_simulator_dies_by_sigkill(tmp_path: Path) -> None:
 def kill_the_simulator(run: Path) -> float:
     """Have a driver drive, kill its simulator, and return the time to the stop."""
     simulator = simulator_process(own_domain())
-    driver = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "td3_driver.nodes.driver", "--ros-args"),
-            *("-p", f"run:={json.dumps(str(run))}", "-p", "random_goal:=false"),
-        ],
-        cwd=ROOT,
+    driver = start_node(
+        "driver",
+        f"run:={json.dumps(str(run))}",
+        "random_goal:=false",
         stderr=subprocess.DEVNULL,
     )
     with ros_node("watcher", own_domain()) as node:
@@ -302,7 +283,7 @@ def kill_the_simulator(run: Path) -> float:
         finally:
             for process in (simulator, driver):
                 process.kill()
-                process.communicate()
+                process.wait()
 
 
 def test_the_fragile_policy_is_sound_at_sane_speeds(tmp_path: Path) -> None:

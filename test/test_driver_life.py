@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from driver_runs import add_checkpoint, make_run, small_config
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from node_process import NodeProcess, parameters
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from safetensors.torch import load_file, save_file
@@ -37,22 +36,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def driver_process(run: RunFolder, log: Path, *parameters: str) -> Iterator[subprocess.Popen[Any]]:
-    arguments = [f'run:="{run.path}"', "random_goal:=false", *parameters]
+def driver_process(
+    run: RunFolder,
+    log: Path,
+    *assignments: str,
+    entry: str = "td3_driver.nodes.driver:main",
+    first: str = "",
+) -> Iterator[NodeProcess]:
+    arguments = parameters(f'run:="{run.path}"', "random_goal:=false", *assignments)
+    if first:
+        arguments.insert(0, first)
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "td3_driver.nodes.driver", "--ros-args"),
-                *(part for argument in arguments for part in ("-p", argument)),
-            ],
-            cwd=ROOT,
-            stderr=stderr,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+        process = NodeProcess(entry, arguments, stderr=stderr)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -346,12 +346,12 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         names = ("dropped", "repeated", "unmatched")
         before = counts(*names)
         assert [status.name.removeprefix("driver: ") for status in heard[-1].status] == [
-            *("watchdog", "camera", "policy", "commands")
+            *("watchdog", "process", "camera", "policy", "commands")
         ]
         assert heard[-1].status[0].message == "drives"
         assert figures("watchdog")["fault"] == "none"
-        assert 10.0 < float(figures("camera")["rate_hz"]) < 21.0
-        assert str(run.checkpoints / "000000001") == heard[-1].status[2].message
+        assert car.wait(lambda: 10.0 < float(figures("camera")["rate_hz"]) < 21.0, 20.0)
+        assert str(run.checkpoints / "000000001") == heard[-1].status[3].message
         inference_ms = float(figures("policy")["inference_p50_ms"])
         age_p50_ms, age_p95_ms = (float(figures("commands")[f"age_p{n}_ms"]) for n in (50, 95))
         assert 0.0 < inference_ms < age_p50_ms <= age_p95_ms
@@ -385,45 +385,18 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         assert since[0] >= 3 and since[1] == 1 and since[2] >= 2
 
 
-# A driver that fails, once a file is there, in a way that nobody has thought of.
-FAILING_DRIVER = """
-import os, sys
-from td3_driver.learning.policy import Policy
-sound = Policy.act
-def act(self, observation):
-    if os.path.exists(sys.argv[1]):
-        raise KeyError("what nobody has thought of")
-    return sound(self, observation)
-Policy.act = act
-from td3_driver.nodes import driver
-driver.main(sys.argv[2:])
-"""
-
-
 def test_an_unforeseen_error_ends_the_driver_and_leaves_the_car_standing(
     run: RunFolder, log: Path, car: ScriptedCar, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
-    with log.open("wb") as stderr:
-        driver = subprocess.Popen(
-            [
-                *(sys.executable, "-c", FAILING_DRIVER, str(broken), "--ros-args"),
-                *("-p", f'run:="{run.path}"', "-p", "random_goal:=false"),
-            ],
-            cwd=ROOT,
-            stderr=stderr,
-        )
-    try:
+    with driver_process(run, log, entry="odd_drivers:failing", first=str(broken)) as driver:
         assert car.wait(car.told_to_drive, 100.0), log.read_text()
         begin_s = time.monotonic()
         broken.touch()
-        assert car.wait(lambda: car.told_to_stop(begin_s), 0.5)
+        assert car.wait(lambda: car.told_to_stop(begin_s), 10.0)
         assert car.wait(lambda: driver.poll() is not None, 20.0)
         assert driver.returncode == 1 and "what nobody has thought of" in log.read_text()
         assert car.told_to_stop(begin_s)
-    finally:
-        driver.kill()
-        driver.wait()
 
 
 def test_bad_settings_are_refused_with_their_reason(run: RunFolder, log: Path) -> None:

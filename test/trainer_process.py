@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
-from carla_graph import own_domain
+from node_process import start_node
 
 PARAMETERS = {
     "training.maps": "[ring_meadow]",
@@ -32,15 +30,10 @@ class Trainer:
     def __init__(self, run: Path, **parameters: str) -> None:
         values = {**PARAMETERS, **parameters, "run": str(run)}
         assignments = [f"{name.replace('__', '.')}:={value}" for name, value in values.items()]
-        arguments = [part for assignment in assignments for part in ("-p", assignment)]
         self.lines: list[str] = []
         self._arrived = threading.Condition()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "td3_driver.nodes.trainer", "--ros-args", *arguments],
-            stderr=subprocess.STDOUT,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "ROS_DOMAIN_ID": str(own_domain())},
-            text=True,
+        self.process = start_node(
+            "trainer", *assignments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
