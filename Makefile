@@ -1,5 +1,6 @@
-# make train    set up what is missing, learn to drive, then drive on roads never seen
-# make test     set up what is missing, then every check there is
+# make train      set up what is missing, learn to drive, then drive on roads never seen
+# make test       set up what is missing, then every check there is
+# make test-fast  only the tests that need no ROS graph, for while you write
 #
 # In a colcon workspace with a sourced ROS 2 distribution:
 #   colcon build --base-paths . interfaces/*
@@ -15,7 +16,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Without its caches every process compiles PyTorch's sources anew, which takes longer than all else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help train test setup setup-development lint format clean
+.PHONY: help train test test-fast setup setup-development lint format clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -41,6 +42,9 @@ format: setup-development
 
 test: lint
 	$(RUN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+
+test-fast: setup-development
+	$(RUN)/python -m pytest -n 2 -m "not ros" $(ARGS)
 
 clean:
 	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,7 +1,9 @@
 """What every test shares: a ROS domain of its own."""
 
+import ast
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
 import tempfile
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from td3_driver.config import CarlaConfig
+
+# Test modules that import one of these have a ROS graph, or start processes that have.
+ROS_MODULES = {"rclpy", "carla_graph", "node_process", "trainer_process"}
 
 # Up to domain 100, DDS uses ports below Linux's ephemeral range.
 DOMAINS = 100
@@ -35,9 +40,37 @@ def free_domain() -> Iterator[int]:
     raise RuntimeError(f"all {DOMAINS} ROS domains are in use by other tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of every module that imports something that brings a ROS graph."""
+    for item in items:
+        if _imports_of(item.path) & ROS_MODULES:
+            item.add_marker("ros")
+
+
+@functools.cache
+def _imports_of(path: Path) -> set[str]:
+    """Return the top-level modules that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
 @pytest.fixture(autouse=True)
-def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Give the test, and processes it starts, a ROS domain of their own on this machine only."""
+def ros_domain(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[int | None]:
+    """Give the test, and processes it starts, a ROS domain of their own on this machine only.
+
+    A test without the mark `ros` gets one that none can be: nothing of ROS starts there.
+    """
+    if request.node.get_closest_marker("ros") is None:
+        monkeypatch.setenv("ROS_DOMAIN_ID", "none")
+        yield None
+        return
     with free_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

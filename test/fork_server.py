@@ -23,7 +23,14 @@ from typing import Any
 WARM = [
     *(
         f"td3_driver.nodes.{name}"
-        for name in ("trainer", "driver", "simulator", "recorder", "player", "ackermann_controller")
+        for name in (
+            "trainer",
+            "driver",
+            "simulator",
+            "recorder",
+            "player",
+            "ackermann_controller",
+        )
     ),
     "torch._dynamo",  # which PyTorch's optimisers load when the first one is made
 ]

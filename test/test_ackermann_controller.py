@@ -17,6 +17,7 @@ from driver_runs import make_run, small_config
 from node_process import node_process
 from rclpy.context import Context
 from rclpy.parameter import Parameter
+from standstill import measured
 
 from td3_driver.carla import topics
 from td3_driver.driving.control import AckermannCommand, PedalController
@@ -82,7 +83,7 @@ class Bench:
         """Return what is published in answer to one command."""
         before = len(self.pedals)
         self.hand.publish(topics.ACKERMANN, speed=speed, steering_angle=angle)
-        self.hand.wait(lambda: len(self.pedals) > before, 3.0)
+        self.hand.wait(lambda: len(self.pedals) > before)
         self.hand.spin(0.03)
         return self.pedals[before:]
 
@@ -182,33 +183,44 @@ def _wheel(max_steer_angle: float) -> Any:
 def wait_for_the_brake(bench: Bench) -> float:
     """Return the time until the car is told to stop; fail if it never is."""
     begin = time.monotonic()
-    bench.hand.wait(lambda: bool(bench.pedals) and bench.pedals[-1].brake == 1.0, 3.0)
+    bench.hand.wait(lambda: bool(bench.pedals) and bench.pedals[-1].brake == 1.0)
     return time.monotonic() - begin
 
 
 def test_silent_commands_stop_the_car_and_the_next_one_moves_it_again(watched: Bench) -> None:
-    watched.tick(1.0)
-    assert watched.answers(speed=3.0, angle=0.2)[0].throttle > 0.0
-    assert wait_for_the_brake(watched) < STOPPED_WITHIN_S
+    measured(lambda: _fall_silent(watched))
     stop = watched.pedals[-1]
     assert stop.throttle == 0.0 and stop.steer == pytest.approx(-0.2 / 1.2217)
     watched.hand.spin(0.4)
     repeated = len(watched.pedals)
     watched.hand.spin(0.4)
-    assert len(watched.pedals) == repeated <= 6  # told several times, then left alone
+    assert len(watched.pedals) == repeated  # told several times, then left alone
     watched.tick(1.0)
     assert watched.answers(speed=3.0)[0].throttle > 0.0
+
+
+def _fall_silent(watched: Bench) -> None:
+    watched.tick(1.0)
+    watched.pedals.clear()
+    assert watched.answers(speed=3.0, angle=0.2)[0].throttle > 0.0
+    assert wait_for_the_brake(watched) < STOPPED_WITHIN_S
+    watched.hand.spin(0.4)
+    assert len(watched.pedals) <= 6
 
 
 def test_a_silent_speedometer_stops_the_car_while_commands_go_on(watched: Bench) -> None:
-    watched.tick(1.0)
-    last_speed_s = time.monotonic()
-    while watched.answers(speed=3.0)[-1].brake == 0.0:  # the watchdog may speak in between
-        assert time.monotonic() - last_speed_s < 2.0
-    assert time.monotonic() - last_speed_s < STOPPED_WITHIN_S + 0.1
+    measured(lambda: _lose_the_speed(watched))
     assert watched.answers(speed=3.0)[-1].brake == 1.0
     watched.tick(1.0)
     assert watched.answers(speed=3.0)[0].throttle > 0.0
+
+
+def _lose_the_speed(watched: Bench) -> None:
+    watched.tick(1.0)
+    last_speed_s = time.monotonic()
+    while watched.answers(speed=3.0)[-1].brake == 0.0:  # the watchdog may speak in between
+        assert time.monotonic() - last_speed_s < 10.0
+    assert time.monotonic() - last_speed_s < STOPPED_WITHIN_S + 0.1
 
 
 @pytest.mark.parametrize("speed, angle", [(math.nan, 0.0), (1.0, math.inf)])
@@ -261,9 +273,14 @@ def test_time_limits_change_while_it_runs() -> None:
         assert controller.set_parameters([Parameter(limit, value=0.2)])[0].successful
         with ros_node("hand", own_domain()) as node:
             bench = Bench(Observer(node)).meet()
-            bench.tick(1.0)
-            bench.answer(speed=2.0)
-            assert wait_for_the_brake(bench) < 0.35
+
+            def fall_silent() -> None:
+                bench.tick(1.0)
+                bench.pedals.clear()
+                bench.answer(speed=2.0)
+                assert wait_for_the_brake(bench) < 0.35
+
+            measured(fall_silent)
 
 
 # --- in front of the embedded simulator --------------------------------------------------------
