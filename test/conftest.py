@@ -12,6 +12,8 @@ import pytest
 
 from td3_driver.config import CarlaConfig
 
+pytest_plugins = ["crash_traces"]
+
 # Up to domain 100, DDS uses ports below Linux's ephemeral range.
 DOMAINS = 100
 
