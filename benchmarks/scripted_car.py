@@ -91,9 +91,11 @@ class ScriptedCar:
         self._thread.start()
 
     def end(self) -> None:
-        """Tick no more."""
+        """Tick and hear no more; the node can then be destroyed."""
         self._ended.set()
         self._thread.join()
+        self._executor.remove_node(self.node)
+        self._executor.shutdown()
 
     def heal(self) -> None:
         """Publish everything as it should be."""
