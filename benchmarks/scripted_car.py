@@ -152,9 +152,11 @@ class ScriptedCar(Script):
         self._thread.start()
 
     def end(self) -> None:
-        """Tick no more."""
+        """Tick and hear no more; the node can then be destroyed."""
         self._ended.set()
         self._thread.join()
+        self._executor.remove_node(self.node)
+        self._executor.shutdown()
 
     def spin(self, duration_s: float) -> None:
         """Hear commands for a while."""

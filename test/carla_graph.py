@@ -45,6 +45,9 @@ def ros_node(name: str, domain: int) -> Iterator[Node]:
     try:
         yield node
     finally:
+        # First, as in every node's process: its guard conditions are the context's.
+        if node.executor is not None:
+            node.executor.shutdown()
         node.destroy_node()
         context.try_shutdown()
 

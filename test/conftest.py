@@ -17,6 +17,8 @@ from td3_driver.config import CarlaConfig
 # Test modules that import one of these have a ROS graph, or start processes that have.
 ROS_MODULES = {"rclpy", "carla_graph", "node_process", "trainer_process"}
 
+pytest_plugins = ["crash_traces"]
+
 # Up to domain 100, DDS uses ports below Linux's ephemeral range.
 DOMAINS = 100
 
