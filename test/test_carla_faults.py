@@ -20,6 +20,7 @@ from carla_graph import (
 )
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import Parameter
+from standstill import measured
 
 from td3_driver.carla import conversion, topics
 from td3_driver.carla.counters import Counters
@@ -82,13 +83,14 @@ def test_a_wrong_fault_is_named(text, words):
 
 
 def test_things_for_one_topic_keep_their_order():
-    agenda, done = Agenda(), []
+    now_s, done = [100.0], []
+    agenda = Agenda(clock=lambda: now_s[0])
     agenda.in_order(topics.IMAGE, 0.05, lambda: done.append("late image"))
     agenda.in_order(topics.IMAGE, 0.0, lambda: done.append("next image"))
     agenda.in_order(topics.ODOMETRY, 0.0, lambda: done.append("odometry"))
     agenda.do_what_is_due()
-    assert done == ["odometry"] and 0.0 < agenda.idle_s < 0.05
-    time.sleep(0.06)
+    assert done == ["odometry"] and agenda.idle_s == pytest.approx(0.05)
+    now_s[0] += 0.06
     agenda.do_what_is_due()
     assert done == ["odometry", "late image", "next image"] and math.isinf(agenda.idle_s)
 
@@ -414,6 +416,10 @@ def test_a_restarted_simulator_is_taken_hold_of(monkeypatch):
 
 
 def test_a_wait_ends_when_told_to():
+    measured(interrupt_a_wait)
+
+
+def interrupt_a_wait():
     domain = own_domain()
     config = CarlaConfig(startup_timeout_s=60.0, step_timeout_s=0.5, outage_timeout_s=60.0)
     simulator = simulator_process(domain)

@@ -21,6 +21,7 @@ from carla_graph import (
     simulator_process,
 )
 from gymnasium.utils.env_checker import check_env
+from standstill import measured
 
 from td3_driver.carla import conversion, topics
 from td3_driver.carla.counters import Counters
@@ -314,6 +315,10 @@ def test_another_role_name_is_said_with_its_topics(simulator, domain):
 
 
 def test_a_simulator_killed_in_mid_step_is_an_error_in_time():
+    measured(kill_in_mid_step)
+
+
+def kill_in_mid_step():
     domain = own_domain()
     simulator = simulator_process(domain)
     try:

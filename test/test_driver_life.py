@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from safetensors.torch import load_file, save_file
 from scripted_car import HEARD, ScriptedCar
 from sensor_msgs.msg import JointState
+from standstill import measured
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -200,9 +202,16 @@ def poison(checkpoint: Path) -> None:
 
 
 def test_a_newer_checkpoint_is_taken_over_between_two_frames(
-    run: RunFolder, log: Path, car: ScriptedCar, node: Node, tmp_path: Path
+    log: Path, car: ScriptedCar, node: Node, tmp_path: Path
 ) -> None:
-    elsewhere = make_run(tmp_path / "elsewhere", small_config())
+    tries = itertools.count(1)
+    measured(lambda: exchange_policies(tmp_path / f"try {next(tries)}", log, car, node))
+
+
+def exchange_policies(folder: Path, log: Path, car: ScriptedCar, node: Node) -> None:
+    """Have a driver take over a newer checkpoint and refuse bad ones, without missing an image."""
+    run = make_run(folder / "run", small_config(), critic=True)
+    elsewhere = make_run(folder / "elsewhere", small_config())
     policies = hear(node, String, "/driver/policy", latched=True)
     with driver_process(run, log, "driver.watch_period_s:=0.1"):
         assert car.wait(car.told_to_drive, 100.0), log.read_text()
@@ -314,7 +323,7 @@ def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
         ns_from_stamp(message.header.stamp): at
         for at, message in car.commands[topics.VEHICLE_CONTROL]
     }
-    for output in outputs[-10:]:
+    for output in outputs[-15:-5]:  # the commands of the last ones may still be on their way
         values = told(output)
         assert set(values) == {
             *("steering", "speed", "q1", "q2", "steering_angle_rad", "speed_mps"),

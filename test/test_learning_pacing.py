@@ -19,9 +19,12 @@ class Updates:
     def __init__(self, gated: bool = False, fails_at: int = 0) -> None:
         self.done = 0
         self.permits = threading.Semaphore(0)
+        self.begun = threading.Event()
+        """Set when the first update has begun."""
         self._gated, self._fails_at = gated, fails_at
 
     def __call__(self) -> None:
+        self.begun.set()
         if self._gated:
             self.permits.acquire()
         if self.done + 1 == self._fails_at:
@@ -167,7 +170,7 @@ def test_pausing_waits_for_the_update_under_way() -> None:
     update = Updates(gated=True)
     pacer = UpdatePacer(update, ratio=1.0, first_step=0)
     pacer.step_taken(1)
-    time.sleep(0.02)  # the update is under way now, and waits for its permit
+    assert update.begun.wait(10.0)  # and waits for its permit
     threading.Timer(0.05, update.permits.release).start()
     with pacer.paused():
         assert update.done == 1

@@ -18,6 +18,7 @@ from carla_graph import (
 )
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
+from standstill import measured
 
 from td3_driver.carla import conversion, topics
 from td3_driver.carla.run_state import RunCommand
@@ -152,12 +153,16 @@ def _check_latched(client):
 
 def test_free_running_keeps_real_time(client):
     client.listen_and_hear(topics.CLOCK)
-    client.spin(0.5)
-    client.forget()
-    start = time.monotonic()
-    client.spin(1.5)
-    expected = (time.monotonic() - start) / 0.05
-    assert len(client.received[topics.CLOCK]) == pytest.approx(expected, rel=0.2)
+
+    def keep_time():
+        client.spin(0.5)
+        client.forget()
+        start = time.monotonic()
+        client.spin(1.5)
+        expected = (time.monotonic() - start) / 0.05
+        assert len(client.received[topics.CLOCK]) == pytest.approx(expected, rel=0.2)
+
+    measured(keep_time)
 
 
 def test_a_step_is_three_statuses_and_one_tick(client):
@@ -317,6 +322,10 @@ def test_a_map_that_is_none_is_refused_with_its_reason(client):
     "number, paused", [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
 )
 def test_signals_end_it_in_good_order(number, paused):
+    measured(lambda: end_by(number, paused))
+
+
+def end_by(number, paused):
     domain = own_domain()
     simulator = simulator_process(domain)
     try:
@@ -327,7 +336,7 @@ def test_signals_end_it_in_good_order(number, paused):
                 pause(client)
         start = time.monotonic()
         simulator.send_signal(number)
-        _, errors = simulator.communicate(timeout=5.0)
+        _, errors = simulator.communicate(timeout=30.0)
         assert time.monotonic() - start < 1.0
         assert simulator.returncode == 0
         assert "Traceback" not in errors

@@ -136,7 +136,8 @@ class Faults:
 class Agenda:
     """What is to be done later, on the steady clock; things for one topic keep their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._entries: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._busy_until_s: dict[Topic, float] = {}
@@ -144,15 +145,15 @@ class Agenda:
     @property
     def idle_s(self) -> float:
         """Wall-clock time until something is to be done; infinite where nothing is."""
-        return self._entries[0][0] - time.monotonic() if self._entries else float("inf")
+        return self._entries[0][0] - self._clock() if self._entries else float("inf")
 
     def after(self, delay_s: float, action: Callable[[], object]) -> None:
         """Do `action` later."""
-        self._add(time.monotonic() + delay_s, action)
+        self._add(self._clock() + delay_s, action)
 
     def in_order(self, topic: Topic, delay_s: float, action: Callable[[], object]) -> None:
         """Do `action` now or later, after everything that waits for `topic`."""
-        now = time.monotonic()
+        now = self._clock()
         due_s = max(now + delay_s, self._busy_until_s.get(topic, 0.0))
         if due_s <= now:
             action()

@@ -147,6 +147,6 @@ class Reloader:
                 self._known_bad.add(checkpoint.name)
                 self._refused(checkpoint, str(error))
                 continue
-            self._newest = checkpoint.name
             self._ready = served
+            self._newest = checkpoint.name
             return
