@@ -41,10 +41,10 @@ format: setup-development
 	$(BIN)/ruff format
 
 test: lint
-	$(RUN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	$(RUN)/python -m pytest -n 4 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-fast: setup-development
-	$(RUN)/python -m pytest -n 2 -m "not ros" $(ARGS)
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not ros" $(ARGS)
 
 clean:
 	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis
