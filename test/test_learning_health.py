@@ -344,6 +344,7 @@ def test_an_environment_that_gives_nan_ends_the_run(
     assert checkpoint.latest(tmp_path / "checkpoints").name == "000000025"
 
 
+@pytest.mark.ros
 def test_the_trainers_process_ends_with_1_and_a_plain_line() -> None:
     program = (
         "from td3_driver.nodes import trainer\n"

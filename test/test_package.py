@@ -131,6 +131,7 @@ def test_every_command_can_be_loaded():
         assert callable(entry.load())
 
 
+@pytest.mark.ros
 def test_a_test_has_a_domain_of_its_own(ros_domain):
     assert os.environ["ROS_DOMAIN_ID"] == str(ros_domain)
     assert 1 <= ros_domain <= 100

@@ -76,6 +76,7 @@ def shared_memory_bytes(environ: dict[str, str]) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.ros
 def test_fast_dds_reads_the_profile() -> None:
     rmw = pytest.importorskip("rclpy").get_rmw_implementation_identifier()
     if not rmw.startswith("rmw_fastrtps"):

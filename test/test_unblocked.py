@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.ros
+
 LOGS = """
 import sys
 import rclpy, rclpy.logging
