@@ -51,9 +51,9 @@ setup(
     entry_points={
         "console_scripts": [
             "td3-driver = td3_driver.cli:main",
-            "simulator = td3_driver.nodes.simulator:main",
+            "simulator = td3_driver.nodes.simulator.node:main",
             "trainer = td3_driver.nodes.trainer:main",
-            "driver = td3_driver.nodes.driver:main",
+            "driver = td3_driver.nodes.driver.node:main",
             "ackermann_controller = td3_driver.nodes.ackermann_controller:main",
             "recorder = td3_driver.nodes.recorder:main",
             "player = td3_driver.nodes.player:main",

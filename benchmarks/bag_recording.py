@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
+from td3_driver.bridge.messages import ns_from_stamp
 from td3_driver.config import CarlaConfig
-from td3_driver.driving.messages import ns_from_stamp
 from td3_driver.offline.bag import Bag
 
 

@@ -33,8 +33,8 @@ from scripted_car import TICK_S, ScriptedCar
 from sensor_msgs.msg import JointState
 from untrained_run import make_run
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import ns_from_stamp
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import ns_from_stamp
 from td3_driver.config import CONFIG_FOLDER, Config
 
 SIZES_PX = ((160, 120), (800, 600))

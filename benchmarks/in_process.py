@@ -10,8 +10,8 @@ import numpy as np
 
 from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.evaluation import Act, drive_episode, seeded_starts
 from td3_driver.driving.observation import vector_scale
+from td3_driver.evaluation.rollout import Act, drive_episode, seeded_starts
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.training import Progress, Training
 from td3_driver.roads.starts import StartSampler

@@ -35,16 +35,17 @@ from safetensors.torch import save_file
 from std_msgs.msg import Float32
 from tqdm import tqdm
 
-from td3_driver.carla import conversion, topics
-from td3_driver.carla.topics import Topic
+from td3_driver.bridge import conversion, topics
+from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config, override
 from td3_driver.driving.baseline import RouteFollower
+from td3_driver.driving.control import Command
 from td3_driver.driving.observation import vector_scale
-from td3_driver.driving.pilot import Command, Pilot
+from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.world import Frame
-from td3_driver.learning.origin import adopt, restored
 from td3_driver.learning.policy import Policy, load_tensors
 from td3_driver.learning.training import Progress, Training, network_spec
+from td3_driver.learning.warm_start import adopt, restored
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.pretraining import (

@@ -16,14 +16,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool, Float32
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import (
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import (
     image_to_message,
     make_header,
     odometry_to_message,
     route_to_path,
 )
-from td3_driver.carla.topics import Topic
+from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import Pose
 

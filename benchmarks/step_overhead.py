@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import rclpy
 
-from td3_driver import transport
-from td3_driver.carla.world import CarlaWorld
 from td3_driver.config import CarlaConfig, SimulatorConfig
 from td3_driver.driving.world import Start, VehicleControl, World, WorldError
+from td3_driver.launching import fastdds
+from td3_driver.lockstep.world import CarlaWorld
 from td3_driver.simulator.world import SimulatedWorld
 
 BLOCK_STEPS = 25
@@ -141,10 +141,10 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["ROS_DOMAIN_ID"] = options.domain
     if options.profile != "yours":
-        for name in transport.CHOICES:
+        for name in fastdds.CHOICES:
             os.environ.pop(name, None)
     if options.profile == "shipped":
-        os.environ.update(transport.environment(os.environ))
+        os.environ.update(fastdds.environment(os.environ))
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     print(f"load average before: {load}; {os.cpu_count()} cores")
     if options.compare_profiles:

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from td3_driver.config import Config
 from td3_driver.driving.observation import ACTIONS, image_shape, vector_scale
 from td3_driver.learning import checkpoint
-from td3_driver.learning.evaluator import CRITIC
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec
 from td3_driver.learning.policy import save_actor
+from td3_driver.learning.q_values import CRITIC
 from td3_driver.runs import RunFolder
 
 

@@ -2,7 +2,7 @@
 
 from launch import LaunchDescription
 
-from td3_driver.launching import launch_description
+from td3_driver.launching.launch_description import launch_description
 
 
 def generate_launch_description() -> LaunchDescription:

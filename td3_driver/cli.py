@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from td3_driver import supervision
 from td3_driver.config import Config, ConfigError, load, override
-from td3_driver.processes import (
+from td3_driver.launching import supervision
+from td3_driver.launching.commands import (
     COMMANDS,
     CONFIG,
     ROLE_NAME,
@@ -127,7 +127,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="Report; default: evaluation.json of the run, or beside a policy file.",
+        help="Report; default: evaluate.json of the run, or beside a policy file.",
     )
     parser.add_argument(
         "--policy",
@@ -213,18 +213,18 @@ def _seconds(text: str) -> float:
 
 def _evaluate(given: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
-    from td3_driver import evaluation
+    from td3_driver.evaluation import evaluate
     from td3_driver.roads.errors import RoadMapError
 
     try:
-        report = evaluation.evaluate_run(
+        report = evaluate.evaluate_run(
             given.run, given.map, given.episodes, given.seed, given.out, given.policy
         )
     except (RoadMapError, OSError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
-    print(evaluation.table(report["episodes"]))
+    print(evaluate.table(report["episodes"]))
     return 0
 
 

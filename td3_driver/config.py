@@ -1,7 +1,7 @@
 """Every setting of td3_driver: its type, default, description, unit and range, in one place.
 
 `load()` reads a YAML file in the form of a ROS 2 parameter file over these defaults. The nodes
-declare the same settings as ROS parameters (`td3_driver.carla.parameters`), and a run's folder
+declare the same settings as ROS parameters (`td3_driver.bridge.parameters`), and a run's folder
 keeps the values that were in effect.
 """
 
@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from td3_driver.driving.faults import HARMLESS, Fault
+from td3_driver.faults import HARMLESS, Fault
 
 
 def shipped_folder(module: Path) -> Path:

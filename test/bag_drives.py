@@ -15,10 +15,11 @@ from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float32
 
-from td3_driver.carla import conversion, topics
-from td3_driver.carla.topics import Topic
+from td3_driver.bridge import conversion, topics
+from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
-from td3_driver.driving.pilot import Command, Pilot
+from td3_driver.driving.control import Command
+from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.world import Frame, Start
 from td3_driver.offline.writer import BagWriter
 from td3_driver.roads.road_map import RoadMap

@@ -18,12 +18,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import route_from_path
-from td3_driver.carla.topics import Topic
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import route_from_path
+from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import Pose, Start
-from td3_driver.nodes.simulator import SimulatorNode
+from td3_driver.nodes.simulator.node import SimulatorNode
 from td3_driver.roads.road_map import RoadMap
 
 MAP = "ring_meadow"

@@ -109,7 +109,7 @@ def connected(simulator: object, domain: int, bridge: CarlaConfig) -> Iterator[o
     """Connect a world to the module's simulator."""
     from carla_graph import ros_node
 
-    from td3_driver.carla.world import CarlaWorld
+    from td3_driver.lockstep.world import CarlaWorld
 
     with ros_node("agent", domain) as node:
         world = CarlaWorld(node, bridge)

@@ -8,10 +8,10 @@ from typing import Any
 
 from scripted_car import SENSORS, Script
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import stamp_from_ns
-from td3_driver.carla.topics import Topic
-from td3_driver.driving.faults import Fault
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import stamp_from_ns
+from td3_driver.bridge.topics import Topic
+from td3_driver.faults import Fault
 
 
 @dataclass(frozen=True)

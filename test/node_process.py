@@ -156,7 +156,8 @@ def parameters(*assignments: str) -> list[str]:
 
 def start_node(name: str, *assignments: str, **how: Any) -> NodeProcess:
     """Start one of the package's nodes with `name:=value` parameters."""
-    return NodeProcess(f"td3_driver.nodes.{name}:main", parameters(*assignments), **how)
+    module = f"{name}.node" if name in ("driver", "simulator") else name
+    return NodeProcess(f"td3_driver.nodes.{module}:main", parameters(*assignments), **how)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from typing import Any
 
 from rclpy.executors import SingleThreadedExecutor
 
-from td3_driver.carla import runtime
+from td3_driver.bridge import runtime
 from td3_driver.learning.policy import Policy
-from td3_driver.nodes import driver
+from td3_driver.nodes.driver import node
 
 SOUND = Policy.act
 
@@ -29,7 +29,7 @@ def failing() -> None:
         return SOUND(self, observation)
 
     Policy.act = act  # type: ignore[method-assign]
-    driver.main()
+    node.main()
 
 
 def slow() -> None:
@@ -42,11 +42,11 @@ def slow() -> None:
         return SOUND(self, observation)
 
     Policy.act = act  # type: ignore[method-assign]
-    driver.main()
+    node.main()
 
 
 def on_executor() -> None:
     """Run on the executor of recent rclpy, or on that of older distributions."""
     if sys.argv.pop(1) == "single-threaded":
         runtime.create_executor = lambda context=None: SingleThreadedExecutor(context=context)
-    driver.main()
+    node.main()

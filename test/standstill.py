@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from td3_driver.driving.standstills import Standstills
+from td3_driver.safety.standstills import Standstills
 
 TRIES = 5
 BEAT_S = 0.01

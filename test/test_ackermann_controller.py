@@ -19,7 +19,7 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from standstill import measured
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.driving.control import AckermannCommand, PedalController
 from td3_driver.nodes.ackermann_controller import AckermannControllerNode
 

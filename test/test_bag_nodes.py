@@ -29,9 +29,9 @@ from sensor_msgs.msg import JointState
 from standstill import measured
 from std_msgs.msg import String
 
-from td3_driver.carla import topics
-from td3_driver.carla.topics import Topic
-from td3_driver.driving.messages import ns_from_stamp
+from td3_driver.bridge import topics
+from td3_driver.bridge.messages import ns_from_stamp
+from td3_driver.bridge.topics import Topic
 from td3_driver.driving.task import DrivingTask
 from td3_driver.learning.policy import Policy
 from td3_driver.nodes import recorder

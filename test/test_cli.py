@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from driver_runs import make_run, small_config
 
-from td3_driver import cli, supervision
-from td3_driver.processes import COMMANDS, Process
+from td3_driver import cli
+from td3_driver.launching import supervision
+from td3_driver.launching.commands import COMMANDS, Process
 
 ROOT = Path(__file__).resolve().parent.parent
 

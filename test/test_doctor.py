@@ -11,7 +11,7 @@ import pytest
 from carla_graph import own_domain, simulator_node
 
 from td3_driver import cli
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.doctor import environment, graph
 from td3_driver.doctor.findings import Finding, Verdict, as_dict, healthy, table
 

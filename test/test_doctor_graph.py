@@ -17,15 +17,15 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import (
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import (
     control_to_message,
     image_to_message,
     make_header,
     odometry_to_message,
 )
-from td3_driver.carla.run_state import RunCommand
-from td3_driver.carla.topics import Direction, Qos, Topic
+from td3_driver.bridge.run_state import RunCommand
+from td3_driver.bridge.topics import Direction, Qos, Topic
 from td3_driver.config import Config, build
 from td3_driver.doctor import graph
 from td3_driver.doctor.findings import Finding, Verdict, healthy

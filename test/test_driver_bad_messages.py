@@ -33,7 +33,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import Trigger
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.config import DrivingConfig
 
 MESSAGES = int(os.environ.get("TD3_DRIVER_BAD_MESSAGES", "1200"))

@@ -30,8 +30,8 @@ from scripted_car import HEARD, Script, ScriptedCar, is_stop
 from standstill import measured
 from std_srvs.srv import Trigger
 
-from td3_driver.carla import topics
-from td3_driver.driving.faults import HARMLESS, Fault
+from td3_driver.bridge import topics
+from td3_driver.faults import HARMLESS, Fault
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor
 from td3_driver.learning.policy import Policy, save_actor

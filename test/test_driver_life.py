@@ -27,8 +27,8 @@ from standstill import measured
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import control_to_message, ns_from_stamp
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import control_to_message, ns_from_stamp
 from td3_driver.driving.world import VehicleControl
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.policy import WEIGHTS
@@ -42,7 +42,7 @@ def driver_process(
     run: RunFolder,
     log: Path,
     *assignments: str,
-    entry: str = "td3_driver.nodes.driver:main",
+    entry: str = "td3_driver.nodes.driver.node:main",
     first: str = "",
 ) -> Iterator[NodeProcess]:
     arguments = parameters(f'run:="{run.path}"', "random_goal:=false", *assignments)

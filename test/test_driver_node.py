@@ -19,13 +19,13 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from standstill import measured
 
-from td3_driver.carla import topics
-from td3_driver.carla.conversion import ns_from_stamp, pose_to_message
-from td3_driver.carla.run_state import RunCommand
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import ns_from_stamp, pose_to_message
+from td3_driver.bridge.run_state import RunCommand
 from td3_driver.config import ConfigError, DrivingConfig
 from td3_driver.deployment.export import export_run
-from td3_driver.nodes.driver import DriverNode
-from td3_driver.nodes.simulator import SimulatorNode
+from td3_driver.nodes.driver.node import DriverNode
+from td3_driver.nodes.simulator.node import SimulatorNode
 from td3_driver.roads.goals import goal_ahead
 from td3_driver.roads.road_map import RoadMap
 

@@ -12,16 +12,15 @@ import pytest
 from driver_faults import FAULTS
 from scripted_car import TICK_S, Script
 
-from td3_driver.carla import topics
-from td3_driver.carla.live_frames import LiveFrames
-from td3_driver.carla.topics import Topic
+from td3_driver.bridge import topics
+from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig, DriverConfig, DrivingConfig
-from td3_driver.driving.control import AckermannCommand
-from td3_driver.driving.faults import HARMLESS, Fault
-from td3_driver.driving.gate import Command
-from td3_driver.driving.guard import WATCH_PERIOD_S, Guard
-from td3_driver.driving.watchdog import Stop
+from td3_driver.driving.control import AckermannCommand, Command
 from td3_driver.driving.world import Frame, VehicleControl
+from td3_driver.faults import HARMLESS, Fault
+from td3_driver.nodes.driver.live_frames import LiveFrames
+from td3_driver.safety.guard import WATCH_PERIOD_S, Guard
+from td3_driver.safety.watchdog import Stop
 
 LIMIT_S = 0.5
 STEP_S = 0.01

@@ -12,7 +12,7 @@ from td3_driver.driving.baseline import (
     RouteFollower,
 )
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.evaluation import drive_episode
+from td3_driver.evaluation.rollout import drive_episode
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 

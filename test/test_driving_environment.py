@@ -14,7 +14,6 @@ from gymnasium.utils.env_checker import check_env
 
 from td3_driver.config import DrivingConfig, SimulatorConfig
 from td3_driver.driving.environment import STARTS_TRIED, DrivingEnv
-from td3_driver.driving.evaluation import drive_episode, report, seeded_starts
 from td3_driver.driving.world import (
     Collision,
     Frame,
@@ -25,6 +24,7 @@ from td3_driver.driving.world import (
     VehicleControl,
     WorldError,
 )
+from td3_driver.evaluation.rollout import drive_episode, report, seeded_starts
 
 TICK_S = 0.05
 SMALL: dict[str, Any] = {"image_size_px": 36, "image_stack": 2, "waypoints": 3}

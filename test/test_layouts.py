@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig
 from tools.draw_layout import panels
 

@@ -16,11 +16,11 @@ from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.mixed_replay import MixedReplay
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.origin import ORIGIN, adopt
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.pretraining import Pretraining, RecordedTask
 from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec
 from td3_driver.learning.td3 import TD3
+from td3_driver.learning.warm_start import ORIGIN, adopt
 
 SPEC = NetworkSpec(None, (1.0, 2.0), 2, channels=(1, 1, 1), image_features=1, hidden=(8,))
 

@@ -13,10 +13,10 @@ from driver_runs import add_checkpoint, make_run, small_config
 from safetensors.torch import save_file
 
 from td3_driver.learning.checkpoint import LEARNER, learner_tensors
-from td3_driver.learning.evaluator import load_critic
 from td3_driver.learning.manifest import CheckpointError, seal
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import save_actor
+from td3_driver.learning.q_values import load_critic
 from td3_driver.learning.serving import Reloader, Served
 from td3_driver.learning.td3 import TD3
 from td3_driver.runs import RunFolder

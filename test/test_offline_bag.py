@@ -18,7 +18,7 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.definitions import (

@@ -12,7 +12,7 @@ from bag_drives import CARLA, EPOCH_NS, MAP, Drive, Recorded, drive, write
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float32
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
 from td3_driver.driving.observation import Observation

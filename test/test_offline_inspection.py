@@ -19,7 +19,7 @@ from driver_runs import make_run, small_config
 from safetensors.torch import save_file
 
 from td3_driver import cli
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.config import Config
 from td3_driver.driving.observation import image_shape, vector_scale
 from td3_driver.learning import manifest

@@ -12,14 +12,14 @@ import pytest
 from bag_drives import Drive, drive, write
 
 from td3_driver import cli
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.config import Config, ConfigError, load, override
 from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.observation import image_shape, vector_names
 from td3_driver.learning.checkpoint import REPLAY
-from td3_driver.learning.origin import ORIGIN
 from td3_driver.learning.policy import Policy, load_tensors
 from td3_driver.learning.pretraining import BC_ALPHA
+from td3_driver.learning.warm_start import ORIGIN
 from td3_driver.nodes.trainer import open_run
 from td3_driver.runs import RunFolder
 

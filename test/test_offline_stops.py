@@ -12,16 +12,16 @@ from bag_drives import CARLA, EPOCH_NS, Drive, Recorded, drive, write
 from carla_graph import ros_node
 from diagnostic_msgs.msg import DiagnosticArray
 
-from td3_driver.carla import conversion, topics
-from td3_driver.carla.live_frames import Counts
-from td3_driver.driving.faults import Fault
-from td3_driver.driving.watchdog import Stop
+from td3_driver.bridge import conversion, topics
 from td3_driver.driving.world import VehicleControl
-from td3_driver.nodes.driver_diagnostics import DriverDiagnostics
+from td3_driver.faults import Fault
+from td3_driver.nodes.driver.diagnostics import DriverDiagnostics
+from td3_driver.nodes.driver.live_frames import Counts
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.happenings import Event, Watch
 from td3_driver.offline.told_stops import ToldStops
+from td3_driver.safety.watchdog import Stop
 
 TICKS = 60
 TICK_NS = 50_000_000

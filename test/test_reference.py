@@ -14,10 +14,10 @@ import pytest
 from carla_graph import own_domain
 from rclpy.context import Context
 
-from td3_driver.carla.parameters import ConfiguredNode
+from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.config import Config
 from td3_driver.nodes.ackermann_controller import AckermannControllerNode
-from td3_driver.nodes.simulator import SimulatorNode
+from td3_driver.nodes.simulator.node import SimulatorNode
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "make_reference.py"

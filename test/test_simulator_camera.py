@@ -11,8 +11,9 @@ from td3_driver.config import SimulatorConfig
 from td3_driver.driving.world import Pose
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.boxes import Box
-from td3_driver.simulator.camera import Camera, Intrinsics
+from td3_driver.simulator.camera import Camera
 from td3_driver.simulator.looks import draw_looks
+from td3_driver.simulator.pinhole import Intrinsics
 
 STRAIGHT = (
     '<?xml version="1.0"?><OpenDRIVE><header revMajor="1" revMinor="4" name="straight"/>'

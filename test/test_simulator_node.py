@@ -20,8 +20,8 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from standstill import measured
 
-from td3_driver.carla import conversion, topics
-from td3_driver.carla.run_state import RunCommand
+from td3_driver.bridge import conversion, topics
+from td3_driver.bridge.run_state import RunCommand
 from td3_driver.driving.world import Pose, VehicleControl
 from td3_driver.roads.road_map import RoadMap
 

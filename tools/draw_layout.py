@@ -17,11 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from td3_driver.driving.messages import (
-    image_from_message,
-    odometry_from_message,
-    route_from_path,
-)
+from td3_driver.bridge.messages import image_from_message, odometry_from_message, route_from_path
 from td3_driver.offline.bag import Bag
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,6 @@
 """Write docs/topics.md and docs/parameters.md from the tables and settings that the code uses.
 
-Every `Topic` of td3_driver.carla and td3_driver.nodes, every section of td3_driver.config and
+Every `Topic` of td3_driver.bridge and td3_driver.nodes, every section of td3_driver.config and
 every node module with a `main` is found by itself. A node module says what is its own in
 `SECTIONS` (default: all), `SETTABLE` and `OWN_PARAMETERS`. Run it after changing any of them:
 
@@ -23,12 +23,12 @@ from pydantic import PositiveInt
 from pydantic.fields import FieldInfo
 
 from td3_driver import config
-from td3_driver.carla.parameters import CONFIG, Own
-from td3_driver.carla.topics import Direction, Topic
+from td3_driver.bridge.parameters import CONFIG, Own
+from td3_driver.bridge.topics import Direction, Topic
 from td3_driver.config import Config, Section
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PACKAGES_WITH_TOPICS = ("td3_driver.carla", "td3_driver.nodes")
+PACKAGES_WITH_TOPICS = ("td3_driver.bridge", "td3_driver.nodes")
 NODES = "td3_driver.nodes"
 NOTICE = "<!-- Made by tools/make_reference.py from the code; change that, and run it. -->"
 
@@ -57,10 +57,14 @@ another, or a bad value, is refused with its reason.
 
 
 def modules(package_name: str) -> Iterator[ModuleType]:
-    """Import and return the modules of a package."""
+    """Import and return the modules of a package and of those in it."""
     package = importlib.import_module(package_name)
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
-        yield importlib.import_module(f"{package_name}.{info.name}")
+        name = f"{package_name}.{info.name}"
+        if info.ispkg:
+            yield from modules(name)
+        elif info.name != "__main__":
+            yield importlib.import_module(name)
 
 
 def all_topics() -> list[Topic]:
@@ -89,7 +93,7 @@ def all_nodes() -> list[NodeParameters]:
     """Return the parameters of every node that can be run."""
     return [
         NodeParameters(
-            name=module.__name__.rpartition(".")[2],
+            name=module.__name__.removeprefix(f"{NODES}.").removesuffix(".node"),
             summary=(module.__doc__ or "").partition("\n")[0],
             sections=tuple(getattr(module, "SECTIONS", Config.model_fields)),
             settable=frozenset(getattr(module, "SETTABLE", ())),

@@ -13,10 +13,10 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
-from td3_driver import transport
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.doctor.findings import Finding, Verdict
-from td3_driver.processes import BRIDGE_PACKAGES, PACKAGE
+from td3_driver.launching import fastdds
+from td3_driver.launching.commands import BRIDGE_PACKAGES, PACKAGE
 
 GROUP = "environment"
 SETUP = "run `make setup`, or `pip install -r requirements.txt -c constraints.txt`"
@@ -159,7 +159,7 @@ def _shared_memory() -> list[Finding]:
     if not SHARED_MEMORY.is_dir():
         return [Finding(GROUP, check, Verdict.SKIPPED, f"no {SHARED_MEMORY} on this system")]
     free = shutil.disk_usage(SHARED_MEMORY).free
-    profile = "the shipped profile" if transport.environment(os.environ) else "your own profile"
+    profile = "the shipped profile" if fastdds.environment(os.environ) else "your own profile"
     found = f"{free / 2**20:.0f} MiB free; images go by {profile}"
     if free >= SHARED_MEMORY_NEEDED_BYTES:
         return [_ok(check, found)]

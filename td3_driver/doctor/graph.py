@@ -15,16 +15,16 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from td3_driver.carla import objects, runtime, topics
-from td3_driver.carla.conversion import (
+from td3_driver.bridge import runtime, spawn_objects, topics
+from td3_driver.bridge.conversion import (
     ConversionError,
     control_from_message,
     control_to_message,
     image_from_message,
     same_control,
 )
-from td3_driver.carla.run_state import RunCommand
-from td3_driver.carla.topics import Direction, Topic
+from td3_driver.bridge.run_state import RunCommand
+from td3_driver.bridge.topics import Direction, Topic
 from td3_driver.config import Config
 from td3_driver.doctor.findings import Finding, Verdict
 from td3_driver.doctor.watching import NODE_NAME, Graph, Record, node_names
@@ -62,9 +62,9 @@ SENSOR_TYPES = {
     topics.SPEEDOMETER: "sensor.pseudo.speedometer",
     topics.COLLISION: "sensor.other.collision",
     topics.LANE_INVASION: "sensor.other.lane_invasion",
-    topics.IMAGE: objects.CAMERA,
-    topics.SET_TRANSFORM: objects.CONTROL,
-    topics.SET_TARGET_VELOCITY: objects.CONTROL,
+    topics.IMAGE: spawn_objects.CAMERA,
+    topics.SET_TRANSFORM: spawn_objects.CONTROL,
+    topics.SET_TARGET_VELOCITY: spawn_objects.CONTROL,
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from rclpy.node import Node
 
-from td3_driver.carla import runtime, topics
-from td3_driver.carla.conversion import ns_from_stamp
-from td3_driver.carla.topics import Direction, Topic
+from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.conversion import ns_from_stamp
+from td3_driver.bridge.topics import Direction, Topic
 from td3_driver.config import Config
 
 NODE_NAME = "td3_driver_doctor"

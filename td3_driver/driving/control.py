@@ -23,6 +23,14 @@ STOP = AckermannCommand()
 
 
 @dataclass(frozen=True)
+class Command:
+    """One command in both forms."""
+
+    ackermann: AckermannCommand
+    control: VehicleControl
+
+
+@dataclass(frozen=True)
 class ActionRange:
     """What one entry of an action stands for: -1 for `low`, +1 for `high`, linearly between."""
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.control import STOP
-from td3_driver.driving.gate import Command
+from td3_driver.driving.control import STOP, Command
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import End
 from td3_driver.driving.task import DrivingTask

@@ -11,9 +11,9 @@ import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.origin import restored
 from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.training import Training
+from td3_driver.learning.warm_start import restored
 
 BC_ALPHA = 0.5
 """`learning.bc_alpha` for runs that learn from records.

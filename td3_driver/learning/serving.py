@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from td3_driver.learning.checkpoint import list_checkpoints
-from td3_driver.learning.evaluator import Evaluator, load_critic
 from td3_driver.learning.manifest import CheckpointError, recorded_digest
 from td3_driver.learning.policy import WEIGHTS, Policy
+from td3_driver.learning.q_values import Evaluator, load_critic
 
 PROBES = 4
 

@@ -28,13 +28,13 @@ from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.metrics import MetricsWriter, in_words
 from td3_driver.learning.mixed_replay import MixedReplay, Replay
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.origin import begin_with_origin, has_origin, recorded_replay
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import Batch, check_memory, make_replay, replay_spec
 from td3_driver.learning.schedules import linear
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.threads import use_one_thread
+from td3_driver.learning.warm_start import begin_with_origin, has_origin, recorded_replay
 
 EPISODES_AVERAGED = 5
 POLICY_REFRESH_UPDATES = 10

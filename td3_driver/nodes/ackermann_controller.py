@@ -17,14 +17,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
-from td3_driver.carla import runtime, topics
-from td3_driver.carla.conversion import (
+from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.conversion import (
     control_to_message,
     max_steer_from_vehicle_info,
     ns_from_stamp,
 )
-from td3_driver.carla.parameters import ConfiguredNode
-from td3_driver.carla.topics import Topic
+from td3_driver.bridge.parameters import ConfiguredNode
+from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config
 from td3_driver.driving.control import AckermannCommand, PedalController
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl

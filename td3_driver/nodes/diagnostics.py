@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from td3_driver.carla.counters import Counters
-from td3_driver.carla.topics import DIAGNOSTICS
+from td3_driver.bridge.topics import DIAGNOSTICS
 from td3_driver.learning.health import CHECKS, HealthMonitor
+from td3_driver.lockstep.counters import Counters
 
 SIMULATION_PERIOD_S = 2.0
 

@@ -14,10 +14,10 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
-from td3_driver.carla import runtime, topics
-from td3_driver.carla.parameters import ConfiguredNode
-from td3_driver.carla.recording import told_by_nodes
-from td3_driver.carla.topics import Direction, Qos
+from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.parameters import ConfiguredNode
+from td3_driver.bridge.recorded import told_by_nodes
+from td3_driver.bridge.topics import Direction, Qos
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage

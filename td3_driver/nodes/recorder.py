@@ -1,6 +1,6 @@
 """Records what belongs to a drive into a bag, serialised as it comes.
 
-For where there is no `ros2 bag record`: `td3_driver.processes` starts that one where there is.
+For where there is no `ros2 bag record`; `td3_driver.launching.commands` prefers that one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
-from td3_driver.carla import runtime, topics
-from td3_driver.carla.parameters import ConfiguredNode
-from td3_driver.carla.recording import recorded_pattern
+from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.parameters import ConfiguredNode
+from td3_driver.bridge.recorded import recorded_pattern
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
 from td3_driver.offline.bag import BagError

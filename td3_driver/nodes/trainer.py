@@ -16,19 +16,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tqdm import tqdm
 
-from td3_driver.carla import runtime
-from td3_driver.carla.parameters import ConfiguredNode
-from td3_driver.carla.starts import make_sampler
-from td3_driver.carla.world import CarlaWorld
+from td3_driver.bridge import runtime
+from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.config import Config, ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.world import WorldError
 from td3_driver.learning.health import NotFiniteError
-from td3_driver.learning.origin import adopt
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.replay import ReplayMemoryError
 from td3_driver.learning.training import Progress, Training
+from td3_driver.learning.warm_start import adopt
+from td3_driver.lockstep.starts import make_sampler
+from td3_driver.lockstep.world import CarlaWorld
 from td3_driver.nodes.diagnostics import HealthDiagnostics, SimulationDiagnostics
 from td3_driver.runs import RunFolder
 
@@ -207,11 +207,12 @@ def _ending_in_good_order(training: Training, world: CarlaWorld) -> Iterator[Non
 
 def _evaluate(folder: RunFolder) -> None:
     """Evaluate on the held-out maps; leave the report and the pictures in the run's folder."""
-    from td3_driver import evaluation, pictures  # not needed, and slow to import, before
+    # Not needed, and slow to import, before.
+    from td3_driver.evaluation import evaluate, pictures
 
-    drives = evaluation.drive_run(folder, filmed=FILMED_DRIVES)
-    result = evaluation.write_report(drives, folder.path / "evaluation.json")
-    print(evaluation.table(result["episodes"]))
+    drives = evaluate.drive_run(folder, filmed=FILMED_DRIVES)
+    result = evaluate.write_report(drives, folder.path / "evaluation.json")
+    print(evaluate.table(result["episodes"]))
     written = pictures.illustrate(folder, drives)
     print("\n".join(["written:", *(f"  {path}" for path in written)]), flush=True)
 

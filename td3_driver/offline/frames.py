@@ -17,11 +17,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from td3_driver.carla import topics
-from td3_driver.carla.topics import Topic
-from td3_driver.config import CarlaConfig
-from td3_driver.driving.control import AckermannCommand
-from td3_driver.driving.messages import (
+from td3_driver.bridge import topics
+from td3_driver.bridge.messages import (
     ConversionError,
     ackermann_from_message,
     collision_from_message,
@@ -33,6 +30,9 @@ from td3_driver.driving.messages import (
     odometry_from_message,
     route_from_path,
 )
+from td3_driver.bridge.topics import Topic
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import (
     Collision,
     Frame,

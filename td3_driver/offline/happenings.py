@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
 from td3_driver.driving.reward import SOLID_MARKINGS
 from td3_driver.offline.frames import BagFrame, BagFrames
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from td3_driver.carla import topics
+from td3_driver.bridge import topics
+from td3_driver.bridge.messages import ConversionError
 from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed
-from td3_driver.driving.messages import ConversionError
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
 from td3_driver.offline.bag import Bag, BagError

@@ -12,11 +12,11 @@ import torch
 from td3_driver.config import LearningConfig
 from td3_driver.driving.observation import Observation
 from td3_driver.learning.checkpoint import LEARNER
-from td3_driver.learning.evaluator import CRITIC, has_learner, load_network
 from td3_driver.learning.manifest import verify
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec, Observations
 from td3_driver.learning.normalization import RewardNorm
 from td3_driver.learning.policy import Policy
+from td3_driver.learning.q_values import CRITIC, has_learner, load_network
 from td3_driver.runs import RunFolder
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from td3_driver.carla.driver_topics import FAULT, NODE_NAME, STOPPED, STOPS, WATCHDOG
-from td3_driver.driving.messages import ConversionError
+from td3_driver.bridge.driver_topics import FAULT, NODE_NAME, STOPPED, STOPS, WATCHDOG
+from td3_driver.bridge.messages import ConversionError
 
 _STATUS = f"{NODE_NAME}: {WATCHDOG}"
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from td3_driver.driving.world import Pose
 from td3_driver.simulator.looks import Colour, brightened
-
-if TYPE_CHECKING:
-    from td3_driver.simulator.camera import Intrinsics, Mounting
+from td3_driver.simulator.pinhole import Intrinsics, Mounting
 
 _NEAREST_M = 0.2
 _FARTHEST_M = 150.0

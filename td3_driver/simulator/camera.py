@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.boxes import Box, draw_boxes
 from td3_driver.simulator.ground import Ground, paint_ground
 from td3_driver.simulator.looks import draw_looks
+from td3_driver.simulator.pinhole import Intrinsics, Mounting
 from td3_driver.simulator.sky import Sky
 
 # Images are small: handing rows to a pool of threads costs more than it saves, and takes the
@@ -24,39 +24,6 @@ cv2.setNumThreads(1)
 
 _HAZE_STARTS_M = 50.0
 _HAZE_FULL_M = 160.0
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """A pinhole camera as sensor_msgs/CameraInfo describes it; pixels."""
-
-    width: int
-    height: int
-    focal: float
-    """fx and fy."""
-    cx: float
-    cy: float
-
-    @classmethod
-    def of(cls, config: SimulatorConfig) -> Intrinsics:
-        """Return the bridge's intrinsics: f = w / (2 tan(fov / 2)), centre at (w/2, h/2)."""
-        width, height = config.image_width_px, config.image_height_px
-        focal = width / (2.0 * math.tan(math.radians(config.camera_fov_deg) / 2.0))
-        return cls(width, height, focal, width / 2.0, height / 2.0)
-
-
-@dataclass(frozen=True)
-class Mounting:
-    """Where the camera sits on the car: metres ahead and above, and its pitch (+ = down)."""
-
-    x: float
-    z: float
-    pitch: float
-
-    @classmethod
-    def of(cls, config: SimulatorConfig) -> Mounting:
-        """Return the mounting that the settings describe."""
-        return cls(config.camera_x_m, config.camera_z_m, math.radians(config.camera_pitch_deg))
 
 
 class Camera:

@@ -22,9 +22,10 @@ from td3_driver.driving.world import (
 )
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
-from td3_driver.simulator.camera import Camera, Intrinsics
+from td3_driver.simulator.camera import Camera
 from td3_driver.simulator.contacts import outline, resolve_contacts
 from td3_driver.simulator.events import LaneWatch
+from td3_driver.simulator.pinhole import Intrinsics
 from td3_driver.simulator.traffic import Traffic
 from td3_driver.simulator.vehicle import Vehicle, sanitised
 

@@ -1,0 +1,1 @@
+"""The contract with carla-ros-bridge: topics, messages, conversion, parameters."""

@@ -1,0 +1,86 @@
+"""What the driver publishes besides its commands, and the services it answers, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from td3_driver.bridge.topics import LATCHED, RELIABLE, Direction, Qos, Topic
+
+NODE_NAME = "driver"
+"""What `~` stands for."""
+WATCHDOG = "watchdog"
+"""Its status on /diagnostics, after the node's name."""
+FAULT = "fault"
+"""That status's key for the fault in force."""
+STOPPED = "stopped: "
+"""Begins that status's message while the car is stopped; the reason follows."""
+STOPS = "stops_"
+"""With a fault's name: that status's key for how often the car has been stopped by it."""
+
+PROCESS = "process"
+"""Its own process's status on /diagnostics, after the node's name."""
+STANDSTILLS = "standstills"
+"""That status's key for how often the driver's own threads stood still."""
+
+
+def _published(template: str, type_name: str, description: str, qos: Qos = RELIABLE) -> Topic:
+    return Topic(template, type_name, Direction.FROM_NODES, qos, qos, description)
+
+
+POLICY = _published(
+    "~/policy",
+    "std_msgs/msg/String",
+    "Which policy drives, and the last one refused, as JSON: checkpoint, step, actor_sha256, "
+    "critic, loaded_at, refused.",
+    LATCHED,
+)
+POLICY_OUTPUT = _published(
+    "~/policy_output",
+    "sensor_msgs/msg/JointState",
+    "Each decision, stamped as its image, values in `position` by `name`: steering and speed "
+    "(the action, -1 to 1), steering_angle_rad and speed_mps (as commanded), image_to_command_s "
+    "and inference_s, and, where the checkpoint has its critic, q1 and q2.",
+)
+SHADOW_ACKERMANN = _published(
+    "~/shadow/ackermann_cmd",
+    "ackermann_msgs/msg/AckermannDrive",
+    "In shadow mode: what would have been commanded.",
+)
+SHADOW_VEHICLE_CONTROL = _published(
+    "~/shadow/vehicle_control_cmd",
+    "carla_msgs/msg/CarlaEgoVehicleControl",
+    "In shadow mode: the pedals that would have been commanded.",
+)
+SHADOW_DISAGREEMENT = _published(
+    "~/shadow/disagreement",
+    "sensor_msgs/msg/JointState",
+    "In shadow mode, stamped as the image: own command less that of whoever drives, in "
+    "`position` by `name`: steering_angle_rad (+ = further left), and speed_mps where "
+    "ackermann_cmd is in use, else pedal (throttle less brake, of vehicle_status).",
+)
+
+DRIVER_TOPICS: tuple[Topic, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Topic)
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the driver."""
+
+    name: str
+    type_name: str
+    description: str
+
+
+RELOAD = Service(
+    "~/reload",
+    "std_srvs/srv/Trigger",
+    "Look for a newer checkpoint now; ~/policy tells what came of it.",
+)
+RESUME = Service(
+    "~/resume",
+    "std_srvs/srv/Trigger",
+    "Vouch for what stopped the car, so that it drives on once nothing is wrong any more.",
+)
+DRIVER_SERVICES = (RELOAD, RESUME)

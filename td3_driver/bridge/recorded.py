@@ -1,0 +1,22 @@
+"""What belongs to the record of a drive, and what of it this package's own nodes have told."""
+
+from __future__ import annotations
+
+from td3_driver.bridge.driver_topics import DRIVER_TOPICS, NODE_NAME
+from td3_driver.bridge.topics import DIAGNOSTICS, TOPICS
+from td3_driver.config import CarlaConfig
+
+STATIC_TRANSFORMS = "/tf_static"
+"""What others tell of their frames, where they do; this package does not use it."""
+
+
+def told_by_nodes(config: CarlaConfig) -> frozenset[str]:
+    """Return the topics on which the driver and the trainer tell of themselves."""
+    told = (topic.name(config) for topic in (*DRIVER_TOPICS, DIAGNOSTICS))
+    return frozenset(name.replace("~", f"/{NODE_NAME}", 1) for name in told)
+
+
+def recorded_pattern(config: CarlaConfig) -> str:
+    """Return a regular expression of the topics that make up the record of a drive."""
+    contract = [topic.name(config) for topic in TOPICS]  # letters, digits, _ and /
+    return f"^({'|'.join([*contract, *sorted(told_by_nodes(config)), STATIC_TRANSFORMS])})$"

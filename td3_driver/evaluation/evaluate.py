@@ -1,0 +1,138 @@
+"""Evaluates a run's policy in the embedded simulator, in process and without noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from td3_driver.deployment.loading import load_policy
+from td3_driver.driving.environment import DrivingEnv
+from td3_driver.driving.world import Frame
+from td3_driver.evaluation.rollout import DrivenEpisode, drive_episode, report, seeded_starts
+from td3_driver.roads.starts import StartSampler
+from td3_driver.runs import RunFolder
+from td3_driver.simulator.world import SimulatedWorld
+
+
+@dataclass
+class Drive:
+    """What one episode looked like."""
+
+    episode: DrivenEpisode
+    route: np.ndarray
+    """float64 (n, 3): x, y, yaw."""
+    positions: list[tuple[float, float]] = field(default_factory=list)
+    speeds: list[float] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+    """Camera frames, `bgra8`, where they were asked for."""
+
+
+def evaluate_run(
+    run: str | Path,
+    maps: Sequence[str] | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    policy_file: Path | None = None,
+) -> dict[str, Any]:
+    """Drive the run's latest policy, or an exported one, and write the report; return it.
+
+    What is not given is the run's own configuration; `out` is `evaluation.json` in its folder,
+    and `<policy>.evaluation.json` beside an exported policy. Raises ConfigError or RoadMapError
+    in plain words.
+    """
+    folder = RunFolder(run)
+    if out is None:
+        beside = policy_file.with_suffix(".evaluation.json") if policy_file else None
+        out = beside or folder.path / "evaluation.json"
+    return write_report(drive_run(folder, maps, episodes, seed, policy_file=policy_file), out)
+
+
+def write_report(drives: Sequence[Drive], path: Path) -> dict[str, Any]:
+    """Write the report of some drives as JSON and return it."""
+    result = report([drive.episode for drive in drives])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def drive_run(
+    folder: RunFolder,
+    maps: Sequence[str] | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    filmed: int = 0,
+    policy_file: Path | None = None,
+) -> list[Drive]:
+    """Drive the episodes of an evaluation; the first `filmed` keep their camera's frames."""
+    config = folder.config
+    settings = config.evaluation
+    names = tuple(maps or settings.maps)
+    count = settings.episodes if episodes is None else episodes
+    torch.set_num_threads(1)  # one observation at a time gains nothing from more
+    policy = load_policy(folder, policy_file or "", config.driving, config.simulator.fixed_delta_s)
+    starts = StartSampler(names, settings.route_length_m)
+    world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
+    env = DrivingEnv(world, starts, config.driving)
+    first = settings.seed if seed is None else seed
+    drives: list[Drive] = []
+    progress = tqdm(
+        seeded_starts(names, count, first, starts.on_map), "evaluate", count, unit="episode"
+    )
+    for start in progress:
+        drive = _Recorder(keep_images=len(drives) < filmed)
+        episode = drive_episode(env, policy.act, start, drive.watch)
+        drives.append(drive.finished(episode))
+        completions = [done.episode.summary.route_completion for done in drives]
+        progress.set_postfix_str(f"completion {np.mean(completions):.2f}")
+    env.close()
+    return drives
+
+
+class _Recorder:
+    """Notes what is needed of each frame."""
+
+    def __init__(self, keep_images: bool) -> None:
+        self._keep_images = keep_images
+        self._frames: list[Frame] = []
+
+    def watch(self, frame: Frame) -> None:
+        self._frames.append(frame)
+
+    def finished(self, episode: DrivenEpisode) -> Drive:
+        frames = self._frames
+        return Drive(
+            episode,
+            frames[0].route,
+            [(frame.pose.x, frame.pose.y) for frame in frames],
+            [frame.speed for frame in frames],
+            [frame.image for frame in frames] if self._keep_images else [],
+        )
+
+
+def table(episodes: Iterable[dict[str, Any]]) -> str:
+    """Return the episodes of a report as a table, one line for each map and a total."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for episode in episodes:
+        rows.setdefault(str(episode["map"]), []).append(episode)
+    everything = [episode for group in rows.values() for episode in group]
+    lines = [
+        f"{'map':<22}{'episodes':>9}{'completion':>12}{'failed':>8}{'distance':>11}{'speed':>10}"
+    ]
+    for name, group in [*sorted(rows.items()), ("all", everything)]:
+        completion = float(np.mean([episode["route_completion"] for episode in group]))
+        failed = sum(episode["ended_by"] != "route_end" for episode in group)
+        distance = sum(episode["distance_m"] for episode in group)
+        duration = sum(episode["duration_s"] for episode in group)
+        lines.append(
+            f"{name:<22}{len(group):>9}{completion:>12.3f}{failed:>8}{distance:>9.0f} m"
+            f"{distance / max(duration, 1e-9):>6.1f} m/s"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The world that is stepped over topics, for training."""

@@ -1,0 +1,137 @@
+"""Puts the car down at a pose, without spawning it anew: teleport, wait, verify, retry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from rclpy.node import Node
+from std_msgs.msg import Bool
+
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import pose_to_message, target_velocity_to_message
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.world import (
+    FULL_BRAKE,
+    Frame,
+    Pose,
+    StartRefusedError,
+    VehicleControl,
+)
+from td3_driver.lockstep.lock_step import LockStep, SimulatorLostError
+
+STANDING = replace(FULL_BRAKE, hand_brake=True)
+TRIES = 3
+CLEAN_FRAME_TRIES = 10
+POSITION_TOLERANCE_M = 0.5
+YAW_TOLERANCE_RAD = 0.1
+TILT_TOLERANCE_RAD = 0.5
+STANDING_SPEED_MPS = 0.1
+# From CARLA's 0.3 to 0.5 m above the road the car is down and at rest well before that.
+FALLING_TICKS = 40
+
+
+class Placement:
+    """The topics that move the car, and the checks that it stands where it was put."""
+
+    def __init__(
+        self,
+        node: Node,
+        config: CarlaConfig,
+        lock_step: LockStep,
+        step: Callable[[VehicleControl], Frame],
+    ) -> None:
+        """Publish on `node`; `step` takes one tick under a command."""
+        self._node = node
+        self._config = config
+        self._lock_step = lock_step
+        self._inbox = lock_step.inbox
+        self._step = step
+        for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
+            lock_step.publisher(topic)
+        # Nobody need listen to these.
+        self._publishers = {
+            topic: topics.create_publisher(node, topic, config)
+            for topic in (topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
+        }
+
+    def destroy(self) -> None:
+        """End the publishers that are not the lock-step's."""
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+
+    def put_down(self, pose: Pose) -> None:
+        """Teleport the car and let it come to rest; retried, as physics may object."""
+        problem = ""
+        for attempt in range(TRIES):
+            self._lock_step.counters.reset_retries += attempt > 0
+            frame = self._teleport(pose)
+            problem = _displacement(frame, pose, self._velocity()) or self._tilt()
+            if not problem:
+                return
+            self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
+        raise StartRefusedError(
+            f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
+            f"{TRIES} times: {problem}. Start elsewhere, or look what stands there."
+        )
+
+    def _tilt(self) -> str:
+        """Say by how much the car lies on its side; empty if it stands."""
+        orientation = self._inbox.messages[topics.ODOMETRY].pose.pose.orientation
+        upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
+        tilt_rad = math.acos(min(max(upright, -1.0), 1.0))
+        return f"it is tilted by {tilt_rad:.2f} rad" if tilt_rad > TILT_TOLERANCE_RAD else ""
+
+    def clean_frame(self, frame: Frame) -> Frame:
+        """Let the car stand until a tick is clean, if that of `frame` was not."""
+        for _ in range(CLEAN_FRAME_TRIES):
+            if frame.clean:
+                return frame
+            frame = self._step(STANDING)
+        raise SimulatorLostError(f"no clean tick in {CLEAN_FRAME_TRIES}: {frame.reason}.")
+
+    def _teleport(self, pose: Pose) -> Frame:
+        """Stop the car, move it to `pose` and return the frame after it has settled."""
+        self._publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
+        self._publishers[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
+        self._lock_step.command(STANDING)
+        self._stop()
+        above = replace(pose, z=pose.z + self._config.teleport_height_m)
+        self._lock_step.publisher(topics.SET_TRANSFORM).publish(pose_to_message(above))
+        self._step(STANDING)
+        # A teleport keeps the velocity, and CARLA may take two ticks to set a new one.
+        self._stop()
+        for _ in range(self._config.reset_settle_ticks):
+            frame = self._step(STANDING)
+        for _ in range(FALLING_TICKS):
+            if self._velocity() <= STANDING_SPEED_MPS:
+                break
+            frame = self._step(STANDING)
+        return self.clean_frame(frame)
+
+    def _velocity(self) -> float:
+        """Return the speed in any direction, m/s: that of a fall as well."""
+        status = self._inbox.messages.get(topics.VEHICLE_STATUS)
+        return math.inf if status is None else float(status.velocity)
+
+    def _stop(self) -> None:
+        self._lock_step.publisher(topics.SET_TARGET_VELOCITY).publish(
+            target_velocity_to_message(0.0)
+        )
+
+
+def _displacement(frame: Frame, pose: Pose, speed: float) -> str:
+    """Say how the car is not standing at `pose`; empty if it is.
+
+    `speed` (m/s) is that in any direction, which tells a fall as well.
+    """
+    apart_m = math.hypot(frame.pose.x - pose.x, frame.pose.y - pose.y)
+    turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))
+    if apart_m > POSITION_TOLERANCE_M:
+        return f"it is {apart_m:.2f} m away"
+    if turned_rad > YAW_TOLERANCE_RAD:
+        return f"it is turned by {turned_rad:.2f} rad"
+    if speed > STANDING_SPEED_MPS:
+        return f"it moves at {speed:.2f} m/s"
+    return ""

@@ -1,0 +1,121 @@
+"""The map that the simulator has: its name, its roads, and the change to another one."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from carla_msgs.msg import CarlaWorldInfo
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from td3_driver.bridge import topics
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.world import WorldError
+from td3_driver.lockstep.lock_step import LockStep
+
+if TYPE_CHECKING:
+    from td3_driver.roads.road_map import RoadMap
+
+SIMULATOR_NODE = "/simulator"
+MAP_PARAMETER = "simulator.map"
+SERVICE_DISCOVERY_S = 3.0
+
+
+class Town:
+    """What `/carla/world_info` says, as far as it has come."""
+
+    def __init__(self, node: Node, config: CarlaConfig, lock_step: LockStep) -> None:
+        self._node = node
+        self._config = config
+        self._lock_step = lock_step
+        self._inbox = lock_step.inbox
+        self._road_map: RoadMap | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the map, as the simulator gives it."""
+        self._await()
+        assert self._inbox.world_info is not None
+        return str(self._inbox.world_info.map_name)
+
+    @property
+    def road_map(self) -> RoadMap:
+        """The map's roads, read from `/carla/world_info`."""
+        if self._road_map is None:
+            # Only who asks for roads needs the carla wheel, which not every platform has.
+            from td3_driver.roads.road_map import RoadMap
+
+            name = self.name
+            assert self._inbox.world_info is not None
+            self._road_map = RoadMap.from_opendrive(name, self._inbox.world_info.opendrive)
+        return self._road_map
+
+    def forget(self) -> None:
+        """Take nothing for known: the simulator may have another map."""
+        self._road_map = None
+
+    def is_called(self, name: str) -> bool:
+        """Compare names like `Town01`, `Carla/Maps/Town01` and `folder/town.xodr`."""
+        return PurePosixPath(name).stem == PurePosixPath(self.name).stem
+
+    def can_change(self) -> bool:
+        """Return whether the simulator is the embedded one, which loads maps when told to."""
+        client = self._client()
+        try:
+            return self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S)
+        finally:
+            self._node.destroy_client(client)
+
+    def change(self, name: str) -> None:
+        """Have the embedded simulator load another map; CARLA's town is its bridge's choice.
+
+        Raises WorldError where it cannot.
+        """
+        self._node.get_logger().debug(f"loading map {name}")
+        client = self._client()
+        try:
+            if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):
+                raise WorldError(
+                    f"the simulator's map is {self.name!r} and the episode's is {name!r}; "
+                    f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
+                    "Train on the one it has, with training.starts:=town, or start CARLA's bridge "
+                    "with the other."
+                )
+            before = self._inbox.world_info
+            parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
+            future = client.call_async(SetParameters.Request(parameters=[parameter]))
+            self._lock_step.wait_until(
+                future.done,
+                self._config.startup_timeout_s,
+                lambda: f"{SIMULATOR_NODE}/set_parameters",
+                "The simulator hangs while it loads the map, or has died.",
+            )
+            response = future.result()
+            assert response is not None
+            result: SetParametersResult = response.results[0]
+        finally:
+            self._node.destroy_client(client)
+        if not result.successful:
+            raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
+        self._await(before)
+        self._road_map = None
+        # Time starts anew: what was to be forgotten by its stamp is over.
+        self._inbox.forget_events(until_ns=-1)
+        self._lock_step.begin_new_time()
+
+    def _await(self, before: CarlaWorldInfo | None = None) -> None:
+        """Wait for a map that is not the one `before`."""
+        if self._inbox.world_info is not before:
+            return
+        self._lock_step.wait_until(
+            lambda: self._inbox.world_info is not before,
+            self._config.startup_timeout_s,
+            lambda: topics.WORLD_INFO.name(self._config),
+            "The simulator publishes it once, latched; is it a whole bridge?",
+        )
+
+    def _client(self) -> Any:
+        return self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")

@@ -1,0 +1,98 @@
+"""The driver's state on /diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from td3_driver.bridge.driver_topics import FAULT, PROCESS, STANDSTILLS, STOPPED, STOPS, WATCHDOG
+from td3_driver.faults import Fault
+from td3_driver.nodes.diagnostics import Diagnostics
+from td3_driver.nodes.driver.live_frames import Counts
+from td3_driver.safety.watchdog import Stop
+
+
+def percentiles_ms(name: str, times_s: Sequence[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile, ms, by names that begin with `name`."""
+    if not times_s:
+        return {}
+    p50, p95 = np.percentile(times_s, (50, 95))
+    return {f"{name}_p50_ms": 1e3 * float(p50), f"{name}_p95_ms": 1e3 * float(p95)}
+
+
+class DriverDiagnostics(Diagnostics):
+    """Publishes five statuses: watchdog, process, camera, policy and commands."""
+
+    _standstills = 0
+    """How many the last message had."""
+
+    def publish(
+        self,
+        *,
+        standing: Stop | None,
+        fault_counts: dict[Fault, int],
+        standstills: tuple[int, float],
+        counts: Counts,
+        camera_rate_hz: float,
+        ages_s: Sequence[float],
+        inferences_s: Sequence[float],
+        policy: str,
+        saturated_share: float,
+        commands_limited: int,
+    ) -> None:
+        """Publish the state.
+
+        `standstills` are how often the driver's own threads stood still and the longest time, s;
+        `ages_s` are the times from an image to its command.
+        """
+        fault = standing.fault if standing else None
+        if standing is None:
+            level, message = DiagnosticStatus.OK, "drives"
+        elif fault is None:
+            level, message = DiagnosticStatus.WARN, STOPPED + standing.reason
+        else:
+            level, message = DiagnosticStatus.ERROR, STOPPED + standing.reason
+        ok = DiagnosticStatus.OK
+        stood_still, longest_s = standstills
+        fresh, self._standstills = stood_still - self._standstills, stood_still
+        self.send(
+            [
+                self.status(
+                    WATCHDOG,
+                    level,
+                    message,
+                    {
+                        FAULT: fault.value if fault else "none",
+                        "needs_resume": bool(standing and standing.needs_resume),
+                        "over": bool(standing and standing.over),
+                        "first": standing.first if standing else "",
+                        **{STOPS + name.value: number for name, number in fault_counts.items()},
+                    },
+                ),
+                self.status(
+                    PROCESS,
+                    DiagnosticStatus.WARN if fresh else ok,
+                    f"stood still {fresh} times" if fresh else "runs",
+                    {STANDSTILLS: stood_still, "longest_standstill_ms": 1e3 * longest_s},
+                ),
+                self.status(
+                    "camera",
+                    ok if camera_rate_hz else DiagnosticStatus.WARN,
+                    f"{camera_rate_hz:.1f} Hz",
+                    {"rate_hz": float(camera_rate_hz), **vars(counts)},
+                ),
+                self.status("policy", ok, policy, percentiles_ms("inference", inferences_s)),
+                self.status(
+                    "commands",
+                    ok,
+                    "from image to command",
+                    {
+                        **percentiles_ms("age", ages_s),
+                        "saturated_share": float(saturated_share),
+                        "limited": commands_limited,
+                    },
+                ),
+            ]
+        )

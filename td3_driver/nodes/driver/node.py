@@ -1,0 +1,194 @@
+"""The driver: drives with a run's actor, or the baseline, one command for every camera image.
+
+A managed node: configured it has loaded its policy and watches, active it drives. It takes itself
+through its states unless `autostart` is off. `nodes/driver/drive.py` is what it consists of.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rclpy.context import Context
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from td3_driver.bridge import runtime
+from td3_driver.bridge.driver_topics import NODE_NAME
+from td3_driver.bridge.parameters import ConfiguredLifecycleNode
+from td3_driver.config import ConfigError
+from td3_driver.nodes.driver.drive import Drive
+from td3_driver.nodes.unblocked import never_wait_for_stderr
+from td3_driver.runs import RunFolder
+
+SECTIONS = ("carla", "driving", "driver", "evaluation")
+OWN_PARAMETERS = {
+    "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
+    "policy": ("", "ONNX file of td3-driver export that drives instead of the run's actor."),
+    "baseline": (False, "Follow the route by pure pursuit, instead of a run's actor."),
+    "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
+    "seed": (0, "Seed of the random goals.", 0, 2**31 - 1),
+    "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
+}
+
+
+class DriverNode(ConfiguredLifecycleNode):
+    """Camera, odometry, speed and route in; Ackermann commands, and pedals, out."""
+
+    def __init__(
+        self,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
+    ) -> None:
+        """Read the settings; raises ConfigError where they are wrong."""
+        self._drive: Drive | None = None
+        self._refusal: ConfigError | None = None
+        self._finalized = False
+        super().__init__(
+            NODE_NAME,
+            SECTIONS,
+            own=OWN_PARAMETERS,
+            context=context,
+            parameter_overrides=parameter_overrides,
+        )
+        self._own_entities = self._entities()
+
+    def start(self) -> None:
+        """Configure and activate; raises ConfigError where the policy is of no use."""
+        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+            raise self._refusal or RuntimeError("the driver could not be configured")
+        if self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+            raise RuntimeError("the driver could not be activated")
+
+    def run(self) -> None:
+        """Serve until the context ends, an exception does, or the node is shut down."""
+        runtime.spin(self, until=lambda: self._finalized)
+
+    def stop_car(self) -> None:
+        """Stop the car and let go of it, whatever state the node is in."""
+        if self._drive is not None:
+            self._drive.close()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the policy, subscribe and begin to watch."""
+        return self._transition(self._configure, super().on_configure, state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to drive."""
+        return self._transition(lambda: self._configured().activate(), super().on_activate, state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the car to a stop, then command nothing more."""
+        return self._transition(
+            lambda: self._configured().deactivate(), super().on_deactivate, state
+        )
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the policy and unsubscribe."""
+        return self._transition(self._clean_up, super().on_cleanup, state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the car to a stop, and end."""
+        self._finalized = True
+        return self._transition(self._clean_up, super().on_shutdown, state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the car to a stop, and be as before it was configured."""
+        return self._transition(self._clean_up, super().on_error, state)
+
+    def _transition(
+        self,
+        body: Callable[[], Any],
+        rest: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        """Go through a transition; what is wrong is told, where rclpy would keep it to itself."""
+        try:
+            body()
+        except ConfigError as error:
+            self._refusal = error
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.get_logger().error(f"from {state.label}: {error!r}")
+            return TransitionCallbackReturn.ERROR
+        return rest(state)
+
+    def _configure(self) -> None:
+        name, policy = self.get_parameter("run").value, self.get_parameter("policy").value
+        baseline = self.get_parameter("baseline").value
+        if baseline and (name or policy):
+            raise ConfigError("the baseline needs neither run nor policy: give one of them")
+        self._drive = Drive(
+            self,
+            None if baseline else _find_run(name),
+            policy,
+            random_goal=self.get_parameter("random_goal").value,
+            seed=self.get_parameter("seed").value,
+        )
+        # A collection of all objects, PyTorch's and ROS's among them, takes 0.1 s and more, and
+        # nothing else runs meanwhile. What is here now stays.
+        gc.collect()
+        gc.freeze()
+
+    def _configured(self) -> Drive:
+        if self._drive is None:
+            raise RuntimeError("the driver is not configured")
+        return self._drive
+
+    def _clean_up(self) -> None:
+        if self._drive is not None:
+            self._drive.close()
+            self._drive = None
+        for kind, entities in self._entities().items():
+            for entity in entities:
+                if entity not in self._own_entities[kind]:
+                    getattr(self, f"destroy_{kind}")(entity)
+
+    def _entities(self) -> dict[str, list[Any]]:
+        """Return what the node consists of on ROS, by kind."""
+        return {
+            "subscription": list(self.subscriptions),
+            "publisher": list(self.publishers),
+            "service": list(self.services),
+            "timer": list(self.timers),
+        }
+
+    def _take_overrides(self) -> dict[str, Any]:
+        """Take the run's configuration for the one to start from, unless another is named."""
+        given = super()._take_overrides()
+        if given.get("run") and not given.get("config"):
+            given["config"] = str(_find_run(given["run"]).path / "config.yaml")
+        return given
+
+
+def _find_run(name_or_path: str) -> RunFolder:
+    if not name_or_path:
+        raise ConfigError("name the run to drive with: run:=FOLDER, or say baseline:=true")
+    return RunFolder(name_or_path)
+
+
+def drive() -> None:
+    """Drive until told to end, and leave the car standing."""
+    never_wait_for_stderr()
+    # One observation is too little work to share; the other cores are the simulator's.
+    torch.set_num_threads(1)
+    node = DriverNode()
+    try:
+        if node.get_parameter("autostart").value:
+            node.start()
+        node.run()
+    finally:
+        node.stop_car()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the driver's process."""
+    sys.exit(runtime.run(drive, args))
+
+
+if __name__ == "__main__":
+    main()

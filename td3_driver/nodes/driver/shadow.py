@@ -1,0 +1,93 @@
+"""How the driver's commands differ from those of whoever drives."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+
+from td3_driver.bridge import topics
+from td3_driver.bridge.conversion import make_header
+from td3_driver.bridge.driver_topics import SHADOW_DISAGREEMENT
+from td3_driver.config import CarlaConfig
+from td3_driver.driving.control import Command
+from td3_driver.driving.world import VehicleControl
+
+# An older command is nobody's any more.
+COMMAND_AGE_S = 0.5
+
+
+def disagreement(
+    own: Command,
+    ackermann: tuple[float, float] | None,
+    control: VehicleControl | None,
+    vehicle_max_steer_rad: float,
+) -> dict[str, float]:
+    """Return what `own` has more than the other's command; empty where there is none.
+
+    `ackermann` is the other's steering angle (rad, + = left) and speed (m/s), and goes before
+    `control`, the one that the simulator has in force.
+    """
+    if ackermann is not None:
+        angle, speed = ackermann
+        return {
+            "steering_angle_rad": own.ackermann.steering_angle - angle,
+            "speed_mps": own.ackermann.speed - speed,
+        }
+    if control is None:
+        return {}
+    return {
+        "steering_angle_rad": (control.steer - own.control.steer) * vehicle_max_steer_rad,
+        "pedal": own.control.throttle - own.control.brake - control.throttle + control.brake,
+    }
+
+
+class Shadow:
+    """Listens to who drives, and publishes how the driver's own commands differ."""
+
+    def __init__(self, node: Node, names: CarlaConfig, vehicle_max_steer_rad: float) -> None:
+        self._max_steer_rad = vehicle_max_steer_rad
+        self._ackermann: tuple[float, float] | None = None
+        self._ackermann_s = 0.0
+        self._control: VehicleControl | None = None
+        self._control_s = 0.0
+        handlers = {
+            topics.ACKERMANN: self._on_ackermann,
+            topics.VEHICLE_STATUS: self._on_status,
+        }
+        for topic, handler in handlers.items():
+            topics.create_subscription(node, topic, names, handler)
+        self._publisher = topics.create_publisher(node, SHADOW_DISAGREEMENT, names)
+
+    def compare(self, own: Command, stamp_ns: int) -> None:
+        """Publish the disagreement about the image of `stamp_ns`, if somebody drives."""
+        oldest_s = time.monotonic() - COMMAND_AGE_S
+        values = disagreement(
+            own,
+            self._ackermann if self._ackermann_s > oldest_s else None,
+            self._control if self._control_s > oldest_s else None,
+            self._max_steer_rad,
+        )
+        if values:
+            self._publisher.publish(
+                JointState(
+                    header=make_header(stamp_ns, ""),
+                    name=list(values),
+                    position=list(values.values()),
+                )
+            )
+
+    def _on_ackermann(self, message: Any) -> None:
+        # Some forks stamp it, and have the command inside.
+        drive = getattr(message, "drive", message)
+        self._ackermann = (drive.steering_angle, drive.speed)
+        self._ackermann_s = time.monotonic()
+
+    def _on_status(self, message: Any) -> None:
+        control = message.control
+        self._control = VehicleControl(
+            throttle=control.throttle, steer=control.steer, brake=control.brake
+        )
+        self._control_s = time.monotonic()

@@ -1,0 +1,170 @@
+"""Faults of a simulator, done on purpose: each is one that carla-ros-bridge is known for.
+
+The embedded simulator's node plays them (`simulator.faults`), so that what a client does about
+them can be tested. Nothing here needs ROS.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from td3_driver.bridge import topics
+from td3_driver.bridge.topics import Topic
+from td3_driver.config import ConfigError
+
+# The bridge waits this long for a sensor before it goes on without it.
+BRIDGE_SENSOR_TIMEOUT_S = 1.0
+
+KINDS: dict[str, str] = {
+    "lost_step": "STEP_ONCE is not heard",
+    "late_step": "STEP_ONCE is heard SECONDS later",
+    "lost_command": "the vehicle command for the tick is not heard",
+    "late_command": "the vehicle command for the tick is heard after it",
+    "hang": "the simulator hangs for SECONDS before the tick",
+    "dead_thread": "no tick ever again, while services and subscriptions live on",
+    "extra_tick": "another client ticks the simulator too, unseen by the bridge",
+    "foreign_step": "another client sends STEP_ONCE after the tick",
+    "foreign_play": "another client sends PLAY after the tick",
+    "map_load": "another client has the map loaded anew before the tick: the clock restarts",
+    "missing": "TOPIC has no message; the bridge waits SECONDS (1) for it first",
+    "late": "TOPIC's message comes SECONDS later, and what follows on it not before",
+    "collision": "a collision is told that is none, as after a teleport",
+}
+TIMED = frozenset({"late_step", "hang", "late"})
+OF_A_TOPIC = frozenset({"missing", "late"})
+TOPICS: dict[str, Topic] = {
+    key: topic
+    for key, topic in topics.BY_KEY.items()
+    if topic.direction is topics.Direction.FROM_SIMULATOR
+}
+
+_FORM = "KIND[:TOPIC][=SECONDS]@TICK[xTICKS][/PERIOD]"
+_FAULT = re.compile(
+    r"(?P<kind>\w+)(:(?P<topic>\w+))?(=(?P<seconds>\d+(\.\d*)?))?"
+    r"@(?P<first>\d+)(x(?P<count>\d+))?(/(?P<period>\d+))?"
+)
+
+
+@dataclass
+class Fault:
+    """One fault and the ticks it strikes in, the first tick after it was set being 1."""
+
+    kind: str
+    first: int
+    count: int = 1
+    """Ticks in a row."""
+    period: int = 0
+    """Ticks after which it comes again; 0 = never."""
+    topic: Topic | None = None
+    seconds: float | None = None
+    _struck: int = field(default=0, init=False)
+
+    def strikes(self, tick: int) -> bool:
+        """Return whether it strikes in a tick, at most once in each."""
+        since = tick - self.first
+        if since < 0 or tick == self._struck:
+            return False
+        if self.period:
+            since %= self.period
+        if since >= self.count:
+            return False
+        self._struck = tick
+        return True
+
+
+def parse(text: str) -> list[Fault]:
+    """Return the faults in `text`, separated by commas; raises ConfigError naming a wrong one."""
+    return [_parse_one(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _parse_one(text: str) -> Fault:
+    match = _FAULT.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"simulator.faults: {text!r} is not of the form {_FORM}")
+    kind, topic, seconds = match["kind"], match["topic"], match["seconds"]
+    if kind not in KINDS:
+        raise ConfigError(f"simulator.faults: {kind!r} is none of {', '.join(KINDS)}")
+    if (kind in OF_A_TOPIC) != (topic in TOPICS):
+        raise ConfigError(
+            f"simulator.faults: {text!r}: {', '.join(sorted(OF_A_TOPIC))} take a topic, and only "
+            f"they, which is one of {', '.join(TOPICS)}"
+        )
+    if kind in TIMED and seconds is None:
+        raise ConfigError(f"simulator.faults: {text!r} says not how long: {kind}=SECONDS@...")
+    return Fault(
+        kind,
+        first=int(match["first"]),
+        count=int(match["count"] or 1),
+        period=int(match["period"] or 0),
+        topic=TOPICS[topic] if topic else None,
+        seconds=float(seconds) if seconds else None,
+    )
+
+
+class Faults:
+    """The faults that are set, and the tick they are in."""
+
+    def __init__(self, text: str = "") -> None:
+        """Set the faults in `text`; raises ConfigError."""
+        self._faults = parse(text)
+        self._tick = 0
+
+    def begin_tick(self) -> None:
+        """Count a tick."""
+        self._tick += 1
+
+    def now(self, kind: str, topic: Topic | None = None) -> Fault | None:
+        """Return the fault of a kind that strikes in the tick under way, if one does."""
+        return self._find(kind, topic, self._tick)
+
+    def next(self, kind: str) -> Fault | None:
+        """Return the fault of a kind that strikes before, or in, the tick to come."""
+        return self._find(kind, None, self._tick + 1)
+
+    def _find(self, kind: str, topic: Topic | None, tick: int) -> Fault | None:
+        for fault in self._faults:
+            if fault.kind == kind and fault.topic is topic and fault.strikes(tick):
+                return fault
+        return None
+
+
+class Agenda:
+    """What is to be done later, on the steady clock; things for one topic keep their order."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._busy_until_s: dict[Topic, float] = {}
+
+    @property
+    def idle_s(self) -> float:
+        """Wall-clock time until something is to be done; infinite where nothing is."""
+        return self._entries[0][0] - self._clock() if self._entries else float("inf")
+
+    def after(self, delay_s: float, action: Callable[[], object]) -> None:
+        """Do `action` later."""
+        self._add(self._clock() + delay_s, action)
+
+    def in_order(self, topic: Topic, delay_s: float, action: Callable[[], object]) -> None:
+        """Do `action` now or later, after everything that waits for `topic`."""
+        now = self._clock()
+        due_s = max(now + delay_s, self._busy_until_s.get(topic, 0.0))
+        if due_s <= now:
+            action()
+            return
+        self._busy_until_s[topic] = due_s
+        self._add(due_s, action)
+
+    def do_what_is_due(self) -> None:
+        """Do everything whose time has come."""
+        while self.idle_s <= 0.0:
+            heapq.heappop(self._entries)[2]()
+
+    def _add(self, due_s: float, action: Callable[[], object]) -> None:
+        heapq.heappush(self._entries, (due_s, next(self._numbers), action))

@@ -1,0 +1,278 @@
+"""The embedded simulator behind the topics of carla-ros-bridge in active synchronous mode."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+
+from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.conversion import (
+    ConversionError,
+    control_from_message,
+    pose_from_message,
+    target_velocity_from_message,
+)
+from td3_driver.bridge.parameters import ConfiguredNode
+from td3_driver.bridge.run_state import RunCommand, RunState
+from td3_driver.bridge.topics import Topic
+from td3_driver.config import Config, ConfigError
+from td3_driver.driving.world import Collision, Frame, VehicleControl
+from td3_driver.nodes.simulator.bridge_faults import BRIDGE_SENSOR_TIMEOUT_S, Agenda, Faults
+from td3_driver.nodes.simulator.publications import Publications, vehicle_info_to_message
+from td3_driver.roads.errors import RoadMapError
+from td3_driver.simulator.world import EGO_ACTOR_ID, SPAWN_SPACING_M, SimulatedWorld
+
+NODE_NAME = "simulator"
+SECTIONS = ("simulator", "carla")
+SETTABLE = ("simulator.map", "simulator.realtime_factor", "simulator.faults")
+VEHICLE_TYPE = "vehicle.tesla.model3"
+# A simulator that has fallen further behind real time lets the lost time go.
+MAX_LAG_S = 0.2
+
+
+class SimulatorNode(ConfiguredNode):
+    """A bridge with one car, and the world behind it. Starts in PLAY, as the bridge does.
+
+    It misbehaves where `simulator.faults` says so.
+    """
+
+    def __init__(
+        self,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
+    ) -> None:
+        """Load the map and announce the world; raise ConfigError or RoadMapError."""
+        super().__init__(
+            NODE_NAME,
+            SECTIONS,
+            settable=SETTABLE,
+            context=context,
+            parameter_overrides=parameter_overrides,
+        )
+        self._world = SimulatedWorld(self.config.simulator)
+        self._run_state = RunState(self._publish_status)
+        self._faults = Faults(self.config.simulator.faults)
+        self._agenda = Agenda()
+        self._held = False
+        """Whether the tick under way hangs, or the thread that ticks has died."""
+        self._late_control: VehicleControl | None = None
+        self._stopped = False
+        self._override = False
+        self._next_tick_s = time.monotonic()
+        self._published_route: Any = None
+        self._publications = Publications(
+            self, self.config.carla, self.config.simulator, self._deliver
+        )
+        handlers: dict[Topic, Callable[[Any], None]] = {
+            topics.MANUAL_OVERRIDE: self._on_override,
+            topics.SET_TRANSFORM: self._on_transform,
+            topics.SET_TARGET_VELOCITY: self._on_target_velocity,
+            topics.GOAL: self._on_goal,
+            topics.VEHICLE_CONTROL: lambda message: self._on_control(message, manual=False),
+            topics.VEHICLE_CONTROL_MANUAL: lambda message: self._on_control(message, manual=True),
+        }
+        self._inputs = [self._subscribe(topic, handler) for topic, handler in handlers.items()]
+        self._control = self._subscribe(topics.CONTROL, self._on_run_command)
+        self._publish_status(self._run_state.running)
+        self._publications.vehicle_info(
+            vehicle_info_to_message(
+                self._world.vehicle.parameters,
+                EGO_ACTOR_ID,
+                VEHICLE_TYPE,
+                self.config.carla.role_name,
+            )
+        )
+        self.get_logger().info(self._announce_map())
+
+    def stop(self) -> None:
+        """End `run`, from any thread."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Tick and answer until stopped, or until the context ends."""
+        runtime.spin(
+            self,
+            until=lambda: self._stopped,
+            idle_s=lambda: min(self._idle_s(), self._agenda.idle_s),
+            work=self._do_what_is_due,
+        )
+
+    def change_settings(self, new: Config) -> None:
+        """Load another map, or set other faults; raise ConfigError if they are unusable."""
+        if new.simulator.faults != self.config.simulator.faults:
+            self._faults = Faults(new.simulator.faults)
+        name = new.simulator.map
+        if name == self.config.simulator.map:
+            return
+        try:
+            self._world.load_map(name)
+        except RoadMapError as error:
+            raise ConfigError(str(error)) from error
+        # A trainer changes maps with every episode.
+        self.get_logger().debug(self._announce_map())
+
+    def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
+        return topics.create_bridge_subscription(self, topic, self.config.carla, handler)
+
+    def _announce_map(self) -> str:
+        """Publish the map and its route; return a line about it."""
+        road_map, config = self._world.road_map, self.config.simulator
+        self._publications.world_info(road_map.name, road_map.opendrive)
+        self._publish_route()
+        spawn_poses = len(road_map.spawn_poses(SPAWN_SPACING_M))
+        return (
+            f"map {road_map.name}: {spawn_poses} spawn poses; {1.0 / config.fixed_delta_s:.0f} "
+            f"ticks per simulated second, {config.realtime_factor:g} x real time"
+        )
+
+    def _idle_s(self) -> float:
+        """Return the wall-clock time until there is something to do."""
+        if self._held or self._run_state.waiting:
+            return float("inf")
+        if self._run_state.commanded:
+            return 0.0
+        return self._next_tick_s - time.monotonic()
+
+    def _do_what_is_due(self) -> None:
+        self._agenda.do_what_is_due()
+        if self._idle_s() <= 0.0:
+            self._iterate()
+
+    def _iterate(self) -> None:
+        """Go once through the bridge's loop: take commands, tick, publish."""
+        runtime.take_waiting(self._control)
+        if self._held or not self._run_state.may_tick():
+            return
+        if self._faults.next("dead_thread"):
+            self._held = True
+        elif hang := self._faults.next("hang"):
+            self._held = True
+            self._agenda.after(hang.seconds or 0.0, self._tick)
+        else:
+            self._tick()
+
+    def _tick(self) -> None:
+        """Tick, and publish what there is to be told of it."""
+        self._held = False
+        # A command that is here before its STEP_ONCE is to act in that step.
+        for subscription in self._inputs:
+            runtime.take_waiting(subscription)
+        self._faults.begin_tick()
+        self._schedule()
+        frame = self._disturbed(self._world.tick)
+        self._publish_status(self._run_state.running)
+        vehicle = self._world.vehicle
+        self._publications.tick(frame, vehicle.lateral_speed, self._world.acceleration)
+        self._publish_route()
+
+    def _disturbed(self, tick: Callable[[], Frame]) -> Frame:
+        """Tick, with the faults that are due around it."""
+        faults = self._faults
+        if faults.now("extra_tick"):
+            tick()
+        if faults.now("map_load"):
+            self._world.load_map(self.config.simulator.map)
+            self._announce_map()
+        frame = tick()
+        if self._late_control is not None:
+            self._world.apply(self._late_control)
+            self._late_control = None
+        if faults.now("foreign_step"):
+            self._run_state.command(RunCommand.STEP_ONCE)
+        if faults.now("foreign_play"):
+            self._run_state.command(RunCommand.PLAY)
+        if faults.now("collision"):
+            frame = replace(frame, collisions=(Collision(frame.stamp_ns, 0, (1e4, 0.0, 0.0)),))
+        return frame
+
+    def _deliver(self, topic: Topic, publish: Callable[[], None]) -> None:
+        """Publish a message; later, or not at all, where a fault is due."""
+        if missing := self._faults.now("missing", topic):
+            given_s = missing.seconds
+            time.sleep(BRIDGE_SENSOR_TIMEOUT_S if given_s is None else given_s)
+            return
+        late = self._faults.now("late", topic)
+        self._agenda.in_order(topic, (late.seconds or 0.0) if late else 0.0, publish)
+
+    def _schedule(self) -> None:
+        """Set the wall-clock time of the next tick while running freely."""
+        config = self.config.simulator
+        period_s = config.fixed_delta_s / config.realtime_factor
+        now = time.monotonic()
+        self._next_tick_s += period_s
+        if abs(self._next_tick_s - now) > MAX_LAG_S + period_s:
+            self._next_tick_s = now + period_s
+
+    def _publish_status(self, running: bool) -> None:
+        self._publications.status(self._world.frame, running)
+
+    def _publish_route(self) -> None:
+        """Publish the route if it has changed."""
+        route = self._world.route
+        if route is not self._published_route:
+            self._published_route = route
+            self._publications.waypoints(route, self._world.stamp_ns)
+
+    def _on_run_command(self, message: Any) -> None:
+        try:
+            command = RunCommand(message.command)
+        except ValueError:
+            self.get_logger().warning(f"there is no run command {message.command}")
+            return
+        if command is RunCommand.STEP_ONCE:
+            if self._faults.next("lost_step"):
+                return
+            if late := self._faults.next("late_step"):
+                self._agenda.after(late.seconds or 0.0, lambda: self._run_state.command(command))
+                return
+        self._run_state.command(command)
+
+    def _on_override(self, message: Any) -> None:
+        self._override = message.data
+
+    def _on_control(self, message: Any, manual: bool) -> None:
+        if manual != self._override or self._faults.next("lost_command"):
+            return
+        control = control_from_message(message)
+        if self._faults.next("late_command"):
+            self._late_control = control
+        else:
+            self._world.apply(control)
+
+    def _on_transform(self, message: Any) -> None:
+        try:
+            self._world.teleport(pose_from_message(message))
+        except ConversionError as error:
+            self.get_logger().warning(f"teleport refused: {error}")
+        self._publish_route()
+
+    def _on_target_velocity(self, message: Any) -> None:
+        if self._override:
+            return
+        try:
+            forward, _, yaw_rate = target_velocity_from_message(message)
+            self._world.set_velocity(forward, yaw_rate)
+        except ConversionError as error:
+            self.get_logger().warning(f"velocity refused: {error}")
+
+    def _on_goal(self, message: Any) -> None:
+        try:
+            self._world.set_goal(pose_from_message(message.pose))
+        except (ConversionError, RoadMapError) as error:
+            self.get_logger().warning(f"goal refused: {error}")
+        self._publish_route()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the simulator's process."""
+    sys.exit(runtime.run(lambda: SimulatorNode().run(), args))
+
+
+if __name__ == "__main__":
+    main()
