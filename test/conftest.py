@@ -6,6 +6,7 @@ import fcntl
 import functools
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,21 @@ pytest_plugins = ["crash_traces"]
 
 # Up to domain 100, DDS uses ports below Linux's ephemeral range.
 DOMAINS = 100
+SHARED_MEMORY = Path("/dev/shm")
 
 _tests = itertools.count()
+
+
+def _forget_the_killed(domain: int) -> None:
+    """Remove what killed processes have left of a domain in Fast DDS's shared memory.
+
+    Whoever comes upon it may crash, or take the ports of the dead for its own.
+    """
+    first = 7400 + 250 * domain
+    for file in SHARED_MEMORY.glob("*fastdds_port*"):
+        port = re.search(r"fastdds_port(\d+)", file.name)
+        if port and first <= int(port[1]) < first + 250:
+            file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -37,6 +51,7 @@ def free_domain() -> Iterator[int]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            _forget_the_killed(domain)
             yield domain
             return
     raise RuntimeError(f"all {DOMAINS} ROS domains are in use by other tests")

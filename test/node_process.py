@@ -19,6 +19,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 100.0
+END_TIMEOUT_S = 30.0
 
 
 class NodeProcess:
@@ -99,6 +100,18 @@ class NodeProcess:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
+    def end(self) -> None:
+        """End it as a user does, and by SIGKILL only where that does not help.
+
+        What a killed process leaves in the shared memory of DDS can crash its neighbours.
+        """
+        self.terminate()
+        try:
+            self.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.wait()
+
     def _report(self, timeout_s: float | None) -> str:
         """Return the next line that the server reports; empty where none comes in time."""
         while b"\n" not in self._unread:
@@ -162,10 +175,9 @@ def start_node(name: str, *assignments: str, **how: Any) -> NodeProcess:
 
 @contextmanager
 def node_process(name: str, *assignments: str, **how: Any) -> Iterator[NodeProcess]:
-    """Run one of the package's nodes, and kill it in the end."""
+    """Run one of the package's nodes, and end it."""
     process = start_node(name, *assignments, **how)
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.end()

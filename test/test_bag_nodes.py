@@ -209,7 +209,7 @@ def listen_to(path: Path) -> Listener:
         with node_process("player", f"bag:={path}", "rate:=2.0", stderr=subprocess.PIPE) as player:
             listener.wait(lambda: bool(listener.received[topics.IMAGE]), 60.0)
             begin = time.monotonic()
-            listener.wait(lambda: len(listener.received[topics.ODOMETRY]) == 40, 60.0)
+            listener.wait(lambda: len(listener.received[topics.ODOMETRY]) == 40, 20.0)
             duration_s = time.monotonic() - begin
             _, told = player.communicate(timeout=60.0)
         assert player.returncode == 0, told

@@ -152,8 +152,7 @@ def driver_process(run: Path, log: Path, executor: str) -> Iterator[NodeProcess]
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.end()
 
 
 def resident_mib(process: NodeProcess) -> float:

@@ -140,8 +140,7 @@ def a_scene(folder: Path, *parameters: str) -> Iterator[Scene]:
             yield scene
         finally:
             car.end()
-            process.kill()
-            process.wait()
+            process.end()
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +281,7 @@ def kill_the_simulator(run: Path) -> float:
             return delay_s
         finally:
             for process in (simulator, driver):
-                process.kill()
-                process.wait()
+                process.end()
 
 
 def test_the_fragile_policy_is_sound_at_sane_speeds(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def driver_process(
     entry: str = "td3_driver.nodes.driver.node:main",
     first: str = "",
 ) -> Iterator[NodeProcess]:
-    arguments = parameters(f'run:="{run.path}"', "random_goal:=false", *assignments)
+    # The scripted car never stands.
+    own = (f'run:="{run.path}"', "random_goal:=false", "driver.standstill_timeout_s:=0.2")
+    arguments = parameters(*own, *assignments)
     if first:
         arguments.insert(0, first)
     with log.open("wb") as stderr:
@@ -53,8 +55,7 @@ def driver_process(
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.end()
 
 
 @pytest.fixture
