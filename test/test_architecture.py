@@ -1,0 +1,83 @@
+"""The house is as docs/architecture.md draws it: who imports whom, read from the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "td3_driver"
+# Rooms of their own inside another.
+INNER = ("nodes.driver", "nodes.simulator")
+EVERYTHING = "everything"
+
+
+def module_of(path: Path) -> str:
+    """Return a module's name within the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module is in."""
+    for room in INNER:
+        if module == room or module.startswith(f"{room}."):
+            return room
+    return module.split(".")[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the package's modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.module:
+            continue
+        top, _, module = node.module.partition(".")
+        if top == "td3_driver":
+            for name in node.names:
+                inner = f"{module}.{name.name}".removeprefix(".")
+                found.add(inner if inner in MODULES else module)
+    return found - {""}
+
+
+IMPORTS = {module: imports_of(path) for module, path in MODULES.items()}
+
+
+def table() -> dict[str, set[str]]:
+    """Return what each room may import, by the document's table and in its order."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `td3_driver/([\w/.]+)` \|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    allowed: dict[str, set[str]] = {}
+    for path, imports in rows:
+        room = path.removesuffix("/").removesuffix(".py").replace("/", ".")
+        named = set(re.findall(r"`([\w.]+)`", imports))
+        allowed[room] = set(allowed) if imports.strip() == EVERYTHING else named & {*allowed}
+    return allowed
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert set(table()) == {room_of(module) for module in MODULES} - {""}
+
+
+@pytest.mark.parametrize("room", sorted(table()))
+def test_a_room_imports_what_the_table_allows_and_nothing_below_it(room: str) -> None:
+    allowed = table()[room]
+    wrong = [
+        f"{module} imports {imported}"
+        for module, imports in IMPORTS.items()
+        if room_of(module) == room
+        for imported in sorted(imports)
+        if room_of(imported) not in (room, *allowed)
+    ]
+    assert not wrong
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(IMPORTS).prepare()
