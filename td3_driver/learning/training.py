@@ -119,7 +119,7 @@ class Training:
 
     `show` is called after every step, and `report` with every row of figures, from the thread
     that updates. NaN or infinity ends the run without saving, with NotFiniteError. A folder that
-    holds the checkpoint of another run (`learning.origin`) goes on from that.
+    holds the checkpoint of another run (`learning.warm_start`) goes on from that.
     """
 
     online = True
