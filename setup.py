@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """ament_python and pip package of td3_driver."""
 
 from glob import glob
@@ -12,7 +15,11 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={f"{PACKAGE}.roads": ["maps/*.xodr"], f"{PACKAGE}.offline": ["page/*"]},
+    package_data={
+        PACKAGE: ["py.typed"],
+        f"{PACKAGE}.roads": ["maps/*.xodr"],
+        f"{PACKAGE}.offline": ["page/*"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

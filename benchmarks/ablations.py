@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Train with one option of the learner changed at a time, and see how soon and how well it drives.
 
     python benchmarks/ablations.py                  every variant, three seeds

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Inspect a recorded drive (see `bag_recording.py`) and measure time and memory.
 
 Once with the run given, and once with the full networks of the default configuration, untrained

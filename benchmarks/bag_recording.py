@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Record a drive in the embedded simulator and count the camera frames that are not in the bag.
 
 The simulator, the driver and the recorder run as users start them (`td3-driver drive --record`);

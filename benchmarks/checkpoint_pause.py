@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Measure for how long a checkpoint with a full replay buffer holds training up.
 
     python benchmarks/checkpoint_pause.py --frames 100000

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Train the first description's wiring, the right one and ours on the same batches; compare.
 
     python benchmarks/divergence.py              three wirings, three seeds

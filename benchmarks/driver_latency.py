@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Time from a camera message to the command that answers it, with the default networks on CPU.
 
 The driver runs in a process of its own, as users run it; this one publishes the bridge's topics at

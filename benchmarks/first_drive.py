@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Trains the first drive with several seeds, as `make train` does, and evaluates each.
 
     python benchmarks/first_drive.py --seeds 5

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Trainings of the first drive in process, examined on held-out maps while they run."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Kill a training with SIGKILL at random instants, and resume it each time.
 
     python benchmarks/kill_and_resume.py --kills 30

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Time our TD3 against Stable-Baselines3's: same networks, same data, sampling included.
 
     .venv/bin/pip install -c constraints.txt -r requirements-benchmarks.txt

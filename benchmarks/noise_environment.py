@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """An environment of random pictures, for benchmarks in which nothing depends on the world."""
 
 from __future__ import annotations

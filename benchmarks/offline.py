@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Learn from bags of the baseline, then go on online, against starting fresh.
 
     python benchmarks/offline.py

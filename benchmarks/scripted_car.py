@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A car on the bridge's topics that does as it is told: for tests and measurements of a driver.
 
 It publishes camera, odometry, speedometer and a straight route, and hears the commands. What it

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Time an environment step over ROS topics against the same step in process.
 
 The simulator's node runs in a process of its own, as users run it. Blocks of steps alternate

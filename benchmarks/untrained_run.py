@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Run folders whose networks have random weights: for tests and measurements of what drives."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Starts carla-ros-bridge, the car and its route publisher, for a trainer or driver to join."""
 
 from launch import LaunchDescription

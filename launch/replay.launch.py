@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Plays a bag to the driver in shadow mode: it decides, and nobody obeys."""
 
 from launch import LaunchDescription

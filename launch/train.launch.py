@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Starts the trainer, and its world: the embedded simulator, or CARLA with world:=carla."""
 
 from launch import LaunchDescription

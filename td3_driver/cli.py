@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`td3-driver`: the commands people type.
 
 Exit codes: 0 when done, 1 where the doctor found something, 2 for wrong input, and those of

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Every setting of td3_driver: its type, default, description, unit and range, in one place.
 
 `load()` reads a YAML file in the form of a ROS 2 parameter file over these defaults. The nodes

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What stops a car that drives by itself, each fault by the name that settings and reports use."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A run's folder: its configuration, checkpoints, figures and pictures."""
 
 from __future__ import annotations

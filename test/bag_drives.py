@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags for tests: a drive in the embedded world, stepped in process, as the bridge tells it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Training runs on a task that takes seconds, for tests of all that happens in one."""
 
 from __future__ import annotations

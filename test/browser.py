@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A headless Chromium over its DevTools pipe: opens a page, moves the mouse, takes pictures."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs the simulator's node and a client in one process, each in a ROS context of its own."""
 
 from __future__ import annotations

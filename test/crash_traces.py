@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Whatever ends a worker of pytest-xdist leaves a trace, which pytest's closing output shows.
 
 A dead worker takes along what it wrote to the stderr that pytest captures, and xdist says only

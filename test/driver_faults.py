@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The faults that a driver can meet, as things that a script of a car does wrong."""
 
 from __future__ import annotations

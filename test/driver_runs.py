@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Run folders with an untrained actor, for tests of what drives with one."""
 
 from __future__ import annotations

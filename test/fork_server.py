@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Starts node processes for tests: imports what they need once, and forks for each of them.
 
 Run as a script by `node_process`. A child's parent does nothing but wait for it and report its

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Processes of nodes that start at once, as they are forked from one that has imported all."""
 
 from __future__ import annotations

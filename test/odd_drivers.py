@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Drivers with something odd about them, each run in a process of its own.
 
 Their first argument says what sets it off; the driver gets the others.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Delays measured by tests that know whether the machine stood still meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The node that turns Ackermann commands into pedals, over real topics."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The house is as docs/architecture.md draws it: who imports whom, read from the code."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Other bridges' names, types, frames and QoS."""
 
 from typing import get_args

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Play, pause and single steps, as the bridge's queue has them."""
 
 import pytest

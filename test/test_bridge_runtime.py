@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Signals at any moment of a node's life, and messages that cannot be taken, on both executors.
 
 Takes a few seconds; more signals:

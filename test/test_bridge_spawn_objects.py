@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The car and its sensors, as carla_spawn_objects reads them."""
 
 from __future__ import annotations

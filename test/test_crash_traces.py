@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Workers of pytest-xdist that die in every way, and what pytest then says of each."""
 
 from __future__ import annotations

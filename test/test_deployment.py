@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The exported policy: equal to PyTorch's, described, and refused where it does not fit."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The divergence benchmark's wirings, with tiny networks: what explodes, dies and stays alive."""
 
 from __future__ import annotations

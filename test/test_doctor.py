@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The doctor's look at the environment, its table, its JSON and its exit code."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The doctor's look at what runs: healthy, with each fault, and with nothing there."""
 
 from __future__ import annotations

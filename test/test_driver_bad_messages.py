@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Random and malformed messages on every topic that a driver listens to, while it drives.
 
 Takes a few seconds; all of them:

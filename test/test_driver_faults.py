@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Each fault that a driver can meet, over real topics: how soon the car is told to stop.
 
 `pytest -s` prints the times. One driver goes through them all, in a process of its own.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A driver's states, live reload, shadow mode and what it tells, in front of a scripted car."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The driver's process over real topics, in front of the embedded simulator."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What becomes of each fault that comes over topics: messages in, stops out.
 
 No DDS and no waiting: messages are handed over by calls, on a clock that the test moves.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Command limits, tick by tick, and the pedals, alone and around a point mass."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The environment and evaluation over a straight road with simple kinematics."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The observation, against hand-worked vectors and an image reduced in the other order."""
 
 from __future__ import annotations

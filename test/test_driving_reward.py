@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Rewards worked out by hand, and each end at its threshold."""
 
 from __future__ import annotations

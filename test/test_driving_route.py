@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where a car is along its route, against hand-worked places."""
 
 from __future__ import annotations

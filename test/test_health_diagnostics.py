@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The learner's health as others on ROS see it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The interfaces are those of ackermann_msgs, carla_msgs and tf2_msgs, field for field."""
 
 import random

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A training killed with SIGKILL goes on from its newest checkpoint."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The launch files: the same processes and options as the command line.
 
 Their structure is checked against stand-ins for `launch`; where the real one is installed they

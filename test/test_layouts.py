@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The layouts for Foxglove and RViz show topics that there are, with the QoS that they have."""
 
 from __future__ import annotations
@@ -12,10 +15,28 @@ import yaml
 
 from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig
-from tools.draw_layout import panels
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 CONTRACT = {topic.name(CarlaConfig()): topic for topic in topics.TOPICS}
+
+
+Box = tuple[float, float, float, float]
+"""x, y, width and height, y downwards."""
+
+
+def panels(node: Any, box: Box) -> dict[str, Box]:
+    """Return where a layout puts each of its panels."""
+    if isinstance(node, str):
+        return {node: box}
+    x, y, width, height = box
+    share = node.get("splitPercentage", 50) / 100
+    if node["direction"] == "row":
+        first = (x, y, share * width, height)
+        second = (x + share * width, y, (1 - share) * width, height)
+    else:
+        first = (x, y, width, share * height)
+        second = (x, y + share * height, width, (1 - share) * height)
+    return panels(node["first"], first) | panels(node["second"], second)
 
 
 def foxglove() -> dict[str, Any]:

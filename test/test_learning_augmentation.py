@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The random shift against padding and cropping sample by sample."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints: complete or absent, exact, and refused with the file's name where unfit."""
 
 from __future__ import annotations

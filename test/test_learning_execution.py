@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How updates run: precision, convolutions by shares, and what a captured update may not do."""
 
 from __future__ import annotations

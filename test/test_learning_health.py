@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Health: each warning from a learner made ill by hand, and no NaN in a checkpoint."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """TD3+BC, batches of recorded and new transitions, pretraining, and going on from it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The ratio of updates to steps, held beside the steps and in turn with them."""
 
 from __future__ import annotations

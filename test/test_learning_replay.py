@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The replay buffer against a list that keeps every transition with its full stacks."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The critic on its own, and newer checkpoints beside the policy that drives."""
 
 from __future__ import annotations

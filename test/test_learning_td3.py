@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The networks and TD3's update: what moves what, hand-worked targets, and a plain reference."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where episodes start in a town: at random, as listed, along the published route."""
 
 import math

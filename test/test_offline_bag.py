@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags: written as others read them, and read as others write them, whole or not."""
 
 from __future__ import annotations

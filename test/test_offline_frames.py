@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames and decisions of a bag: the ones a driver has live."""
 
 from __future__ import annotations

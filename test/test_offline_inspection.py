@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the networks make of a bag, the table and the page, and the page in a real browser."""
 
 from __future__ import annotations

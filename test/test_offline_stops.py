@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The stops of a bag: as the driver's watchdog told of them, or inferred from its commands."""
 
 from __future__ import annotations

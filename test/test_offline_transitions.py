@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Transitions from bags: those of the live environment, and nothing that was not driven."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The ROS package's own description agrees with what is in it."""
 
 import ast
@@ -66,6 +69,25 @@ def imported_packages() -> dict[str, set[str]]:
 
 def dependencies(tag: str) -> set[str]:
     return {element.text or "" for element in ElementTree.parse(MANIFESTS[0]).getroot().iter(tag)}
+
+
+def test_every_python_file_begins_with_its_copyright_and_licence():
+    folders = ("td3_driver", "test", "benchmarks", "tools", "launch")
+    files = [ROOT / "setup.py", *(f for name in folders for f in (ROOT / name).rglob("*.py"))]
+    lines = ["# Copyright 2026 td3_driver authors", "# SPDX-License-Identifier: Apache-2.0"]
+    assert [f for f in files if f.read_text().splitlines()[:2] != lines] == []
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+    assert f'version="{version}"' in (ROOT / "setup.py").read_text()
+    assert re.search(rf"^{re.escape(version)} \(", (ROOT / "CHANGELOG.rst").read_text(), re.M)
+
+
+def test_the_linters_of_a_commit_are_those_of_make_lint():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    pinned = re.search(r"^ruff==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert set(re.findall(r"ruff==([\d.]+)", hooks)) == {pinned[1]}
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.parent.name)

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The generated pages: current, and saying what the nodes really do."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps: what is shipped, routes along them, and what is said of maps that cannot be used."""
 
 from __future__ import annotations

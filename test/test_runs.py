@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A run's folder: made once, found by path or name, and its configuration kept exactly."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The watchdog's decisions, by times worked out by hand, and the guard that acts on them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Set-up: what it asks of a machine, what it does again and what it does not."""
 
 import os

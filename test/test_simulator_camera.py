@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The camera's geometry against the pinhole formula, and what it draws."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The simulator's node as an independent client of the bridge's topics sees it."""
 
 import itertools

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Other vehicles keep apart, keep moving and see the ego; outlines overlap as they should."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The embedded world: ticks, resets, events, repeatability, and a drive on every map."""
 
 from __future__ import annotations

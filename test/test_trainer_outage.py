@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The trainer's process when its simulator dies, comes back, or stays away."""
 
 from __future__ import annotations

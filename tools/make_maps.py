@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Write the shipped OpenDRIVE maps: rings and street grids, from fixed seeds.
 
     python tools/make_maps.py [--output td3_driver/roads/maps]

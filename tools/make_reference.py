@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Write docs/topics.md and docs/parameters.md from the tables and settings that the code uses.
 
 Every `Topic` of td3_driver.bridge and td3_driver.nodes, every section of td3_driver.config and

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 #!/usr/bin/env python3
 """Makes the virtual environment .venv, with ROS 2 in it, from nothing but Python and a compiler.
 

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Messages of the bridge to this package's types, and back.
 
 Axes and signs are those of the messages: REP-103, except for `VehicleControl.steer` (+ = right)

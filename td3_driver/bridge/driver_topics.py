@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the driver publishes besides its commands, and the services it answers, in one table."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Messages of the bridge, read into this package's types by their fields.
 
 Any object with a message's fields will do: rclpy's, or what a bag's reader makes without ROS. Axes

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Every setting as a ROS parameter `section.setting`, described and limited as in `config`.
 
 Defaults give way to the file named by the parameter `config`, and that to what the process was

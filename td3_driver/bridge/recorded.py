@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What belongs to the record of a drive, and what of it this package's own nodes have told."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The bridge's play, pause and single-step states, with its command queue's exact behaviour."""
 
 from __future__ import annotations

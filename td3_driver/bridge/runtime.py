@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How this package's nodes run: the loop they spin in, what signals do, how processes end.
 
 KeyboardInterrupt in the middle of an executor leaves a callback half done, and now and then comes

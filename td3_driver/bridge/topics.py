@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The topic contract of carla-ros-bridge in one table: names, types, directions and QoS.
 
 The simulator node publishes and subscribes by this table, `CarlaWorld` and the driver meet it from

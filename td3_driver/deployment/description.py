@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What an exported policy takes, gives and was trained for, in words that other tools can read.
 
 It lies as JSON in the ONNX file's metadata, under `METADATA_KEY`.

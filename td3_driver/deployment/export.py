@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Writes a run's policy as one ONNX file, and trusts it only after it has been compared."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Checks of this machine's Python environment, without looking at what runs."""
 
 from __future__ import annotations

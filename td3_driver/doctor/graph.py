@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Checks of what runs: each topic of the simulator, who commands, and whether the car moves.
 
 Nothing is published unless the car is to be moved. All times are the steady clock's.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The topics of what runs, as one node sees them: who has an end, and what comes."""
 
 from __future__ import annotations

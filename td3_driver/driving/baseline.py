@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A driver that learns nothing: it follows the route and slows down for bends.
 
 What a policy is measured against, and what records drives to learn from offline. It reads the

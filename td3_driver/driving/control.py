@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """From an action to a limited Ackermann command, and from that to pedals."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The dict observation: stacked images and a vector in SI units."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Drives along routes frame by frame, with the task that the policy was trained on."""
 
 from __future__ import annotations

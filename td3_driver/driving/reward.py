@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The reward of one decision, term by term, and the ends of an episode."""
 
 from __future__ import annotations

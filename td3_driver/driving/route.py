@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where the car is along its route, and what lies ahead of it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The driving task of one episode: frames in; observations, commands, rewards and ends out.
 
 The environment and the driver share it, so both see and command exactly the same.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a world is: poses, vehicle commands, frames, and the two methods every world has.
 
 Frames and axes follow REP-103: x forward, y left, z up, yaw counter-clockwise, SI units. The one

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Evaluates a run's policy in the embedded simulator, in process and without noise."""
 
 from __future__ import annotations

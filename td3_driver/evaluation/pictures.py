@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Pictures of a run: its learning curve, its drives over their maps, and a film of one."""
 
 from __future__ import annotations

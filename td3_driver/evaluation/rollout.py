@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Episodes driven without noise, and what they came to."""
 
 from __future__ import annotations

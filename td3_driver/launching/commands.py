@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What runs with what: processes of train, drive, replay and simulate, and the options they take.
 
 The launch files and the `td3-driver` command are both made from `COMMANDS`, so that an option or

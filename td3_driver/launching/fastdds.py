@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How processes on one machine exchange images: the shared memory of Fast DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Makes a launch description of a command; the launch files are made of this."""
 
 from __future__ import annotations

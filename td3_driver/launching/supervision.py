@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs a command's processes together where there is no `ros2 launch`.
 
 The processes share the terminal but not its Ctrl-C: each is in a session of its own, so that they

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Random shift of image stacks (Kostrikov et al., 2020; Yarats et al., 2021)."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints: a folder that is complete or absent, and holds nothing that runs when loaded."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A convolution whose weights learn in bfloat16 on a processor that others use too."""
 
 from __future__ import annotations

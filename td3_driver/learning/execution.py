@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How updates are run: in which precision, and one by one or as captured CUDA graphs.
 
 The eager path is the meaning of an update; a captured one is the same arithmetic, recorded once

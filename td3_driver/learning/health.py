@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Names what goes wrong with a learner while it trains, and keeps what led to a breakdown.
 
 `HealthMonitor` looks at the figures of each interval; a warning has its figure, the likely cause

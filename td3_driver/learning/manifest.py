@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The digests of a checkpoint's files, by which a damaged or altered one is told."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The figures of a training run: one row for each interval, to CSV and TensorBoard."""
 
 from __future__ import annotations

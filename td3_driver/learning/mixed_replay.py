@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Recorded transitions that stay, beside a ring of new ones: what keeps training from forgetting.
 
 Every batch holds a fixed share of each (Ball et al., 2023, Efficient Online Reinforcement

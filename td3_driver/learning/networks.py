@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Actor and critic for dict observations, each with an encoder of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Running statistics of what is sampled, by which vectors and rewards are normalised.
 
 They are buffers: saved with the networks, exported with the policy, and updated in place.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Holds the ratio of updates to environment steps, in a thread of its own or in turn."""
 
 from __future__ import annotations

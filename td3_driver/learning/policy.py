@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The actor on its own: what acts while training, and what the driver loads."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Learning from recorded transitions alone (TD3+BC, Fujimoto and Gu, 2021)."""
 
 from __future__ import annotations

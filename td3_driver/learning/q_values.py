@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a checkpoint's learner has beside its actor: networks that tell what actions are worth."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Replay buffer for dict observations that keeps every camera image once.
 
 A slot holds one observation's newest image and its vector, and the action, reward and end that

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The policy that drives, and newer ones taken over while it does."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Twin Delayed DDPG (Fujimoto, van Hoof and Meger, 2018) with separate image encoders.
 
 The networks take observations, never features: each target has its own copy of its encoder, the

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How many threads PyTorch uses on the CPU, for one thread of the process at a time."""
 
 from __future__ import annotations

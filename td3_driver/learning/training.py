@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The training loop: collect from an environment, learn from the replay buffer, keep a record."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Going on from a checkpoint of another run, with its transitions kept.
 
 A run that goes on from another keeps a copy of the checkpoint it began with in its folder: the

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How often something went otherwise than one clean tick for each command, and why."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What has arrived from the simulator: the latest messages of a tick, statuses, events, route."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Exactly one simulator tick for each command, over topics: PAUSE, STEP_ONCE and their statuses.
 
 Every wait is on the steady clock: simulation time stands still while the simulator is paused.

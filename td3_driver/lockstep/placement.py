@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Puts the car down at a pose, without spawning it anew: teleport, wait, verify, retry."""
 
 from __future__ import annotations

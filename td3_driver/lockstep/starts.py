@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where episodes start in the town that the simulator has: at random, as listed, along a route."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The map that the simulator has: its name, its roads, and the change to another one."""
 
 from __future__ import annotations

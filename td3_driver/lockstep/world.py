@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The world behind the bridge's topics, stepped exactly one tick for each command."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Turns Ackermann commands into pedals: one command out for each that comes in.
 
 In place of carla_ackermann_control, whose timer stands still with the simulation's time, whose

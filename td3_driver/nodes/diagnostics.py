@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Statuses on /diagnostics, for the robot's usual tools; among them the learner's health."""
 
 from __future__ import annotations

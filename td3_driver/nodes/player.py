@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Plays a bag: its serialised messages on their topics, at the pace of their recording.
 
 What this package's own nodes have told in the bag stays silent: those that listen tell their own.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Records what belongs to a drive into a bag, serialised as it comes.
 
 For where there is no `ros2 bag record`; `td3_driver.launching.commands` prefers that one.

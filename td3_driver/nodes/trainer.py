@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The trainer: learns to drive in a world that is stepped over topics."""
 
 from __future__ import annotations

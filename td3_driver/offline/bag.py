@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Reads bags of any kind, without ROS: rosbag2 (MCAP, SQLite), whole or cut off, and ROS 1.
 
 A bag is a stream of serialised messages in the order in which they were recorded; each is decoded

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The decisions of a bag: what was observed, commanded and earned, by the live task's own code.
 
 `DrivingTask` makes the observations, the rewards and the ends, as it does in training and in the

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Definitions of message types: what an installation, this package or a library knows of them."""
 
 from __future__ import annotations

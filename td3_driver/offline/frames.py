@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag as the frames that a driver sees live, in the order of their stamps.
 
 Each camera image comes with the odometry of its stamp, the speed of its tick, the route and the

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What happened in a bag, whether a decision was made there or not: events, gaps and the way."""
 
 from __future__ import annotations

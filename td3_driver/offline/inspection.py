@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a policy makes of a bag: a table with a row for each decision, and what happened when.
 
 The bag is read as a stream; what is kept for each decision is its row, and nothing of its image.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The networks of a checkpoint, to look at what they make of recorded observations."""
 
 from __future__ import annotations

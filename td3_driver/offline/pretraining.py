@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`td3-driver pretrain`: from bags of any driver to a run that drives and can be trained on."""
 
 from __future__ import annotations

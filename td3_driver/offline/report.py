@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One page about a bag that opens in any browser, without a network: `inspect --out FILE.html`.
 
 The page's own script and style are in `page/`, beside uPlot (MIT), which draws the plots.

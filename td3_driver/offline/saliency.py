@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a network looks at: how much each pixel of the image moves one of its outputs."""
 
 from __future__ import annotations

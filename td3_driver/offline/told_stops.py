@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a driver's watchdog told of its stops, on a bag's /diagnostics."""
 
 from __future__ import annotations

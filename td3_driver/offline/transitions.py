@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Turns the decisions of bags into transitions to learn from, and says what it leaves out."""
 
 from __future__ import annotations

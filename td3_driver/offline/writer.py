@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Writes rosbag2 bags (MCAP storage) of serialised messages, whole up to the latest `flush`."""
 
 from __future__ import annotations

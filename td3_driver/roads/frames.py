@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """From CARLA's left-handed world (y right, degrees) to ROS's (y left, radians)."""
 
 from __future__ import annotations

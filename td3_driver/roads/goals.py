@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Goals for a car that is to go on driving."""
 
 from __future__ import annotations

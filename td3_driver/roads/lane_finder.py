@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which lane covers a point: a spatial index over samples of all lanes.
 
 `carla.Map.get_waypoint(..., project_to_road=False)` would be the obvious way. But it looks for the

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Lanes as polylines joined into a directed graph: projection, shortest routes, random walks."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What has to be read from an OpenDRIVE document before `carla.Map` may see it.
 
 `carla.Map` does not check its input: it throws, returns an empty map or ends the process. It also

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Roads of one OpenDRIVE map: lanes, routes, spawn places, surfaces and markings.
 
 Everything is in the ROS map frame (x, y left, yaw counter-clockwise); `frames` is where CARLA's

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where episodes start: a map, a pose on it, and a goal further on."""
 
 from __future__ import annotations

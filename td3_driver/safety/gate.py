@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The last stretch before the car: every command is finite, within range and changes gently."""
 
 from __future__ import annotations

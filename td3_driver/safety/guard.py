@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The only way to the car: a watchdog and a gate, and what they let through.
 
 Whoever holds a `Guard` can command only through it. Its methods may be called from any thread.

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """When a process did not run: gaps between the beats of threads that beat all the time.
 
 A machine with more to do than it has cores, a collection of garbage, a library that holds

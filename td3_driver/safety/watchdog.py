@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Decides whether what a driver needs is there and sound.
 
 It knows no clock, every call brings the time: seconds of a steady clock, as simulation time

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The forward camera: ground by inverse perspective, sky, and boxes for other vehicles."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What happens when the ego touches another vehicle."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Lane markings crossed by the car, as CARLA's lane invasion sensor tells them."""
 
 from __future__ import annotations

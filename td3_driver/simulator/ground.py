@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A map's ground seen from above: asphalt, markings, verges and grass in one texture."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How a world looks: its colours and its light, drawn from a seed and the map's name."""
 
 from __future__ import annotations

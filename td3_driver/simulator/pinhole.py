@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The camera as a pinhole: what it shows of the world, and where it sits on the car."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Outlines of vehicles as oriented rectangles, and how deep two of them overlap."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What lies above the horizon: a sky and distant hills all around."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Other vehicles: they follow lanes, keep their distance and take junctions one at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The car: a single-track model driven by pedals and steering as CARLA takes them."""
 
 from __future__ import annotations

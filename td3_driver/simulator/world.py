@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The embedded world: a car on a map with a camera, stepped in process."""
 
 from __future__ import annotations

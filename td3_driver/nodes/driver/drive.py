@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a driver is made of: frames to a pilot, its commands through a guard to the car."""
 
 from __future__ import annotations

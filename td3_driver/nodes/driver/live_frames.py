@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames of a simulator that runs freely: each image with the odometry of its stamp."""
 
 from __future__ import annotations

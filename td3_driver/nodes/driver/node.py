@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The driver: drives with a run's actor, or the baseline, one command for every camera image.
 
 A managed node: configured it has loaded its policy and watches, active it drives. It takes itself

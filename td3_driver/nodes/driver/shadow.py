@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How the driver's commands differ from those of whoever drives."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Faults of a simulator, done on purpose: each is one that carla-ros-bridge is known for.
 
 The embedded simulator's node plays them (`simulator.faults`), so that what a client does about

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The embedded simulator behind the topics of carla-ros-bridge in active synchronous mode."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Publishes what carla-ros-bridge publishes, in its order, from frames of a simulator."""
 
 from __future__ import annotations
