@@ -267,7 +267,7 @@ def test_several_settings_fit_into_one_launch_argument() -> None:
 SUPERVISOR = """
 import sys
 from dataclasses import dataclass
-from td3_driver import supervision
+from td3_driver.launching import supervision
 from td3_driver.launching.commands import Process
 
 supervision.KILL_TIMEOUT_S = 0.5
