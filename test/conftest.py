@@ -60,6 +60,12 @@ def free_domain() -> Iterator[int]:
     raise RuntimeError(f"all {DOMAINS} ROS domains are in use by other tests")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules that bring a ROS graph unread where their tests are not wanted."""
+    unwanted = config.option.markexpr == "not ros" and collection_path.name.startswith("test_")
+    return True if unwanted and _imports_of(collection_path) & ROS_MODULES else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of every module that imports something that brings a ROS graph."""
     for item in items:
