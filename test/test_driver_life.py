@@ -47,10 +47,11 @@ def driver_process(
     *assignments: str,
     entry: str = "td3_driver.nodes.driver.node:main",
     first: str = "",
+    patience_s: float = 0.2,
 ) -> Iterator[NodeProcess]:
-    # The scripted car never stands.
-    own = (f'run:="{run.path}"', "random_goal:=false", "driver.standstill_timeout_s:=0.2")
-    arguments = parameters(*own, *assignments)
+    """Run a driver that waits for so long for its car to stand: a scripted one never does."""
+    patience = f"driver.standstill_timeout_s:={patience_s}"
+    arguments = parameters(f'run:="{run.path}"', "random_goal:=false", patience, *assignments)
     if first:
         arguments.insert(0, first)
     with log.open("wb") as stderr:
@@ -124,12 +125,12 @@ class Manager:
 
 def test_a_lifecycle_manager_takes_it_through_its_states(run: RunFolder, log: Path) -> None:
     with (
-        simulator_node(own_domain()),
+        simulator_node(own_domain()) as simulator,
         ros_node("manager", own_domain()) as node,
-        driver_process(run, log, "autostart:=false") as driver,
+        driver_process(run, log, "autostart:=false", patience_s=10.0) as driver,
     ):
         watcher = Observer(node, CONFIG)
-        watcher.listen(*HEARD, topics.SPEEDOMETER)
+        watcher.listen(*HEARD)
         manager = Manager(watcher)
         commands = watcher.received[topics.ACKERMANN]
         assert manager.state == State.PRIMARY_STATE_UNCONFIGURED
@@ -139,13 +140,13 @@ def test_a_lifecycle_manager_takes_it_through_its_states(run: RunFolder, log: Pa
         for _ in range(2):
             assert manager.change(Transition.TRANSITION_ACTIVATE)
             watcher.wait(lambda: bool(commands) and commands[-1].speed > 1.0)
-            watcher.wait(lambda: watcher.latest[topics.SPEEDOMETER].data > 1.0)
+            watcher.wait(lambda: simulator.speed > 1.0)
             assert manager.change(Transition.TRANSITION_DEACTIVATE)
             # It stands when the answer comes, and nothing is commanded from then on.
-            watcher.spin(0.1)
-            assert abs(watcher.latest[topics.SPEEDOMETER].data) < 0.15
-            assert commands[-1].speed == 0.0
-            assert watcher.latest[topics.VEHICLE_CONTROL].brake == 1.0
+            assert abs(simulator.speed) < 0.15
+            watcher.wait(lambda: commands[-1].speed == 0.0)
+            watcher.wait(lambda: watcher.latest[topics.VEHICLE_CONTROL].brake == 1.0)
+            watcher.spin(0.3)  # what is on its way still comes
             count = len(commands)
             watcher.spin(0.4)
             assert len(commands) == count
@@ -379,8 +380,12 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
             del car.tamper[topics.IMAGE]
             car.publish(topics.IMAGE, message)
 
-        car.tamper[topics.IMAGE] = repeat
-        assert car.wait(lambda: bool(again), 2.0)
+        # Best effort: the second of two may be lost.
+        for _ in range(20):
+            again.clear()
+            car.tamper[topics.IMAGE] = repeat
+            if car.wait(lambda: bool(again) and counts("repeated")[0] > before[1], 2.0):
+                break
         lost: list[Any] = []
 
         def lose(message: Any) -> None:
@@ -390,12 +395,10 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
                 del car.tamper[topics.ODOMETRY]
 
         car.tamper[topics.ODOMETRY] = lose
-        assert car.wait(lambda: len(lost) == 2, 2.0)
-        heard.clear()
-        assert car.wait(lambda: len(heard) >= 2, 5.0)
-        since = np.array(counts(*names)) - before
-        # A busy machine may drop more.
-        assert since[0] >= 3 and since[1] == 1 and since[2] >= 2
+        assert car.wait(lambda: len(lost) == 2, 20.0)
+        # A busy machine may drop more; test_driver_reactions.py counts exactly.
+        least = np.array([3, 1, 2])
+        assert car.wait(lambda: bool(np.all(counts(*names) - np.array(before) >= least)), 20.0)
 
 
 def test_an_unforeseen_error_ends_the_driver_and_leaves_the_car_standing(

@@ -220,3 +220,32 @@ def test_which_faults_are_harmless_is_a_setting() -> None:
     bench.script.heal()
     bench.run(5.0)
     assert bench.standing.fault is Fault.CAMERA_SILENT and bench.standing.over
+
+
+def test_what_became_of_the_images_is_counted() -> None:
+    bench = Bench()
+    assert (bench.frames.counts.dropped, bench.frames.counts.unmatched) == (0, 0)
+    bench.script.stamp_ns += 3 * round(TICK_S * 1e9)
+    bench.run(0.2)
+    assert bench.frames.counts.dropped == 3
+
+    def repeat(message: Any) -> None:
+        del bench.script.tamper[topics.IMAGE]
+        bench.script.publish(topics.IMAGE, message)
+
+    bench.script.tamper[topics.IMAGE] = repeat
+    bench.run(0.2)
+    assert bench.frames.counts.repeated == 1
+    lost: list[Any] = []
+
+    def lose(message: Any) -> None:
+        lost.append(message)
+        message.header.stamp.sec -= 1
+        if len(lost) == 2:
+            del bench.script.tamper[topics.ODOMETRY]
+
+    bench.script.tamper[topics.ODOMETRY] = lose
+    bench.run(0.3)
+    counts = bench.frames.counts
+    assert (counts.dropped, counts.repeated, counts.unmatched, counts.refused) == (3, 1, 2, 0)
+    assert bench.drives

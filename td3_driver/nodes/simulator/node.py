@@ -93,6 +93,11 @@ class SimulatorNode(ConfiguredNode):
         )
         self.get_logger().info(self._announce_map())
 
+    @property
+    def speed(self) -> float:
+        """Signed forward speed of the car, m/s, as the world has it."""
+        return self._world.vehicle.speed
+
     def stop(self) -> None:
         """End `run`, from any thread."""
         self._stopped = True
