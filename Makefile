@@ -1,6 +1,6 @@
 # make train      set up what is missing, learn to drive, then drive on roads never seen
 # make test       set up what is missing, then every check there is
-# make test-fast  only the tests that need no ROS graph, for while you write
+# make test-fast  only the short tests without a ROS graph, for while you write
 #
 # In a colcon workspace with a sourced ROS 2 distribution:
 #   colcon build --base-paths . interfaces/*
@@ -44,7 +44,7 @@ test: lint
 	$(RUN)/python -m pytest -n 4 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-fast: setup-development
-	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not ros" $(ARGS)
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not ros and not long" $(ARGS)
 
 clean:
 	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis

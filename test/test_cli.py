@@ -190,6 +190,7 @@ def test_evaluate_prints_a_table_and_writes_the_report(
     assert out.is_file()
 
 
+@pytest.mark.long
 def test_export_writes_a_file_that_evaluate_drives_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +220,7 @@ def test_a_policy_file_that_cannot_be_used_is_told(
     assert not started
 
 
+@pytest.mark.long
 def test_an_export_to_where_nothing_can_be_written_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 
 # Six workers start one after the other, on a core that may be busy.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 DEADLY = """
 import ctypes

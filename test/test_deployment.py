@@ -38,6 +38,8 @@ from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import Policy
 from td3_driver.runs import RunFolder
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 DRIVING = DrivingConfig()
 TICK_S = 0.05

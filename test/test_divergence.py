@@ -24,6 +24,8 @@ from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
 
 torch.set_num_threads(1)  # the networks are too small for more
 
+pytestmark = pytest.mark.long
+
 SPEC = NetworkSpec(
     image=(2, 36, 36),
     vector_scale=(1.0, 2.0, 8.0),

@@ -375,6 +375,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.long
 def test_the_others_end_when_one_dies_and_its_code_is_returned(tmp_path: Path) -> None:
     supervised = Supervised(
         tmp_path, {"name": "simulator", "life_s": 0.5, "exit_code": 7}, {"name": "trainer"}
@@ -385,6 +386,7 @@ def test_the_others_end_when_one_dies_and_its_code_is_returned(tmp_path: Path) -
     assert "trainer stopped" in supervised.events()
 
 
+@pytest.mark.long
 def test_the_end_of_the_served_process_is_the_end_of_all(tmp_path: Path) -> None:
     supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer", "life_s": 0.3})
     code, said = supervised.wait()
@@ -392,12 +394,14 @@ def test_the_end_of_the_served_process_is_the_end_of_all(tmp_path: Path) -> None
     assert supervised.events()[-1] == "simulator stopped"
 
 
+@pytest.mark.long
 def test_a_server_that_leaves_before_the_served_one_is_a_failure(tmp_path: Path) -> None:
     supervised = Supervised(tmp_path, {"name": "simulator", "life_s": 0.3}, {"name": "trainer"})
     code, _ = supervised.wait()
     assert code == 1
 
 
+@pytest.mark.long
 def test_a_process_that_is_not_essential_may_end(tmp_path: Path) -> None:
     supervised = Supervised(
         tmp_path,
@@ -409,6 +413,7 @@ def test_a_process_that_is_not_essential_may_end(tmp_path: Path) -> None:
     assert said.count("recorder has died (exit code 3); the rest goes on without it") == 1
 
 
+@pytest.mark.long
 def test_a_killed_process_counts_as_in_a_shell(tmp_path: Path) -> None:
     supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer"})
     supervised.wait_until_started()
@@ -416,6 +421,7 @@ def test_a_killed_process_counts_as_in_a_shell(tmp_path: Path) -> None:
     assert supervised.wait()[0] == 128 + signal.SIGKILL
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
@@ -436,6 +442,7 @@ def test_a_stop_signal_stops_the_last_started_first(
     ]
 
 
+@pytest.mark.long
 def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
     supervised = Supervised(
         tmp_path,
@@ -450,6 +457,7 @@ def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
     assert not any(is_alive(pid) for pid in supervised.pids())
 
 
+@pytest.mark.long
 def test_further_ctrl_cs_do_not_wait(tmp_path: Path) -> None:
     supervised = Supervised(
         tmp_path, {"name": "trainer", "stubborn": True, "stop_timeout_s": 60.0}
@@ -461,6 +469,7 @@ def test_further_ctrl_cs_do_not_wait(tmp_path: Path) -> None:
     assert supervised.wait(5.0)[0] == 130
 
 
+@pytest.mark.long
 def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "driver"})
     supervised.wait_until_started()

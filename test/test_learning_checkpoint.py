@@ -100,6 +100,7 @@ def assert_equal(one: Run, other: Run) -> None:
         assert value.dtype == theirs[name].dtype and torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.long
 def test_a_loaded_checkpoint_is_equal_bit_for_bit_and_goes_on_equally(tmp_path: Path) -> None:
     run = Run().go_on()
     saved = run.save(tmp_path)
@@ -218,6 +219,7 @@ class Killer:
         return call
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again_at_the_same_step", [False, True])
 def test_a_kill_at_any_instant_leaves_a_complete_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again_at_the_same_step: bool

@@ -183,6 +183,7 @@ def fool(training: Training) -> None:
     fill(training.learner.actor.head[-1].bias, 2.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "make_ill, checks",
     [
@@ -219,6 +220,7 @@ def test_a_learner_made_ill_is_named_in_the_log_and_the_table(
     assert counts[-1] == len(checks)
 
 
+@pytest.mark.long
 def test_a_sound_run_warns_of_nothing_and_reports_every_row(tmp_path: Path) -> None:
     class Scenery(Bandit):
         """Shows a picture with things in it, as a camera does, rather than one even colour."""
@@ -273,6 +275,7 @@ def poison_reward(training: Training) -> None:
     training.replay.rewards[:] = math.nan
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("synchronous", [True, False])
 @pytest.mark.parametrize("poison", [poison_weight, poison_critic, poison_moment, poison_reward])
 def test_nan_ends_the_run_and_reaches_no_checkpoint(

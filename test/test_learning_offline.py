@@ -25,6 +25,8 @@ from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.warm_start import ORIGIN, adopt
 
+pytestmark = pytest.mark.long
+
 SPEC = NetworkSpec(None, (1.0, 2.0), 2, channels=(1, 1, 1), image_features=1, hidden=(8,))
 
 

@@ -432,6 +432,7 @@ def walked(reference: Reference, slot: int, n_step: int) -> tuple[float, int, Ke
     return total, steps, here
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(
     stack=st.integers(1, 4),

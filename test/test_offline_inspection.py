@@ -338,6 +338,7 @@ def state(page: Page) -> dict[str, object]:
     return dict(page.evaluate("window.report.state()"))
 
 
+@pytest.mark.long
 def test_the_page_opens_offline_without_a_complaint(page: Page, page_file: Path) -> None:
     assert page.problems == []
     assert page.evaluate("document.querySelectorAll('.plot canvas').length") == 9
@@ -350,6 +351,7 @@ def test_the_page_opens_offline_without_a_complaint(page: Page, page_file: Path)
     assert not re.search(r'(src|href)="https?:', page_file.read_text())
 
 
+@pytest.mark.long
 def test_the_cursor_moves_frame_and_plots_together(page: Page) -> None:
     box = page.evaluate(
         "(() => { const b = document.querySelectorAll('.u-over')[1].getBoundingClientRect();"
@@ -372,6 +374,7 @@ def test_the_cursor_moves_frame_and_plots_together(page: Page) -> None:
     assert page.problems == []
 
 
+@pytest.mark.long
 def test_a_zoom_leaves_the_cursor_at_its_time(page: Page) -> None:
     count = page.evaluate("window.report.plots[0].data[0].length")
     page.evaluate(f"window.report.moveTo({count // 2})")
@@ -390,6 +393,7 @@ def test_a_zoom_leaves_the_cursor_at_its_time(page: Page) -> None:
     assert page.problems == []
 
 
+@pytest.mark.long
 def test_keys_moments_and_signals_work(page: Page) -> None:
     page.press("End")
     last = page.evaluate("window.report.plots[0].data[0].length - 1")

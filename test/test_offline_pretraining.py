@@ -26,6 +26,8 @@ from td3_driver.learning.warm_start import ORIGIN
 from td3_driver.nodes.trainer import open_run
 from td3_driver.runs import RunFolder
 
+pytestmark = pytest.mark.long
+
 TINY = (
     "learning.channels=[2, 2, 2]",
     "learning.image_features=4",

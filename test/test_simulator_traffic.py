@@ -27,6 +27,7 @@ def populated(name: str, count: int, ego: Rectangle = FAR_AWAY) -> Traffic:
     return traffic
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, count", [("ring_meadow", 8), ("grid_old_town", 8), ("grid_new_town", 12)]
 )

@@ -188,6 +188,7 @@ def test_wrong_starts_are_refused_in_words(world: SimulatedWorld) -> None:
         world.teleport(Pose(math.nan, 0.0, 0.0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", shipped_maps())
 def test_pure_pursuit_completes_a_route_in_its_lane(name: str, world: SimulatedWorld) -> None:
     for seed in (0, 1):
@@ -228,6 +229,7 @@ def test_same_seed_and_commands_give_the_same_frames() -> None:
     assert _frames_hash(one, start, 100) == _frames_hash(other, start, 100)
 
 
+@pytest.mark.long
 def test_fresh_process_gives_the_same_frames() -> None:
     start = start_on("grid_old_town", 4, 150.0)
     expected = _frames_hash(SimulatedWorld(REPEATED), start, 40)
