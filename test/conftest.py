@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What every test shares: a ROS domain of its own."""
+"""What every test shares: a ROS domain of its own, and processes that soon find each other."""
 
 import ast
 import contextlib
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from td3_driver.config import CarlaConfig
+from td3_driver.launching import fastdds
 
 # Test modules that import one of these have a ROS graph, or start processes that have.
 ROS_MODULES = {"rclpy", "carla_graph", "node_process", "trainer_process"}
@@ -26,6 +27,7 @@ pytest_plugins = ["crash_traces"]
 # Up to domain 100, DDS uses ports below Linux's ephemeral range.
 DOMAINS = 100
 SHARED_MEMORY = Path("/dev/shm")
+PROFILE = Path(__file__).with_name("fastdds_profiles.xml")
 
 _tests = itertools.count()
 
@@ -85,11 +87,22 @@ def _imports_of(path: Path) -> set[str]:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def this_machine_only() -> Iterator[None]:
+    """Let nodes find each other on this machine only, and soon."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        monkeypatch.delenv("ROS_LOCALHOST_ONLY", raising=False)
+        for name, value in fastdds.naming(PROFILE, os.environ).items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def ros_domain(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[int | None]:
-    """Give the test, and processes it starts, a ROS domain of their own on this machine only.
+    """Give the test, and processes it starts, a ROS domain of their own.
 
     A test without the mark `ros` gets one that none can be: nothing of ROS starts there.
     """
@@ -99,8 +112,6 @@ def ros_domain(
         return
     with free_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        monkeypatch.delenv("ROS_LOCALHOST_ONLY", raising=False)
         yield domain
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from td3_driver.bridge.topics import Direction, Qos, Topic
 from td3_driver.config import Config, build
 from td3_driver.doctor import graph
 from td3_driver.doctor.findings import Finding, Verdict, healthy
+from td3_driver.doctor.watching import Graph
 from td3_driver.driving.world import Pose, VehicleControl
 
 TICK_S = 0.05
@@ -39,29 +41,56 @@ BOOL = "std_msgs/msg/Bool"
 BEST_EFFORT = Qos(reliable=False, latched=False, depth=1)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "SETTLE_S", 0.7)
-    monkeypatch.setattr(graph, "DRIVE_S", 2.0)
+WATCH_S = 0.3
+WATCHED_TICKS = 8
+
+
+class PatientGraph(Graph):
+    """Watches until enough has come, however long a slow machine takes for it."""
+
+    def spin(self, duration_s: float) -> None:
+        super().spin(duration_s)
+        if duration_s == WATCH_S:
+            self.spin_until(lambda: self.records[topics.STATUS].count >= WATCHED_TICKS, 30.0)
+
+
+def ends_of(node: Node, known: set[str]) -> int:
+    return sum(end.topic_name in known for end in (*node.publishers, *node.subscriptions))
 
 
 def examine(
-    move: bool = False, required: bool = True, **settings: dict[str, object]
+    *nodes: Node,
+    move: bool = False,
+    required: bool = True,
+    ticks: bool = True,
+    **settings: dict[str, object],
 ) -> dict[str, Finding]:
-    """Return the findings by what they are of."""
+    """Return the findings by what they are of, once all ends of `nodes` have been found."""
+    config = build(dict(settings), "the test")
+    known = {topic.name(config.carla) for topic in topics.TOPICS}
+    ends = sum(ends_of(node, known) for node in nodes)
     context = Context()
     context.init(args=[], domain_id=own_domain())
-    try:
-        findings = graph.examine(
-            build(dict(settings), "the test"),
-            watch_s=1.0,
-            move=move,
-            required=required,
-            say=lambda message: None,
-            context=context,
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            graph._Examination,
+            "_let_settle",
+            lambda self: self._graph.spin_until(lambda: self._graph.ends() >= ends, 60.0),
         )
-    finally:
-        context.try_shutdown()
+        monkeypatch.setattr(graph, "Graph", PatientGraph if ticks else Graph)
+        if nodes:
+            monkeypatch.setattr(graph, "DISCOVERY_S", 60.0)
+        try:
+            findings = graph.examine(
+                config,
+                watch_s=WATCH_S,
+                move=move,
+                required=required,
+                say=lambda message: None,
+                context=context,
+            )
+        finally:
+            context.try_shutdown()
     for finding in findings:
         assert finding.remedy or finding.verdict is not Verdict.FAILED, finding
     return {finding.check: finding for finding in findings}
@@ -80,7 +109,7 @@ def name(topic: Topic) -> str:
 
 def test_all_is_well_with_the_embedded_simulator_and_the_car_moves() -> None:
     with simulator_node(own_domain()) as simulator:
-        findings = examine(move=True)
+        findings = examine(simulator, move=True)
         assert healthy(list(findings.values())), failures(findings)
         assert findings["the car moves"].verdict is Verdict.OK
         assert abs(simulator._world.vehicle.speed) < 0.2  # left standing
@@ -94,10 +123,10 @@ def test_all_is_well_with_the_embedded_simulator_and_the_car_moves() -> None:
 
 
 def test_the_car_is_not_touched_unless_asked() -> None:
-    with simulator_node(own_domain()), ros_node("watcher", own_domain()) as node:
+    with simulator_node(own_domain()) as simulator, ros_node("watcher", own_domain()) as node:
         watcher = Observer(node)
         watcher.listen(topics.VEHICLE_CONTROL, topics.CONTROL)
-        findings = examine()
+        findings = examine(simulator, node)
         watcher.spin(0.2)
         assert not watcher.received[topics.VEHICLE_CONTROL]
         assert not watcher.received[topics.CONTROL]
@@ -105,7 +134,7 @@ def test_the_car_is_not_touched_unless_asked() -> None:
 
 
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "DISCOVERY_S", 1.0)
+    monkeypatch.setattr(graph, "DISCOVERY_S", 0.5)
     findings = examine()
     assert failures(findings) == {"running"}
     assert f"ROS_DOMAIN_ID {own_domain()}" in findings["running"].found
@@ -114,16 +143,16 @@ def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_role_name_is_listed() -> None:
-    with simulator_node(own_domain()):
-        findings = examine(carla={"role_name": "hero"})
+    with simulator_node(own_domain()) as simulator:
+        findings = examine(simulator, carla={"role_name": "hero"})
     assert failures(findings) == {"role name"}
     assert "seen under /carla: ego_vehicle" in findings["role name"].found
     assert "--role-name ego_vehicle" in findings["role name"].remedy
 
 
 def test_another_camera_is_listed() -> None:
-    with simulator_node(own_domain()):
-        findings = examine(carla={"camera": "eye"})
+    with simulator_node(own_domain()) as simulator:
+        findings = examine(simulator, carla={"camera": "eye"})
     image = "/carla/ego_vehicle/eye/image"
     assert failures(findings) == {image}
     remedy = findings[image].remedy
@@ -131,67 +160,76 @@ def test_another_camera_is_listed() -> None:
     assert "cameras seen: /carla/ego_vehicle/rgb_front/image" in remedy
 
 
-def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(graph, "SETTLE_S", 2.0)
-    with simulator_node(own_domain()), ros_node("holder", own_domain()) as node:
+def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_only() -> None:
+    with simulator_node(own_domain()) as simulator, ros_node("holder", own_domain()) as node:
         holder = Observer(node)
-        holder.listen_and_hear(topics.CLOCK)
-        while holder.received[topics.CLOCK]:
-            holder.publish(topics.CONTROL, command=int(RunCommand.PAUSE))
-            holder.spin(0.3)
-            holder.forget()
-            holder.spin(0.5)
-        findings = examine()
+        holder.listen_and_hear(topics.CLOCK, topics.STATUS)
+
+        def is_paused() -> bool:
+            return not holder.latest[topics.STATUS].synchronous_mode_running
+
+        holder.publish(topics.CONTROL, command=int(RunCommand.PAUSE))
+        holder.wait(is_paused)
+        findings = examine(simulator, node, ticks=False)
         assert failures(findings) == {"running"}
         assert "holder can pause it" in findings["running"].found
         assert "stands still" in findings[name(topics.IMAGE)].found
-        moved = examine(move=True)
+        moved = examine(simulator, node, move=True)
         assert not failures(moved)
-        holder.spin(0.3)
+        holder.wait(is_paused)  # again
+        holder.spin(0.2)
         holder.forget()
-        holder.spin(0.3)
-        assert not holder.received[topics.CLOCK]  # paused again
+        holder.spin(0.2)
+        assert not holder.received[topics.CLOCK]
 
 
-def test_a_manual_override_is_named_with_who_holds_it() -> None:
-    with simulator_node(own_domain()), ros_node("manual", own_domain()) as node:
+def test_a_manual_override_is_named_with_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "DRIVE_S", 0.5)  # in vain
+    with simulator_node(own_domain()) as simulator, ros_node("manual", own_domain()) as node:
         Observer(node).publish(topics.MANUAL_OVERRIDE, data=True)
-        findings = examine(move=True)
+        findings = examine(simulator, node, move=True)
     assert failures(findings) == {"manual override", "the car moves"}
     assert "by manual" in findings["manual override"].found
     assert "not in force" in findings["the car moves"].found
 
 
-def test_a_car_that_somebody_commands_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "SETTLE_S", 2.0)
-    with simulator_node(own_domain()), ros_node("somebody", own_domain()) as node:
+def test_a_car_that_somebody_commands_is_not_moved() -> None:
+    with simulator_node(own_domain()) as simulator, ros_node("somebody", own_domain()) as node:
         command = control_to_message(VehicleControl(brake=1.0))
         Observer(node).publish(topics.VEHICLE_CONTROL, brake=command.brake)
-        findings = examine(move=True)
+        findings = examine(simulator, node, move=True)
         assert failures(findings) == {"the car moves"}
         assert "somebody commands it" in findings["the car moves"].found
         with ros_node("another", own_domain()) as rival:
             Observer(rival).publish(topics.VEHICLE_CONTROL, brake=1.0)
-            findings = examine()
+            findings = examine(simulator, node, rival)
     assert findings["who commands"].verdict is Verdict.WARNING
     assert "another, somebody" in findings["who commands"].found
 
 
 def test_another_time_step_than_the_settings_is_found() -> None:
-    with simulator_node(own_domain()):
-        findings = examine(simulator={"fixed_delta_s": 0.025})
+    with simulator_node(own_domain()) as simulator:
+        findings = examine(simulator, simulator={"fixed_delta_s": 0.025})
     assert failures(findings) == {"time step"}
     assert "fixed_delta_seconds:=0.025" in findings["time step"].remedy
 
 
-def test_two_simulators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "SETTLE_S", 4.0)  # above the time between two announcements
-    with simulator_node(own_domain()), simulator_node(own_domain()):
-        findings = examine()
+def test_two_simulators_are_found() -> None:
+    with simulator_node(own_domain()) as one, simulator_node(own_domain()) as other:
+        findings = examine(one, other)
     assert "only one" in failures(findings)
     assert "2 publish /carla/status" in findings["only one"].found
+
+
+def test_the_search_ends_when_nothing_new_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, spun = [3, 5, 9, 9, 12], []
+    found = SimpleNamespace(ends=lambda: ends[len(spun)], spin=spun.append)
+    examination = SimpleNamespace(_graph=found)
+    graph._Examination._let_settle(examination)  # type: ignore[arg-type]
+    assert spun == [graph.SETTLE_S] * 3
+    monkeypatch.setattr(graph, "DISCOVERY_S", 0.0)
+    graph._Examination._let_settle(examination)  # type: ignore[arg-type]
+    assert len(spun) == 3
 
 
 # --- a bridge with faults ----------------------------------------------------------------------
@@ -291,7 +329,7 @@ class FaultyBridge:
 
 
 @contextmanager
-def faulty_bridge(**faults: Any) -> Iterator[None]:
+def faulty_bridge(**faults: Any) -> Iterator[Node]:
     with ExitStack() as stack:
         node = stack.enter_context(ros_node("carla_ros_bridge", own_domain()))
         bridge = FaultyBridge(node, Faults(**faults))
@@ -308,15 +346,15 @@ def faulty_bridge(**faults: Any) -> Iterator[None]:
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            yield
+            yield node
         finally:
             ended.set()
             thread.join()
 
 
 def test_a_bridge_without_faults_is_healthy() -> None:
-    with faulty_bridge(absent=(topics.TF, topics.CAMERA_INFO)):
-        findings = examine()
+    with faulty_bridge(absent=(topics.TF, topics.CAMERA_INFO)) as node:
+        findings = examine(node)
     assert not failures(findings), [findings[check] for check in failures(findings)]
     assert findings["/tf"].verdict is Verdict.SKIPPED
 
@@ -341,7 +379,7 @@ def test_a_bridge_without_faults_is_healthy() -> None:
                 topics.SET_TRANSFORM: "nobody listens|actor.pseudo.control with the id 'control'",
                 topics.VEHICLE_CONTROL: "nobody listens",
                 topics.CONTROL: "passive:=False",
-                topics.SPEEDOMETER: "nothing came in 1 s",
+                topics.SPEEDOMETER: f"nothing came in {WATCH_S:g} s",
             },
         ),
         (
@@ -379,8 +417,8 @@ def test_a_bridge_without_faults_is_healthy() -> None:
 def test_each_fault_is_found_with_its_remedy_and_nothing_else(
     faults: dict[str, Any], told: dict[Topic | str, str]
 ) -> None:
-    with faulty_bridge(**faults):
-        findings = examine()
+    with faulty_bridge(**faults) as node:
+        findings = examine(node)
     expected = {
         check if isinstance(check, str) else name(check): words for check, words in told.items()
     }
@@ -394,8 +432,8 @@ def test_each_fault_is_found_with_its_remedy_and_nothing_else(
     "fault, words", [("frozen", "stamps do not advance"), ("jumping", "stamps jump back")]
 )
 def test_stamps_have_to_advance(fault: str, words: str) -> None:
-    with faulty_bridge(**{fault: True}):
-        findings = examine()
+    with faulty_bridge(**{fault: True}) as node:
+        findings = examine(node)
     for topic in (topics.CLOCK, topics.IMAGE, topics.ODOMETRY, topics.VEHICLE_STATUS):
         assert findings[name(topic)].verdict is Verdict.FAILED
         assert words in findings[name(topic)].found
@@ -413,8 +451,8 @@ def test_another_definition_of_a_message_is_found(monkeypatch: pytest.MonkeyPatc
         return "RIHS01_of_a_fork" if theirs and status else real(end)
 
     monkeypatch.setattr(TopicEndpointInfo, "topic_type_hash", property(type_hash, setter))
-    with faulty_bridge():
-        findings = examine()
+    with faulty_bridge() as node:
+        findings = examine(node)
     assert failures(findings) == {name(topics.STATUS)}
     assert (
         "another definition of carla_msgs/msg/CarlaStatus" in findings[name(topics.STATUS)].found
@@ -422,7 +460,7 @@ def test_another_definition_of_a_message_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_empty_route_is_a_warning() -> None:
-    with faulty_bridge(route_points=0):
-        findings = examine()
+    with faulty_bridge(route_points=0) as node:
+        findings = examine(node)
     assert findings[name(topics.WAYPOINTS)].verdict is Verdict.WARNING
     assert healthy(list(findings.values()))

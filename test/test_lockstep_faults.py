@@ -3,6 +3,8 @@
 
 """The lock-step against a simulator that misbehaves as carla-ros-bridge is known to."""
 
+import functools
+import itertools
 import math
 import os
 import re
@@ -134,12 +136,12 @@ class Truth:
 @pytest.fixture
 def world(connected, simulator, monkeypatch):
     """A world at a start, with counters at zero and short waits."""
+    monkeypatch.setattr("td3_driver.lockstep.lock_step.LATE_SPEED_S", 2.0)
     monkeypatch.setattr("td3_driver.lockstep.lock_step.STEP_ANSWER_S", 0.3)
     monkeypatch.setattr("td3_driver.lockstep.lock_step.SENSOR_GRACE_S", 0.4)
     monkeypatch.setattr("td3_driver.lockstep.lock_step.PAUSE_ANSWER_S", 0.3)
     monkeypatch.setattr("td3_driver.lockstep.lock_step.ATTEMPT_S", 1.0)
-    connected.reset(make_start())
-    connected._lock_step.counters = Counters()
+    renew(connected, simulator)
     yield connected
     set_faults(simulator, "")
 
@@ -147,6 +149,35 @@ def world(connected, simulator, monkeypatch):
 @pytest.fixture
 def truth(world, simulator, monkeypatch):
     return Truth(simulator, monkeypatch)
+
+
+def renew(world, simulator):
+    """Bring a world to a start, with counters at zero."""
+    set_faults(simulator, "")
+    world.reset(make_start())
+    world._lock_step.counters = Counters()
+
+
+def where_nothing_stands_still(test):
+    """Take a test again where it failed and the machine stood still: what is late is a fault."""
+
+    @functools.wraps(test)
+    def taken(world, simulator, **others):
+        begun = itertools.count()
+
+        def prepare():
+            if next(begun):
+                renew(world, simulator)
+
+        def attempt():
+            try:
+                test(world=world, simulator=simulator, **others)
+            except WorldError as error:
+                raise AssertionError(str(error)) from error
+
+        measured(attempt, prepare)
+
+    return taken
 
 
 def set_faults(simulator, text):
@@ -200,6 +231,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("faults, reasons, counts", CASES, ids=[case[0] for case in CASES])
+@where_nothing_stands_still
 def test_what_is_no_clean_step_says_why(world, truth, simulator, faults, reasons, counts):
     set_faults(simulator, faults)
     found = drive(world, truth)
@@ -212,6 +244,7 @@ def test_what_is_no_clean_step_says_why(world, truth, simulator, faults, reasons
     assert world.reset(make_start()).clean
 
 
+@where_nothing_stands_still
 def test_a_late_clock_puts_no_later_frame_out_of_step(world, truth, simulator):
     set_faults(simulator, "late:clock=0.7@3")
     found = drive(world, truth)
@@ -219,6 +252,7 @@ def test_a_late_clock_puts_no_later_frame_out_of_step(world, truth, simulator):
 
 
 @pytest.mark.parametrize("steps_meanwhile", [4, 200])
+@where_nothing_stands_still
 def test_a_step_that_was_late_and_not_lost_is_no_second_action(
     world, truth, simulator, steps_meanwhile
 ):
@@ -231,6 +265,7 @@ def test_a_step_that_was_late_and_not_lost_is_no_second_action(
     assert world.counters.unclean_steps == world.counters.frame_jumps <= 1
 
 
+@where_nothing_stands_still
 def test_messages_that_are_late_after_a_frame_jump_put_nothing_out_of_step(
     world, truth, simulator
 ):
@@ -241,6 +276,7 @@ def test_messages_that_are_late_after_a_frame_jump_put_nothing_out_of_step(
     assert 1 <= len(found) <= 4
 
 
+@where_nothing_stands_still
 def test_the_missing_topic_is_counted_by_its_name(world, truth, simulator):
     set_faults(simulator, "missing:image=0.1@3, missing:odometry=0.1@5, missing:image=0.1@7")
     drive(world, truth)
@@ -250,6 +286,7 @@ def test_the_missing_topic_is_counted_by_its_name(world, truth, simulator):
     assert "unclean steps: 3" in words and f"without {image}: 2" in words
 
 
+@where_nothing_stands_still
 def test_collisions_of_before_a_clock_that_went_back_are_forgotten(world, truth, simulator):
     for control in commands(5):
         world.step(control)
@@ -258,6 +295,7 @@ def test_collisions_of_before_a_clock_that_went_back_are_forgotten(world, truth,
     assert [len(frame.collisions) for frame in frames] == [0, 0, 0, 0, 1, 0]
 
 
+@where_nothing_stands_still
 def test_a_phantom_collision_of_the_reset_does_not_end_the_episode(world, simulator):
     # Ticks of the reset: 1 with the teleport, then 3 to settle.
     set_faults(simulator, "collision@1, late:collision=0.3@4, collision@4")
@@ -267,6 +305,7 @@ def test_a_phantom_collision_of_the_reset_does_not_end_the_episode(world, simula
     assert [world.step(control).collisions for control in commands(4)] == [()] * 4
 
 
+@where_nothing_stands_still
 def test_a_simulator_that_hangs_is_waited_for(world, truth, simulator):
     said = []
     world._on_outage = said.append
@@ -278,13 +317,15 @@ def test_a_simulator_that_hangs_is_waited_for(world, truth, simulator):
     assert said[-1] == ""
 
 
+@where_nothing_stands_still
 def test_a_sensor_that_stays_away_is_waited_for(world, truth, simulator):
-    set_faults(simulator, "missing:image=0@3x12")
+    set_faults(simulator, "missing:image=0@3x5")
     found = drive(world, truth)
     assert len(found) == 3 and "does the car have these sensors" in found[-1]
     assert world.counters.outages == 1
 
 
+@where_nothing_stands_still
 def test_a_reset_begins_again_after_an_outage(world, simulator):
     set_faults(simulator, "hang=3.0@2")
     frame = world.reset(make_start())
@@ -309,6 +350,7 @@ def test_a_car_that_does_not_stay_is_put_elsewhere(world, simulator, monkeypatch
     assert world.counters.starts_refused == 1 and world.counters.reset_retries == 2
 
 
+@where_nothing_stands_still
 def test_no_unclean_step_passes_for_a_clean_one_in_a_long_drive(world, truth, simulator):
     env = DrivingEnv(world, StartSampler([MAP], 60.0), DrivingConfig())
     env.reset(seed=1)
@@ -391,6 +433,7 @@ def test_a_dead_thread_is_told_from_a_dead_simulator(monkeypatch):
 
 def test_a_restarted_simulator_is_taken_hold_of(monkeypatch):
     monkeypatch.setattr("td3_driver.lockstep.lock_step.ATTEMPT_S", 1.0)
+    monkeypatch.setattr("td3_driver.lockstep.lock_step.PAUSE_ANSWER_S", 0.3)
     domain = own_domain()
     config = CarlaConfig(startup_timeout_s=60.0, step_timeout_s=1.0, outage_timeout_s=60.0)
     simulators = [simulator_process(domain)]
@@ -402,10 +445,11 @@ def test_a_restarted_simulator_is_taken_hold_of(monkeypatch):
             before = world.step(first)
             simulators[0].kill()
 
-            def restart():
-                simulators.append(simulator_process(domain, "simulator.map:=ring_quarry"))
+            def restart(line):
+                if len(simulators) == 1:
+                    simulators.append(simulator_process(domain, "simulator.map:=ring_quarry"))
 
-            threading.Timer(1.5, restart).start()
+            world._on_outage = restart
             frame = world.step(second)
             assert not frame.clean and frame.image is before.image
             assert world.map_name == "ring_quarry"
@@ -428,10 +472,10 @@ def interrupt_a_wait():
     simulator = simulator_process(domain)
     try:
         with ros_node("agent", domain) as node:
-            world = CarlaWorld(node, config)
+            interruption = threading.Timer(0.2, lambda: world.interrupt())
+            world = CarlaWorld(node, config, on_outage=lambda line: interruption.start())
             world.reset(make_start())
             os.kill(simulator.pid, signal.SIGKILL)
-            threading.Timer(2.0, world.interrupt).start()
             start = time.monotonic()
             with pytest.raises(KeyboardInterrupt):
                 world.step(commands(1)[0])

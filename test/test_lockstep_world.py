@@ -247,6 +247,24 @@ def test_a_lost_step_is_sent_once_more(world, monkeypatch):
     assert world.counters.steps_resent == 1
 
 
+def test_a_simulator_that_has_not_heard_pause_is_told_again(world, monkeypatch):
+    """As one that is started while it is waited for."""
+    monkeypatch.setattr("td3_driver.lockstep.lock_step.PAUSE_ANSWER_S", 0.2)
+    world.reset(make_start())
+    world._lock_step.play()
+    send, sent = world._lock_step._send, []
+
+    def lose_the_first(command):
+        sent.append(command)
+        if len(sent) > 1:
+            send(command)
+
+    monkeypatch.setattr(world._lock_step, "_send", lose_the_first)
+    world._lock_step.pause(20.0)
+    assert len(sent) > 1 and set(sent) == {RunCommand.PAUSE}
+    assert world.step(FORWARD).clean
+
+
 def test_a_missing_image_is_flagged_and_then_an_error(world, simulator, monkeypatch):
     monkeypatch.setattr("td3_driver.lockstep.lock_step.SENSOR_GRACE_S", 0.1)
     before = world.reset(make_start())

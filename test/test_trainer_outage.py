@@ -72,9 +72,9 @@ def test_training_goes_on_when_the_simulator_is_back(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_training_ends_with_everything_saved_when_it_stays_away(tmp_path: Path) -> None:
-    with training(tmp_path / "run", carla__outage_timeout_s="3.0") as (trainer, simulator):
+    with training(tmp_path / "run", carla__outage_timeout_s="1.0") as (trainer, simulator):
         simulator.kill()
-        trainer.wait_for("error: the simulator was away for 3 s: nothing on /carla/")
+        trainer.wait_for("error: the simulator was away for 1 s: nothing on /carla/")
         assert trainer.wait() == 1
         said = "".join(trainer.lines)
         assert f"go on with td3-driver train --resume {tmp_path / 'run'}" in said

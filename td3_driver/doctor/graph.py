@@ -144,8 +144,10 @@ class _Examination:
         findings += [self._override(), self._commander()]
         findings += [self._moves() if move else self._not_moved()]
         if played:
-            graph.publish(topics.CONTROL, _run_command(RunCommand.PAUSE))
-            graph.spin(0.2)
+            runtime.insist(
+                lambda: graph.publish(topics.CONTROL, _run_command(RunCommand.PAUSE)),
+                [graph.publisher(topics.CONTROL)],
+            )
         return findings
 
     # --- the simulator as a whole --------------------------------------------------------------

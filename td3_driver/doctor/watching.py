@@ -18,6 +18,8 @@ from td3_driver.bridge.topics import Direction, Topic
 from td3_driver.config import Config
 
 NODE_NAME = "td3_driver_doctor"
+UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
+"""What ROS calls a node whose end is known before its name."""
 MATCH_S = 5.0
 """Wait for the other end of a topic that is published on."""
 
@@ -134,10 +136,11 @@ class Graph:
         return [endpoint for endpoint in endpoints if endpoint.node_name != NODE_NAME]
 
     def ends(self) -> int:
-        """Return how many ends other nodes have of the known topics."""
+        """Return how many ends other nodes, whose names are known, have of the known topics."""
         return sum(
-            len(self.others_publishing(topic)) + len(self.others_subscribing(topic))
+            end.node_name != UNKNOWN_NAME
             for topic in topics.TOPICS
+            for end in (*self.others_publishing(topic), *self.others_subscribing(topic))
         )
 
     def topic_names(self) -> list[str]:

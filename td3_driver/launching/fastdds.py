@@ -33,5 +33,10 @@ def environment(environ: Mapping[str, str], folder: Path | None = None) -> dict[
     chosen = any(environ.get(name) for name in CHOICES)
     if chosen or any((folder / name).is_file() for name in _LOCAL_PROFILES):
         return {}
+    return naming(PROFILE, environ)
+
+
+def naming(profile: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that name a profile to the Fast DDS of `environ`."""
     old = environ.get("ROS_DISTRO") in OLD_DISTRIBUTIONS
-    return {name: str(PROFILE) for name in (VARIABLE, *((OLD_VARIABLE,) if old else ()))}
+    return {name: str(profile) for name in (VARIABLE, *((OLD_VARIABLE,) if old else ()))}

@@ -28,6 +28,8 @@ from td3_driver.lockstep.inbox import Inbox
 
 # A bridge that is paused already answers PAUSE with silence.
 PAUSE_ANSWER_S = 2.0
+# One that runs on has not heard PAUSE, and is told again.
+PAUSE_AGAIN_S = 0.5
 # The first status of a step comes before its tick, so this much silence means a lost STEP_ONCE.
 STEP_ANSWER_S = 1.0
 # The bridge itself gives up on a sensor after 1 s, so what is later than that never comes.
@@ -76,6 +78,7 @@ class LockStep:
         self._number: int | None = None
         self._time: tuple[int, int] | None = None
         """Number and simulation time (ns) of the latest tick; None where time starts anew."""
+        self._told_to_pause_s = 0.0
         self._interruptible = False
         self._interrupted = False
         for topic in (topics.CONTROL, topics.VEHICLE_CONTROL):
@@ -116,10 +119,11 @@ class LockStep:
                         f"{problem} Waiting for the simulator to come back, {waited_s:.0f} s of "
                         f"at most {timeout_s:.0f} s"
                     )
-                    attempt_end_s = time.monotonic() + ATTEMPT_S
+                    attempt_s = min(ATTEMPT_S, timeout_s - waited_s)
+                    attempt_end_s = time.monotonic() + attempt_s
                     try:
                         self.inbox.renew_map()
-                        self._take_hold(min(ATTEMPT_S, timeout_s))
+                        self._take_hold(attempt_s)
                         return
                     except SimulatorLostError as error:
                         problem = error
@@ -157,12 +161,12 @@ class LockStep:
     def pause(self, timeout_s: float) -> None:
         """Pause the simulator and take its frame number as the current one."""
         self.inbox.begin_tick()
-        self._send(RunCommand.PAUSE)
-        if not self.spin_until(self._is_paused, min(PAUSE_ANSWER_S, timeout_s)):
+        self._send_pause()
+        if not self.spin_until(self._is_held, min(PAUSE_ANSWER_S, timeout_s)):
             if not self.inbox.statuses:
                 self._send(RunCommand.STEP_ONCE)
             self.wait_until(
-                self._is_paused,
+                self._is_held,
                 timeout_s,
                 lambda: f"{self._name(topics.STATUS)} with synchronous_mode_running False",
                 self._paused_hint,
@@ -277,6 +281,22 @@ class LockStep:
 
     def _is_paused(self) -> bool:
         return bool(self.inbox.statuses) and not self.inbox.statuses[-1].synchronous_mode_running
+
+    def _is_held(self) -> bool:
+        """Return whether it is paused; tell one that runs on once more, now and then.
+
+        One that was started meanwhile has not heard what was said before.
+        """
+        if self._is_paused():
+            return True
+        runs = bool(self.inbox.statuses)
+        if runs and time.monotonic() - self._told_to_pause_s >= PAUSE_AGAIN_S:
+            self._send_pause()
+        return False
+
+    def _send_pause(self) -> None:
+        self._told_to_pause_s = time.monotonic()
+        self._send(RunCommand.PAUSE)
 
     def _paused_hint(self) -> str:
         if not self.inbox.statuses:

@@ -136,7 +136,19 @@ class PlayerNode(ConfiguredNode):
                 return
             time.sleep(CHECK_S)
             runtime.check_signals()
-        time.sleep(SETTLE_S)  # the listener's other subscriptions
+        self._let_settle()
+
+    def _let_settle(self) -> None:
+        """Wait until no further subscription is found, as a listener has several."""
+        before = -1
+        while (found := self._subscriptions()) != before:
+            before = found
+            self._sleep_until(time.monotonic() + SETTLE_S)
+
+    def _subscriptions(self) -> int:
+        return sum(
+            publisher.get_subscription_count() for publisher in self._publishers_by_topic.values()
+        )
 
     def _play_once(self) -> int:
         """Publish every message at its time; return how many."""
