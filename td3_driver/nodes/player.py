@@ -141,11 +141,11 @@ class PlayerNode(ConfiguredNode):
     def _let_settle(self) -> None:
         """Wait until no further subscription is found, as a listener has several."""
         before = -1
-        while (found := self._subscriptions()) != before:
+        while (found := self._listeners()) != before:
             before = found
             self._sleep_until(time.monotonic() + SETTLE_S)
 
-    def _subscriptions(self) -> int:
+    def _listeners(self) -> int:
         return sum(
             publisher.get_subscription_count() for publisher in self._publishers_by_topic.values()
         )
