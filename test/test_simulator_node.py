@@ -6,7 +6,10 @@
 import itertools
 import math
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from carla_graph import (
@@ -330,7 +333,7 @@ def test_signals_end_it_in_good_order(number, paused):
 
 def end_by(number, paused):
     domain = own_domain()
-    simulator = simulator_process(domain)
+    simulator = simulator_process(domain) if paused else as_users_do()
     try:
         with ros_node("client", domain) as node:
             client = Observer(node)
@@ -347,8 +350,18 @@ def end_by(number, paused):
         simulator.kill()
 
 
+def as_users_do():
+    """Start the simulator as users do."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "td3_driver.nodes.simulator"],
+        cwd=Path(__file__).resolve().parent.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_a_wrong_setting_ends_it_in_plain_words():
     simulator = simulator_process(own_domain(), "simulator.map:=no_such_place")
-    _, errors = simulator.communicate(timeout=20.0)
+    _, errors = simulator.communicate(timeout=60.0)
     assert simulator.returncode == 2
     assert "error: no map 'no_such_place'" in errors and "Traceback" not in errors
