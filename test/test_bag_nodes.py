@@ -164,12 +164,18 @@ def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:
 def test_a_nearly_full_disk_ends_a_complete_bag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    disk = SimpleNamespace(free=1_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
     writing = BagThread(tmp_path / "bag")
     writing.add_topic("/s", "std_msgs/msg/String")
     for number in range(3):
         writing.put("/s", number, serialize_message(String(data="x")), None)
-    writing._thread.join(10.0)
+    deadline = time.monotonic() + 60.0
+    while writing.bag.messages < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    disk.free = 1_000_000
+    writing._thread.join(60.0)
     assert "the disk has only 1 MB left" in writing.failure
     with Reader(tmp_path / "bag") as reader:
         assert reader.message_count == 3

@@ -298,9 +298,9 @@ if {stubborn}:
 else:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit({exit_code}))
 note("started")
-time.sleep({life_s})
-sys.exit({exit_code})
+time.sleep(300.0)
 """
 
 
@@ -324,7 +324,6 @@ class Supervised:
     def _process(
         self,
         name: str,
-        life_s: float = 60.0,
         exit_code: int = 0,
         stubborn: bool = False,
         stopping_s: float = 0.0,
@@ -334,7 +333,6 @@ class Supervised:
         script = CHILD.format(
             log=str(self.log),
             name=name,
-            life_s=life_s,
             exit_code=exit_code,
             stubborn=stubborn,
             stopping_s=stopping_s,
@@ -354,13 +352,20 @@ class Supervised:
     def wait_until_started(self) -> None:
         wait_for(lambda: len(self.pids()) == len(self.names), "the children's start")
 
-    def wait(self, timeout_s: float = 10.0) -> tuple[int, str]:
+    def end(self, name: str) -> None:
+        """Let a child end, once all have started."""
+        self.wait_until_started()
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        (pid,) = [int(pid) for child, event, pid in lines if (child, event) == (name, "started")]
+        os.kill(pid, signal.SIGUSR1)
+
+    def wait(self, timeout_s: float = 60.0) -> tuple[int, str]:
         """Return the supervisor's exit code and what it said."""
         _, said = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, said
 
 
-def wait_for(condition: object, what: str, timeout_s: float = 10.0) -> None:
+def wait_for(condition: object, what: str, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"waited in vain for {what}"
@@ -377,9 +382,8 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.long
 def test_the_others_end_when_one_dies_and_its_code_is_returned(tmp_path: Path) -> None:
-    supervised = Supervised(
-        tmp_path, {"name": "simulator", "life_s": 0.5, "exit_code": 7}, {"name": "trainer"}
-    )
+    supervised = Supervised(tmp_path, {"name": "simulator", "exit_code": 7}, {"name": "trainer"})
+    supervised.end("simulator")
     code, said = supervised.wait()
     assert code == 7
     assert "simulator has died (exit code 7)" in said
@@ -388,7 +392,8 @@ def test_the_others_end_when_one_dies_and_its_code_is_returned(tmp_path: Path) -
 
 @pytest.mark.long
 def test_the_end_of_the_served_process_is_the_end_of_all(tmp_path: Path) -> None:
-    supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer", "life_s": 0.3})
+    supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer"})
+    supervised.end("trainer")
     code, said = supervised.wait()
     assert (code, said) == (0, "")
     assert supervised.events()[-1] == "simulator stopped"
@@ -396,7 +401,8 @@ def test_the_end_of_the_served_process_is_the_end_of_all(tmp_path: Path) -> None
 
 @pytest.mark.long
 def test_a_server_that_leaves_before_the_served_one_is_a_failure(tmp_path: Path) -> None:
-    supervised = Supervised(tmp_path, {"name": "simulator", "life_s": 0.3}, {"name": "trainer"})
+    supervised = Supervised(tmp_path, {"name": "simulator"}, {"name": "trainer"})
+    supervised.end("simulator")
     code, _ = supervised.wait()
     assert code == 1
 
@@ -405,12 +411,18 @@ def test_a_server_that_leaves_before_the_served_one_is_a_failure(tmp_path: Path)
 def test_a_process_that_is_not_essential_may_end(tmp_path: Path) -> None:
     supervised = Supervised(
         tmp_path,
-        {"name": "recorder", "life_s": 0.1, "exit_code": 3, "essential": False},
-        {"name": "trainer", "life_s": 1.0},
+        {"name": "recorder", "exit_code": 3, "essential": False},
+        {"name": "trainer"},
     )
+    supervised.end("recorder")
+    assert supervised.process.stderr is not None
+    died = supervised.process.stderr.readline()
+    assert "recorder has died (exit code 3); the rest goes on without it" in died
+    time.sleep(0.2)  # for it not to be said again
+    supervised.end("trainer")
     code, said = supervised.wait()
     assert code == 0
-    assert said.count("recorder has died (exit code 3); the rest goes on without it") == 1
+    assert "recorder has died" not in said
 
 
 @pytest.mark.long
@@ -433,7 +445,7 @@ def test_a_stop_signal_stops_the_last_started_first(
     )
     supervised.wait_until_started()
     supervised.process.send_signal(number)
-    assert supervised.wait(5.0)[0] == exit_code
+    assert supervised.wait()[0] == exit_code
     assert supervised.events()[2:] == [
         "trainer stopping",
         "trainer stopped",
@@ -451,7 +463,7 @@ def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
     )
     supervised.wait_until_started()
     supervised.process.send_signal(signal.SIGINT)
-    code, said = supervised.wait(5.0)
+    code, said = supervised.wait()
     assert code == 130
     assert "trainer does not end and is killed" in said
     assert not any(is_alive(pid) for pid in supervised.pids())
@@ -460,13 +472,13 @@ def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_further_ctrl_cs_do_not_wait(tmp_path: Path) -> None:
     supervised = Supervised(
-        tmp_path, {"name": "trainer", "stubborn": True, "stop_timeout_s": 60.0}
+        tmp_path, {"name": "trainer", "stubborn": True, "stop_timeout_s": 300.0}
     )
     supervised.wait_until_started()
     for _ in range(2):
         supervised.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    assert supervised.wait(5.0)[0] == 130
+    assert supervised.wait()[0] == 130
 
 
 @pytest.mark.long
@@ -475,8 +487,6 @@ def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     supervised.wait_until_started()
     supervised.process.kill()
     supervised.process.communicate()
-    wait_for(
-        lambda: not any(is_alive(pid) for pid in supervised.pids()), "the children's end", 3.0
-    )
+    wait_for(lambda: not any(is_alive(pid) for pid in supervised.pids()), "the children's end")
     # They were asked to end, and so a driver could stop its car.
     assert "driver stopped" in supervised.events()
