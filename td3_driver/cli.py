@@ -130,7 +130,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="Report; default: evaluate.json of the run, or beside a policy file.",
+        help="Report; default: evaluation.json of the run, or beside a policy file.",
     )
     parser.add_argument(
         "--policy",
