@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.executors import SingleThreadedExecutor
@@ -24,24 +25,25 @@ SOUND = Policy.act
 
 def failing() -> None:
     """Fail, once a file is there, in a way that nobody has thought of."""
-    trigger = sys.argv.pop(1)
 
-    def act(self: Policy, observation: Any) -> Any:
-        if os.path.exists(trigger):
-            raise KeyError("what nobody has thought of")
-        return SOUND(self, observation)
+    def fail() -> None:
+        raise KeyError("what nobody has thought of")
 
-    Policy.act = act  # type: ignore[method-assign]
-    node.main()
+    _drive_and_before_each_decision(fail)
 
 
 def slow() -> None:
     """Take a second for every decision while a file exists."""
+    _drive_and_before_each_decision(lambda: time.sleep(1.0))
+
+
+def _drive_and_before_each_decision(do: Callable[[], None]) -> None:
+    """Run the driver, and `do` something before each decision while a file exists."""
     trigger = sys.argv.pop(1)
 
     def act(self: Policy, observation: Any) -> Any:
         if os.path.exists(trigger):
-            time.sleep(1.0)
+            do()
         return SOUND(self, observation)
 
     Policy.act = act  # type: ignore[method-assign]

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -148,16 +147,8 @@ def a_scene(folder: Path, *parameters: str) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def _module_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    previous = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    try:
-        with a_scene(tmp_path_factory.mktemp("faults")) as scene:
-            yield scene
-    finally:
-        if previous is None:
-            del os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"]
-        else:
-            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = previous
+    with a_scene(tmp_path_factory.mktemp("faults")) as scene:
+        yield scene
 
 
 @pytest.fixture
