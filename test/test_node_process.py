@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from node_process import NodeProcess, start_node
+from node_process import ROOT, NodeProcess, parameters, start_node
 
 
 def speak() -> None:
@@ -76,7 +76,24 @@ def test_what_is_registered_for_the_end_is_done() -> None:
     assert process.communicate(timeout=60.0)[0] == "at exit" and process.returncode == 0
 
 
-def test_a_node_is_there_much_sooner_than_its_imports_take() -> None:
+def test_a_node_says_what_it_lacks() -> None:
     process = start_node("driver", stderr=subprocess.PIPE)
     _, told = process.communicate(timeout=60.0)
     assert process.returncode == 2 and told is not None and "name the run to drive with" in told
+
+
+@pytest.mark.parametrize("name", ["trainer", "ackermann_controller"])
+def test_a_forked_node_ends_as_one_that_users_start(name: str) -> None:
+    wrong = "carla.step_timeout_s:=-1.0"
+    started = subprocess.run(
+        [sys.executable, "-m", f"td3_driver.nodes.{name}", *parameters(wrong)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    forked = start_node(name, wrong, stderr=subprocess.PIPE)
+    _, told = forked.communicate(timeout=60.0)
+    assert started.returncode == forked.returncode == 2
+    assert "carla.step_timeout_s: Input should be greater than" in started.stderr
+    assert told == started.stderr
