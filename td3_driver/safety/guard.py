@@ -57,7 +57,7 @@ class Guard:
         self._send = send
         self._changed = changed
         self.clock = clock
-        """A steady clock, s; what is said of times here is read off it."""
+        """A steady clock, s, from which every time here is read."""
         self._lock = threading.RLock()
         self._engaged = False
         self._ending = False

@@ -101,11 +101,6 @@ class Watchdog:
         """Note that something sound has come."""
         self._heard_s[source] = now_s
 
-    def age_s(self, source: Source, now_s: float) -> float | None:
-        """Return how long ago something has come; None before the first."""
-        heard_s = self._heard_s.get(source)
-        return None if heard_s is None else now_s - heard_s
-
     def report(self, fault: Fault, detail: str, now_s: float) -> None:
         """Note that something has gone wrong just now."""
         trouble = self._troubles.get(fault)

@@ -106,7 +106,9 @@ class Drive:
         )
         # The guard must not wait for a terminal that takes no more lines.
         self._changes: SimpleQueue[Stop | Literal["end"] | None] = SimpleQueue()
-        self._announcer = threading.Thread(target=self._announce_changes, name="announcer")
+        self._announcer = threading.Thread(
+            target=self._announce_changes, name="announcer", daemon=True
+        )
         self._guard = Guard(config.driving, driver, fixed_delta_s, self._send, self._changes.put)
         self._frames = LiveFrames(
             node, config.carla, driver, fixed_delta_s, self._guard, self._on_frame

@@ -191,7 +191,3 @@ def drive() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the driver's process."""
     sys.exit(runtime.run(drive, args))
-
-
-if __name__ == "__main__":
-    main()

@@ -280,7 +280,3 @@ class SimulatorNode(ConfiguredNode):
 def main(args: list[str] | None = None) -> None:
     """Run the simulator's process."""
     sys.exit(runtime.run(lambda: SimulatorNode().run(), args))
-
-
-if __name__ == "__main__":
-    main()
