@@ -33,7 +33,8 @@ import torch
 from in_process import Examiner, completion_of, settings_of, train
 from tqdm import tqdm
 
-from td3_driver.learning.training import Progress, Training
+from td3_driver.learning.online import OnlineTraining
+from td3_driver.learning.trainer import Progress
 
 WANTED = 0.95
 """Mean route completion on held-out maps that counts as driving."""
@@ -84,7 +85,7 @@ def train_variant(variant: str, seed: int, folder: Path) -> list[Point]:
     examining_s = 0.0
     began = time.process_time()
 
-    def examine(progress: Progress, training: Training, examiner: Examiner) -> None:
+    def examine(progress: Progress, training: OnlineTraining, examiner: Examiner) -> None:
         nonlocal examining_s
         if progress.step % EVALUATE_EVERY or progress.step <= config.training.random_steps:
             return

@@ -18,7 +18,9 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +28,8 @@ from noise_environment import NoiseEnv
 
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.assembly import online_training
 from td3_driver.learning.replay import ReplayBuffer
-from td3_driver.learning.training import Training
 
 IMAGES = (4, 84, 84)
 
@@ -67,7 +69,7 @@ def measure(frames: int, checkpoints: int, interval: int, batch: int) -> dict[st
         checkpoint_interval_steps=interval,
     )
     with tempfile.TemporaryDirectory() as name:
-        run = Training(
+        run = online_training(
             NoiseEnv(IMAGES),
             np.ones(23, np.float32),
             learning,
@@ -75,18 +77,20 @@ def measure(frames: int, checkpoints: int, interval: int, batch: int) -> dict[st
             Path(name),
             show=lambda progress: steps.append(time.perf_counter()),
         )
-        assert isinstance(run.replay, ReplayBuffer)
-        fill(run.replay)
-        plain_update, plain_save, plain_write = run.learner.update, run.save, checkpoint.write
+        trainer = run.trainer
+        assert isinstance(trainer.replay, ReplayBuffer)
+        fill(trainer.replay)
+        plain_update, plain_save = trainer.learner.update, trainer.save
+        plain_write = checkpoint.write
 
         def update(*arguments: object) -> object:
             result = plain_update(*arguments)  # type: ignore[arg-type]
             updates.append(time.perf_counter())
             return result
 
-        def save() -> None:
+        def save(counters: Mapping[str, Any]) -> None:
             start = time.perf_counter()
-            plain_save()
+            plain_save(counters)
             copied.append((start, time.perf_counter() - start))
 
         def write(*arguments: object) -> object:
@@ -95,8 +99,8 @@ def measure(frames: int, checkpoints: int, interval: int, batch: int) -> dict[st
             written.append(time.perf_counter() - start)
             return result
 
-        run.learner.update = update  # type: ignore
-        run.save = save  # type: ignore[method-assign]
+        trainer.learner.update = update  # type: ignore
+        trainer.save = save  # type: ignore[method-assign]
         checkpoint.write = write  # type: ignore[assignment]
         run.run()
         size = sum(

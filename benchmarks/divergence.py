@@ -32,10 +32,10 @@ from tqdm import tqdm
 from td3_driver.config import Config, LearningConfig
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
-from td3_driver.learning.networks import NetworkSpec, Observations, gradient_norm
-from td3_driver.learning.replay import Batch, ReplayBuffer, replay_spec
+from td3_driver.learning.batch import Batch, replay_spec
+from td3_driver.learning.networks import NetworkSpec, Observations, gradient_norm, network_spec
+from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.td3 import SATURATED, TD3, split_parameters
-from td3_driver.learning.training import network_spec
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -174,7 +174,8 @@ def collect(transitions: int, seed: int) -> tuple[ReplayBuffer, NetworkSpec]:
     config = Config()
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
-    spec = network_spec(config.learning, env, vector_scale(config.driving))
+    scale = vector_scale(config.driving)
+    spec = network_spec(config.learning, env.observation_space, env.action_space, scale)
     # Every episode's last observation takes a slot as well.
     replay = ReplayBuffer(replay_spec(spec), 10**4)
     rng = np.random.default_rng(seed)

@@ -15,8 +15,10 @@ from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.evaluation.rollout import Act, drive_episode, seeded_starts
+from td3_driver.learning.assembly import online_training
+from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
-from td3_driver.learning.training import Progress, Training
+from td3_driver.learning.trainer import Progress
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -56,13 +58,13 @@ class Examiner:
 
 
 def train(
-    config: Config, folder: Path, examine: Callable[[Progress, Training, Examiner], None]
+    config: Config, folder: Path, examine: Callable[[Progress, OnlineTraining, Examiner], None]
 ) -> None:
     """Train once, silently; `examine` is called after every decision."""
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
     examiner = Examiner(config)
-    training = Training(
+    training = online_training(
         env,
         vector_scale(config.driving),
         config.learning,
@@ -74,8 +76,8 @@ def train(
     training.run()
 
 
-def completion_of(training: Training, examiner: Examiner) -> float:
+def completion_of(training: OnlineTraining, examiner: Examiner) -> float:
     """Return how the policy drives as it is now."""
-    policy = Policy.like(training.learner.spec)
-    policy.follow(training.learner.actor)
+    policy = Policy.like(training.trainer.learner.spec)
+    policy.follow(training.trainer.learner.actor)
     return examiner.completion(policy.act)

@@ -26,7 +26,7 @@ from noise_environment import NoiseEnv
 
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
-from td3_driver.learning.training import Training
+from td3_driver.learning.assembly import online_training
 
 # The trainings are forked: this process has imported all that they need, and does nothing else.
 FORK = multiprocessing.get_context("fork")
@@ -55,7 +55,7 @@ def train(folder: Path, begun_from: Connection) -> None:
     resume = (folder / "checkpoints").is_dir() and bool(
         checkpoint.list_checkpoints(folder / "checkpoints")
     )
-    run = Training(
+    run = online_training(
         NoiseEnv((2, 84, 84)),
         np.ones(23, np.float32),
         learning,
@@ -64,7 +64,7 @@ def train(folder: Path, begun_from: Connection) -> None:
         resume=resume,
         say=lambda line: None,
     )
-    begun_from.send(run.step)
+    begun_from.send(run.trainer.standing.step)
     run.run()
 
 

@@ -32,13 +32,13 @@ import numpy as np
 import torch
 
 from td3_driver.config import LearningConfig
+from td3_driver.learning.devices import available_bytes, choose_device
 from td3_driver.learning.execution import Updates, choose_precision, describe, make_updates
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.threads import use_one_thread
-from td3_driver.learning.training import available_bytes, choose_device
 
 STACK, VECTOR_SIZE, ACTIONS = (4, 84, 84), 23, 2
 BATCHES = (64, 256)

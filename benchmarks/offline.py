@@ -43,18 +43,18 @@ from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config, override
 from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.control import Command
-from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.world import Frame
+from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy, load_tensors
-from td3_driver.learning.training import Progress, Training, network_spec
+from td3_driver.learning.trainer import Progress
 from td3_driver.learning.warm_start import adopt, restored
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.pretraining import (
     offline_config,
     read_transitions,
-    task_of,
+    spec_of,
     train_on,
 )
 from td3_driver.offline.writer import BagWriter
@@ -174,7 +174,7 @@ def train_online(
     """
     points = list(before)
 
-    def examine(progress: Progress, training: Training, examiner: Examiner) -> None:
+    def examine(progress: Progress, training: OnlineTraining, examiner: Examiner) -> None:
         reached = any(completion >= WANTED for _, completion in points)
         if progress.step % (EXAMINE_RARELY if reached else EXAMINE_EVERY):
             return
@@ -227,7 +227,7 @@ def pretrained_on(seed: int, folder: Path) -> tuple[RunFolder, Path]:
         return run, run.latest_checkpoint()
     run = RunFolder.create(str(path), offline_config(settings_of(seed, {})))
     config = run.config
-    spec = network_spec(config.learning, task_of(config), vector_scale(config.driving))
+    spec = spec_of(config)
     state = load_tensors(folder / RECORDED)
     recorded = restored(state, spec, config.learning, "cpu")
     return run, train_on(recorded, run).checkpoint

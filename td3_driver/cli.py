@@ -260,9 +260,9 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
 
 def _pretrain(given: argparse.Namespace) -> int:
     # Slow to import, and of no use to the other commands.
+    from td3_driver.learning.devices import ReplayMemoryError
     from td3_driver.learning.health import NotFiniteError
     from td3_driver.learning.manifest import CheckpointError
-    from td3_driver.learning.replay import ReplayMemoryError
     from td3_driver.offline.bag import BagError
     from td3_driver.offline.pretraining import pretrain
 

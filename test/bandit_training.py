@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,10 @@ import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
-from td3_driver.learning.training import Progress, Training
+from td3_driver.learning.assembly import online_training
+from td3_driver.learning.health import HealthMonitor
+from td3_driver.learning.online import OnlineTraining
+from td3_driver.learning.trainer import Progress
 
 torch.set_num_threads(1)  # the networks are too small for more
 
@@ -115,13 +119,15 @@ def make(
     env: Bandit | None = None,
     resume: bool = False,
     heard: Heard | None = None,
+    show: Callable[[Progress], None] | None = None,
+    report: Callable[[Mapping[str, float], HealthMonitor], object] = lambda row, health: None,
     **changes: Any,
-) -> Training:
+) -> OnlineTraining:
     heard = heard or Heard()
     fields = LearningConfig.model_fields
     learning = {key: value for key, value in changes.items() if key in fields}
     training = {key: value for key, value in changes.items() if key not in fields}
-    return Training(
+    return online_training(
         env or Bandit(),
         np.ones(2, np.float32),
         LearningConfig(**{**LEARNING, **learning}),
@@ -129,7 +135,8 @@ def make(
         folder,
         resume=resume,
         say=heard.lines.append,
-        show=heard.progress.append,
+        show=show or heard.progress.append,
+        report=report,
     )
 
 
@@ -138,13 +145,13 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def state_of(training: Training) -> dict[str, torch.Tensor]:
-    generators = training._generators
-    tensors = checkpoint.learner_tensors(training.learner, generators)
-    return tensors | {f"replay.{key}": value for key, value in training.replay.state().items()}
+def state_of(training: OnlineTraining) -> dict[str, torch.Tensor]:
+    trainer = training.trainer
+    tensors = checkpoint.learner_tensors(trainer.learner, trainer.generators)
+    return tensors | {f"replay.{key}": value for key, value in trainer.replay.state().items()}
 
 
-def assert_same_state(one: Training, other: Training) -> None:
+def assert_same_state(one: OnlineTraining, other: OnlineTraining) -> None:
     mine, theirs = state_of(one), state_of(other)
     assert set(mine) == set(theirs)
     for name, value in mine.items():

@@ -19,8 +19,9 @@ from benchmarks.divergence import (
     Wiring,
     train,
 )
+from td3_driver.learning.batch import ReplaySpec
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
+from td3_driver.learning.replay import ReplayBuffer
 
 torch.set_num_threads(1)  # the networks are too small for more
 

@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.batch import ReplaySpec
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import CheckpointError, Policy, load_spec
-from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
+from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.td3 import TD3
 
 torch.set_num_threads(1)  # the networks are too small for more

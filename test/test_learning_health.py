@@ -29,7 +29,7 @@ from td3_driver.learning.health import (
     not_finite,
 )
 from td3_driver.learning.networks import Encoder, NetworkSpec, dormant_share
-from td3_driver.learning.training import Training
+from td3_driver.learning.online import OnlineTraining
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -155,23 +155,23 @@ def fill(parameter: Any, value: float) -> None:
     parameter.data.fill_(value)
 
 
-def saturate(training: Training) -> None:
-    fill(training.learner.actor.head[-1].bias, 50.0)
+def saturate(training: OnlineTraining) -> None:
+    fill(training.trainer.learner.actor.head[-1].bias, 50.0)
 
 
-def blind(training: Training) -> None:
-    fill(training.learner.critic.encoder.convolutions[4].bias, -100.0)
+def blind(training: OnlineTraining) -> None:
+    fill(training.trainer.learner.critic.encoder.convolutions[4].bias, -100.0)
 
 
-def exaggerate(training: Training) -> None:
+def exaggerate(training: OnlineTraining) -> None:
     """Let the critic believe in far more than the rewards allow, for any action."""
-    for head in (training.learner.critic.q1, training.learner.critic.q2):
+    for head in (training.trainer.learner.critic.q1, training.trainer.learner.critic.q2):
         fill(head[-1].bias, 1e3)
 
 
-def fool(training: Training) -> None:
+def fool(training: OnlineTraining) -> None:
     """Let the critic reward actions beyond 0.8, rare in the data, with much more than is true."""
-    critic = training.learner.critic
+    critic = training.trainer.learner.critic
     for head in (critic.q1, critic.q2):
         first, second, last = (head[index] for index in (0, 2, 4))
         fill(first.weight, 0.0)
@@ -180,7 +180,7 @@ def fool(training: Training) -> None:
         for layer in (second, last):
             fill(layer.weight, 1.0)
             fill(layer.bias, 0.0)
-    fill(training.learner.actor.head[-1].bias, 2.0)
+    fill(training.trainer.learner.actor.head[-1].bias, 2.0)
 
 
 @pytest.mark.long
@@ -194,7 +194,7 @@ def fool(training: Training) -> None:
     ],
 )
 def test_a_learner_made_ill_is_named_in_the_log_and_the_table(
-    tmp_path: Path, make_ill: Callable[[Training], None], checks: set[str]
+    tmp_path: Path, make_ill: Callable[[OnlineTraining], None], checks: set[str]
 ) -> None:
     heard = Heard()
     training = make(
@@ -211,9 +211,9 @@ def test_a_learner_made_ill_is_named_in_the_log_and_the_table(
         updates_per_step=2.0,
     )
     make_ill(training)
-    training._policy.follow(training.learner.actor)
+    training.policy.follow(training.trainer.learner.actor)
     training.run()
-    assert {warning.check for warning in training.health.warnings} == checks
+    assert {warning.check for warning in training.trainer.health.warnings} == checks
     assert len([line for line in heard.lines if line.startswith("warning: ")]) == len(checks)
     counts = [int(row["health"]) for row in rows_of(tmp_path)]
     assert counts[: INTERVALS_IN_A_ROW - 1] == [0] * (INTERVALS_IN_A_ROW - 1)
@@ -238,8 +238,14 @@ def test_a_sound_run_warns_of_nothing_and_reports_every_row(tmp_path: Path) -> N
         "critic_encoder_learning_rate": 1e-4,
         "channels": (16, 16, 16),
     }
-    training = make(tmp_path, Scenery(), heard=heard, total_steps=300, **settings)
-    training._report = lambda row, health: reported.append(row["updates"])
+    training = make(
+        tmp_path,
+        Scenery(),
+        heard=heard,
+        report=lambda row, health: reported.append(row["updates"]),
+        total_steps=300,
+        **settings,
+    )
     training.run()
     assert not [line for line in heard.lines if line.startswith("warning")]
     assert reported == list(range(10, 281, 10))
@@ -257,39 +263,39 @@ def test_tensors_that_are_not_finite_are_named(value: float) -> None:
     assert not_finite({"bytes": tensors["bytes"]}) == []
 
 
-def poison_weight(training: Training) -> None:
-    weight: Any = training.learner.actor.head[0].weight
+def poison_weight(training: OnlineTraining) -> None:
+    weight: Any = training.trainer.learner.actor.head[0].weight
     weight.data[0, 0] = math.nan
 
 
-def poison_critic(training: Training) -> None:
-    fill(training.learner.critic.q1[-1].bias, math.inf)  # type: ignore[union-attr]
+def poison_critic(training: OnlineTraining) -> None:
+    fill(training.trainer.learner.critic.q1[-1].bias, math.inf)  # type: ignore[union-attr]
 
 
-def poison_moment(training: Training) -> None:
-    optimizer = training.learner.critic_optimizer
+def poison_moment(training: OnlineTraining) -> None:
+    optimizer = training.trainer.learner.critic_optimizer
     next(iter(optimizer.state.values()))["exp_avg"][0] = math.nan
 
 
-def poison_reward(training: Training) -> None:
-    training.replay.rewards[:] = math.nan
+def poison_reward(training: OnlineTraining) -> None:
+    training.trainer.replay.rewards[:] = math.nan
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("synchronous", [True, False])
 @pytest.mark.parametrize("poison", [poison_weight, poison_critic, poison_moment, poison_reward])
 def test_nan_ends_the_run_and_reaches_no_checkpoint(
-    tmp_path: Path, poison: Callable[[Training], None], synchronous: bool
+    tmp_path: Path, poison: Callable[[OnlineTraining], None], synchronous: bool
 ) -> None:
     training = make(tmp_path, synchronous_updates=synchronous, total_steps=10_000)
-    plain = training.replay.sample
+    plain = training.trainer.replay.sample
 
     def sample(*arguments: Any) -> Any:
-        if training.learner.updates == 44:
+        if training.trainer.learner.updates == 44:
             poison(training)
         return plain(*arguments)
 
-    training.replay.sample = sample  # type: ignore[method-assign]
+    training.trainer.replay.sample = sample  # type: ignore[method-assign]
     with pytest.raises(NotFiniteError, match=r"NaN or infinity at step .* update 4\d in"):
         training.run()
     # The last checkpoint is from before, and sound.
@@ -311,16 +317,17 @@ def test_nan_ends_the_run_and_reaches_no_checkpoint(
 
 def test_a_last_update_that_breaks_the_weights_is_noticed_before_saving(tmp_path: Path) -> None:
     training = make(tmp_path)
-    plain = training.learner.update
+    plain = training.trainer.learner.update
 
     def update(*arguments: Any) -> Any:
         figures = plain(*arguments)
-        if training.learner.updates == 59:  # two before the end, between two intervals' looks
+        # Two before the end, between two intervals' looks.
+        if training.trainer.learner.updates == 59:
             poison_moment(training)
             training.stop()
         return figures
 
-    training.learner.update = update  # type: ignore[method-assign]
+    training.trainer.learner.update = update  # type: ignore[method-assign]
     with pytest.raises(NotFiniteError, match=r"critic_optimizer\.0\.exp_avg"):
         training.run()
     assert checkpoint.latest(tmp_path / "checkpoints").name == "000000075"
@@ -346,7 +353,7 @@ def test_an_environment_that_gives_nan_ends_the_run(
     training = make(tmp_path, env)
     with pytest.raises(NotFiniteError, match="the environment's reward or observation"):
         training.run()
-    assert len(training.replay) == 29
+    assert len(training.trainer.replay) == 29
     assert checkpoint.latest(tmp_path / "checkpoints").name == "000000025"
 
 

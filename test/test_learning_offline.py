@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.learning.assembly import offline_training
+from td3_driver.learning.batch import Batch, ReplaySpec
 from td3_driver.learning.manifest import CheckpointError
 from td3_driver.learning.mixed_replay import MixedReplay
-from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.networks import NetworkSpec, network_spec
 from td3_driver.learning.policy import Policy
-from td3_driver.learning.pretraining import Pretraining, RecordedTask
-from td3_driver.learning.replay import Batch, ReplayBuffer, ReplaySpec
+from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.td3 import TD3
-from td3_driver.learning.warm_start import ORIGIN, adopt
+from td3_driver.learning.warm_start import WARM_START, adopt
 
 pytestmark = pytest.mark.long
 
@@ -178,11 +179,11 @@ UPDATES = 150
 def pretrained(folder: Path, heard: Heard | None = None) -> Path:
     heard = heard or Heard()
     env = Bandit()
-    training = Pretraining(
+    learning = LearningConfig(**LEARNING, **OFFLINE)
+    training = offline_training(
         recorded(),
-        RecordedTask(env.observation_space, env.action_space),  # type: ignore[arg-type]
-        np.ones(2, np.float32),
-        LearningConfig(**LEARNING, **OFFLINE),
+        network_spec(learning, env.observation_space, env.action_space, np.ones(2, np.float32)),
+        learning,
         TrainingConfig(**{**TRAINING, "offline_updates": UPDATES}),
         folder,
         say=heard.lines.append,
@@ -237,26 +238,31 @@ def test_it_goes_on_with_the_policy_the_critic_and_what_was_recorded(
     adopt(origin, tmp_path)
     env, heard = Bandit(), Heard()
     training = make(tmp_path, env, heard=heard, **ONLINE)
-    assert training.learner.updates == UPDATES  # beyond the warm-up, which is not made again
-    assert isinstance(training.replay, MixedReplay)
-    assert len(training.replay.recorded) == 200 and not len(training.replay.online)
+    # Beyond the warm-up, which is not made again.
+    assert training.trainer.learner.updates == UPDATES
+    assert isinstance(training.trainer.replay, MixedReplay)
+    assert len(training.trainer.replay.recorded) == 200 and not len(training.trainer.replay.online)
     assert any("200 recorded transitions" in line for line in heard.lines)
-    first = {name: value.clone() for name, value in training.learner.critic.named_parameters()}
+    first = {
+        name: value.clone() for name, value in training.trainer.learner.critic.named_parameters()
+    }
     training.run()
     # From its first step on it drives as it has learnt to, and not at random.
     assert np.abs(np.abs(env.actions) - GOAL).max() < 0.5
-    assert len(training.replay.recorded) == 200 and len(training.replay.online) == 60
-    assert first.keys() == dict(training.learner.critic.named_parameters()).keys()
+    assert (
+        len(training.trainer.replay.recorded) == 200 and len(training.trainer.replay.online) == 60
+    )
+    assert first.keys() == dict(training.trainer.learner.critic.named_parameters()).keys()
     # A batch of new transitions comes first; then updates keep pace with the steps.
-    assert training.learner.updates == UPDATES + 60 - LEARNING["batch_size"]
-    assert training.learner.bc_weight.item() == pytest.approx(0.25)  # faded, but not gone
+    assert training.trainer.learner.updates == UPDATES + 60 - LEARNING["batch_size"]
+    assert training.trainer.learner.bc_weight.item() == pytest.approx(0.25)  # faded, but not gone
 
 
 def test_the_weight_of_the_recorded_fades_with_the_steps(origin: Path, tmp_path: Path) -> None:
     adopt(origin, tmp_path)
     training = make(tmp_path, **{**ONLINE, "total_steps": 30})
     training.run()
-    assert training.learner.bc_weight.item() == pytest.approx(1.0 - 0.75 * 30 / 40)
+    assert training.trainer.learner.bc_weight.item() == pytest.approx(1.0 - 0.75 * 30 / 40)
 
 
 def test_a_stopped_run_that_goes_on_from_another_resumes_exactly(
@@ -271,7 +277,7 @@ def test_a_stopped_run_that_goes_on_from_another_resumes_exactly(
     once.run()
     make(halved, **{**ONLINE, "total_steps": 25}, **lap, checkpoint_interval_steps=25).run()
     again = make(halved, resume=True, **ONLINE, **lap, checkpoint_interval_steps=25)
-    assert again.step == 25
+    assert again.trainer.standing.step == 25
     again.run()
     assert_same_state(once, again)
 
@@ -290,7 +296,7 @@ def test_seeds_tell_runs_from_one_origin_apart(origin: Path, tmp_path: Path) -> 
 
 def test_a_damaged_origin_is_refused(origin: Path, tmp_path: Path) -> None:
     adopt(origin, tmp_path)
-    damaged = tmp_path / ORIGIN / "replay.safetensors"
+    damaged = tmp_path / WARM_START / "replay.safetensors"
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)

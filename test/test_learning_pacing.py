@@ -155,31 +155,6 @@ def test_an_error_frees_a_collector_that_waits() -> None:
     pacer.stop()
 
 
-def test_no_update_runs_while_paused() -> None:
-    update = Updates(gated=True)
-    pacer = UpdatePacer(update, ratio=1.0, first_step=0)
-    for _ in range(100):
-        update.permits.release()
-    with pacer.paused():
-        before = update.done
-        pacer.step_taken(10)
-        time.sleep(0.05)
-        assert update.done == before == 0
-    assert eventually(lambda: update.done == 10)
-    pacer.finish()
-
-
-def test_pausing_waits_for_the_update_under_way() -> None:
-    update = Updates(gated=True)
-    pacer = UpdatePacer(update, ratio=1.0, first_step=0)
-    pacer.step_taken(1)
-    assert update.begun.wait(10.0)  # and waits for its permit
-    threading.Timer(0.05, update.permits.release).start()
-    with pacer.paused():
-        assert update.done == 1
-    pacer.stop()
-
-
 def test_stopping_leaves_out_what_is_still_due() -> None:
     update = Updates(gated=True)
     pacer = UpdatePacer(update, ratio=1.0, first_step=0)

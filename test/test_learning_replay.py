@@ -16,13 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from td3_driver.learning.augmentation import shift_images
-from td3_driver.learning.replay import (
-    Batch,
-    ReplayBuffer,
-    ReplayMemoryError,
-    ReplaySpec,
-    check_memory,
-)
+from td3_driver.learning.batch import Batch, ReplaySpec
+from td3_driver.learning.devices import ReplayMemoryError, check_memory
+from td3_driver.learning.replay import ReplayBuffer
 
 HEIGHT, WIDTH, VECTOR, ACTIONS = 2, 3, 2, 2
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig
+from td3_driver.learning.batch import Batch
 from td3_driver.learning.metrics import COLUMNS
 from td3_driver.learning.networks import (
     Actor,
@@ -26,7 +27,6 @@ from td3_driver.learning.networks import (
     gradient_norm,
     scale_image,
 )
-from td3_driver.learning.replay import Batch
 from td3_driver.learning.td3 import TD3, split_parameters
 
 torch.set_num_threads(1)  # the networks are too small for more

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +28,13 @@ from bandit_training import (
 
 from td3_driver.config import ConfigError, LearningConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.devices import ReplayMemoryError, choose_device
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.metrics import COLUMNS, MetricsWriter, in_words
+from td3_driver.learning.networks import network_spec
+from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import CheckpointError, Policy
-from td3_driver.learning.replay import ReplayMemoryError
-from td3_driver.learning.training import (
-    EPISODES_AVERAGED,
-    Training,
-    choose_device,
-    network_spec,
-)
+from td3_driver.learning.trainer import EPISODES_AVERAGED, Progress
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -46,10 +46,11 @@ def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
     env, heard = Bandit(), Heard()
     training = make(tmp_path, env, heard=heard, synchronous_updates=synchronous)
     saved = training.run()
-    assert env.steps == training.step == 80
-    assert training.learner.updates == 60
-    assert training.episodes == 19  # of 4 steps; a checkpoint every 25 ends the one under way
-    assert len(training.replay) == 80
+    assert env.steps == training.trainer.standing.step == 80
+    assert training.trainer.learner.updates == 60
+    # Of 4 steps; a checkpoint every 25 ends the one under way.
+    assert training.trainer.standing.episodes == 19
+    assert len(training.trainer.replay) == 80
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "checkpoints")] == [
         "000000075",
         "000000080",
@@ -100,8 +101,8 @@ def test_first_steps_are_random_and_later_ones_the_policys_with_noise(tmp_path: 
     training = make(
         tmp_path, env, random_steps=200, total_steps=300, updates_per_step=0.02, batch_size=2
     )
-    training.learner.actor.head[-1].bias.data.fill_(-0.5)  # type: ignore[operator, union-attr]
-    training._policy.follow(training.learner.actor)
+    training.trainer.learner.actor.head[-1].bias.data.fill_(-0.5)  # type: ignore[operator, union-attr]
+    training.policy.follow(training.trainer.learner.actor)
     training.run()
     random, acted = np.array(env.actions[:200]), np.array(env.actions[200:])
     # Uniform over the whole range, then about one action with a deviation of 0.1.
@@ -150,7 +151,7 @@ def test_the_same_seed_in_turn_gives_the_same_run_bit_for_bit(tmp_path: Path) ->
     assert envs[0].actions == envs[1].actions
     assert not set(envs[0].actions) & set(envs[2].actions)
     assert_same_state(runs[0], runs[1])
-    one, other = runs[0].learner.actor, runs[2].learner.actor
+    one, other = runs[0].trainer.learner.actor, runs[2].trainer.learner.actor
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
 
 
@@ -160,11 +161,12 @@ def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path)
     heard = Heard()
     env = Bandit()
     second = make(tmp_path, env, resume=True, heard=heard, total_steps=90)
-    assert (second.step, second.learner.updates, second.episodes) == (60, 40, 14)
+    standing = second.trainer.standing
+    assert (standing.step, second.trainer.learner.updates, standing.episodes) == (60, 40, 14)
     assert_same_state(first, second)
     second.run()
     assert env.steps == 30
-    assert (second.step, second.learner.updates) == (90, 70)
+    assert (second.trainer.standing.step, second.trainer.learner.updates) == (90, 70)
     rows = rows_of(tmp_path)
     assert [int(row["updates"]) for row in rows] == [10, 20, 30, 40, 50, 60, 70]
     assert [int(row["step"]) for row in rows] == [30, 40, 50, 60, 70, 80, 90]
@@ -172,9 +174,9 @@ def test_resuming_goes_on_from_the_checkpoint_and_repeats_no_row(tmp_path: Path)
     assert heard.progress[0].step == 61
 
 
-def note_batches(training: Training, noted: list[bytes]) -> None:
+def note_batches(training: OnlineTraining, noted: list[bytes]) -> None:
     """Note every batch that the run samples."""
-    plain = training.replay.sample
+    plain = training.trainer.replay.sample
 
     def sample(*arguments: Any) -> Any:
         batch = plain(*arguments)
@@ -183,7 +185,7 @@ def note_batches(training: Training, noted: list[bytes]) -> None:
         noted.append(b"".join(tensor.numpy().tobytes() for tensor in tensors))
         return batch
 
-    training.replay.sample = sample  # type: ignore[method-assign]
+    training.trainer.replay.sample = sample  # type: ignore[method-assign]
 
 
 EVERY_OPTION: dict[str, Any] = {
@@ -228,18 +230,21 @@ def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
 
     by_signal = stopped_by == "a signal"
     steps = end if by_signal else halfway
-    first = make(tmp_path / "halves", envs["first"], total_steps=steps, **settings)
-    if by_signal:
-        first._show = lambda progress: first.stop() if progress.step == halfway else None
+
+    def show(progress: Progress) -> None:
+        if by_signal and progress.step == halfway:
+            first.stop()
+
+    first = make(tmp_path / "halves", envs["first"], show=show, total_steps=steps, **settings)
     note_batches(first, batches["halves"])
     first.run()
-    assert first.step == halfway
+    assert first.trainer.standing.step == halfway
     second = make(tmp_path / "halves", envs["second"], resume=True, total_steps=end, **settings)
     note_batches(second, batches["halves"])
     second.run()
 
     updates = end - TRAINING["random_steps"]
-    assert whole.learner.updates == second.learner.updates == updates
+    assert whole.trainer.learner.updates == second.trainer.learner.updates == updates
     assert envs["whole"].actions == envs["first"].actions + envs["second"].actions
     assert len(batches["whole"]) == updates and batches["whole"] == batches["halves"]
     assert_same_state(whole, second)
@@ -275,7 +280,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "checkpoints").name == "000000063"
     (tmp_path / "checkpoints" / "000000063").rename(tmp_path / "lost")
     second = make(tmp_path, resume=True)
-    assert (second.step, second.learner.updates) == (50, 30)
+    assert (second.trainer.standing.step, second.trainer.learner.updates) == (50, 30)
     assert [int(row["updates"]) for row in rows_of(tmp_path)] == [10, 20, 30]
     second.run()
     assert [int(row["updates"]) for row in rows_of(tmp_path)] == [10, 20, 30, 40, 50, 60]
@@ -302,16 +307,20 @@ def test_rows_of_updates_after_the_checkpoint_are_dropped_whatever_their_step(
 @pytest.mark.parametrize("synchronous", [True, False])
 def test_stopping_ends_early_and_saves(tmp_path: Path, synchronous: bool) -> None:
     env = Bandit()
-    training = make(tmp_path, env, synchronous_updates=synchronous, total_steps=10_000)
-    training._show = lambda progress: training.stop() if progress.step == 33 else None
+
+    def show(progress: Progress) -> None:
+        if progress.step == 33:
+            training.stop()
+
+    training = make(tmp_path, env, show=show, synchronous_updates=synchronous, total_steps=10_000)
     saved = training.run()
-    assert env.steps == training.step == 33
+    assert env.steps == training.trainer.standing.step == 33
     assert saved.name == "000000033"
     assert not training.complete
     resumed = make(tmp_path, resume=True, total_steps=40)
-    assert resumed.step == 33
+    assert resumed.trainer.standing.step == 33
     resumed.run()
-    assert resumed.step == 40 and resumed.complete
+    assert resumed.trainer.standing.step == 40 and resumed.complete
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -319,18 +328,60 @@ def test_an_error_in_an_update_ends_the_run_and_keeps_what_was_learnt(
     tmp_path: Path, synchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = make(tmp_path, synchronous_updates=synchronous)
-    plain = training.learner.update
+    plain = training.trainer.learner.update
 
     def update(*arguments: Any) -> Any:
-        if training.learner.updates == 20:
+        if training.trainer.learner.updates == 20:
             raise ArithmeticError("not a number")
         return plain(*arguments)
 
-    monkeypatch.setattr(training.learner, "update", update)
+    monkeypatch.setattr(training.trainer.learner, "update", update)
     with pytest.raises(ArithmeticError):
         training.run()
     resumed = make(tmp_path, resume=True)
-    assert resumed.learner.updates == 20
+    assert resumed.trainer.learner.updates == 20
+
+
+def test_a_checkpoint_is_copied_between_two_updates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make(tmp_path, total_steps=30, log_interval_updates=1000)
+    training.run()
+    trainer = training.trainer
+    begun, permit = threading.Event(), threading.Semaphore(0)
+    plain_update, plain_take = trainer.learner.update, checkpoint.take
+    copied_at: list[tuple[int, int]] = []
+    before = trainer.learner.updates
+
+    def update(*arguments: Any) -> Any:
+        begun.set()
+        assert permit.acquire(timeout=10.0)
+        return plain_update(*arguments)
+
+    def take(*arguments: Any) -> Any:
+        permit.release()  # the next update could run, if nothing held it
+        first = trainer.learner.updates
+        time.sleep(0.05)
+        copied_at.append((first, trainer.learner.updates))
+        return plain_take(*arguments)
+
+    monkeypatch.setattr(trainer.learner, "update", update)
+    monkeypatch.setattr(checkpoint, "take", take)
+    with ThreadPoolExecutor() as threads:
+        updated = threads.submit(trainer.update)
+        assert begun.wait(10.0)
+        saved = threads.submit(trainer.save, {"online": True})
+        updated_again = threads.submit(trainer.update)
+        time.sleep(0.05)
+        assert copied_at == [] and trainer.learner.updates == before
+        permit.release()
+        for future in (updated, saved):
+            future.result(20.0)
+        permit.release()
+        updated_again.result(20.0)
+    ((first, last),) = copied_at
+    assert first == last and first in (before + 1, before + 2)
+    assert trainer.learner.updates == before + 2
 
 
 def test_an_unclean_step_is_never_sampled(tmp_path: Path) -> None:
@@ -338,7 +389,7 @@ def test_an_unclean_step_is_never_sampled(tmp_path: Path) -> None:
     env.unclean_at = 30
     training = make(tmp_path, env)
     training.run()
-    assert training.step == 80 and len(training.replay) == 79
+    assert training.trainer.standing.step == 80 and len(training.trainer.replay) == 79
 
 
 def test_too_little_memory_is_said_before_anything_is_done(tmp_path: Path) -> None:
@@ -355,8 +406,8 @@ def test_a_gpu_that_is_not_there_is_said_plainly(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_networks_follow_the_environments_spaces() -> None:
-    scale = np.array([2.0, 0.5], np.float32)
-    spec = network_spec(LearningConfig(**LEARNING), Bandit(), scale)
+    scale, env = np.array([2.0, 0.5], np.float32), Bandit()
+    spec = network_spec(LearningConfig(**LEARNING), env.observation_space, env.action_space, scale)
     assert spec.image == (2, 36, 36) and spec.actions == 1
     assert spec.vector_scale == (2.0, 0.5) and spec.channels == (4, 4, 4)
 
@@ -372,12 +423,13 @@ def test_a_key_that_the_environment_has_not_is_said_with_those_it_has(tmp_path: 
 def test_a_key_can_be_left_out(tmp_path: Path, left_out: str) -> None:
     training = make(tmp_path, **{left_out: ""})
     training.run()
-    assert training.step == 80 and training.learner.updates == 60
+    assert training.trainer.standing.step == 80 and training.trainer.learner.updates == 60
     key = left_out.removesuffix("_key")
-    assert key not in training.replay.sample(3, training._generators["sampling"]).observations
+    batch = training.trainer.replay.sample(3, training.trainer.generators["sampling"])
+    assert key not in batch.observations
     resumed = make(tmp_path, resume=True, total_steps=90, **{left_out: ""})
     resumed.run()
-    assert resumed.learner.updates == 70
+    assert resumed.trainer.learner.updates == 70
 
 
 def test_the_noise_of_exploration_goes_down_its_line(
@@ -390,18 +442,18 @@ def test_the_noise_of_exploration_goes_down_its_line(
         exploration_noise_decay_steps=30,
     )
     monkeypatch.setattr(torch, "randn", lambda size, generator: torch.ones(size))
-    monkeypatch.setattr(training._policy, "act", lambda seen: np.zeros(1, np.float32))
+    monkeypatch.setattr(training.policy, "act", lambda seen: np.zeros(1, np.float32))
     steps = {20: 0.8, 35: 0.5, 50: 0.2, 70: 0.2}
     for step, deviation in steps.items():
-        training.step = step
-        assert training._explore({})[0] == pytest.approx(deviation)
+        training.trainer.standing.step = step
+        assert training.explore({})[0] == pytest.approx(deviation)
 
 
 def test_the_limits_of_q_follow_the_scale_of_the_rewards(tmp_path: Path) -> None:
     training = make(tmp_path, reward_scale=4.0)
     training.run()
-    least, greatest = training.replay.reward_range()
-    rewards = training._rewards()
+    least, greatest = training.trainer.replay.reward_range()
+    rewards = training.trainer.scaled_rewards()
     assert (rewards.least, rewards.greatest) == (4.0 * least, 4.0 * greatest)
 
 
@@ -415,7 +467,7 @@ def test_where_and_how_it_learns_is_said(tmp_path: Path) -> None:
 def test_bfloat16_learns_the_rewarded_actions_as_well(tmp_path: Path) -> None:
     training = make(tmp_path, precision="bfloat16", total_steps=300)
     training.run()
-    assert training.learner.precision == torch.bfloat16
-    tensors = checkpoint.learner_tensors(training.learner, {})
+    assert training.trainer.learner.precision == torch.bfloat16
+    tensors = checkpoint.learner_tensors(training.trainer.learner, {})
     assert {t.dtype for n, t in tensors.items() if n.startswith("critic.")} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in tensors.values())

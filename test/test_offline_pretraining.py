@@ -20,9 +20,9 @@ from td3_driver.config import Config, ConfigError, load, override
 from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.observation import image_shape, vector_names
 from td3_driver.learning.checkpoint import REPLAY
+from td3_driver.learning.offline import BC_ALPHA
 from td3_driver.learning.policy import Policy, load_tensors
-from td3_driver.learning.pretraining import BC_ALPHA
-from td3_driver.learning.warm_start import ORIGIN
+from td3_driver.learning.warm_start import WARM_START
 from td3_driver.nodes.trainer import open_run
 from td3_driver.runs import RunFolder
 
@@ -142,7 +142,7 @@ def test_the_trainer_begins_a_run_with_anothers_checkpoint(run: RunFolder, tmp_p
     config = override(run.config, {"training.random_steps": 0}, "the test")
     new = open_run(node_of(config, run=str(tmp_path / "new"), **{"from": str(run.path)}))
     assert new.path == tmp_path / "new" and new.config == config
-    origin = new.path / ORIGIN
+    origin = new.path / WARM_START
     assert (origin / REPLAY).read_bytes() == (run.latest_checkpoint() / REPLAY).read_bytes()
     with pytest.raises(ConfigError, match="exists"):
         open_run(node_of(config, run=str(tmp_path / "new"), **{"from": str(run.path)}))

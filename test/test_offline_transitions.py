@@ -17,7 +17,8 @@ from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.task import DrivingTask
 from td3_driver.driving.world import Collision
-from td3_driver.learning.replay import ReplayBuffer, ReplaySpec
+from td3_driver.learning.batch import ReplaySpec
+from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.offline.frames import BagFrame
 from td3_driver.offline.transitions import (
     AFTER_FAILURE,

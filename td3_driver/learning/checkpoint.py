@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from td3_driver.learning.batch import Replay
 from td3_driver.learning.manifest import CheckpointError, seal, verify
-from td3_driver.learning.mixed_replay import Replay
 from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import (
     POLICY_FILES,

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from td3_driver.config import LearningConfig
-from td3_driver.learning.mixed_replay import Replay
+from td3_driver.learning.batch import Batch, Replay
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.replay import Batch
 from td3_driver.learning.td3 import TD3, Moves
 
 CAPTURE_AFTER_UPDATES = 3

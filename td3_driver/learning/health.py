@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from td3_driver.learning.replay import Batch
+from td3_driver.learning.batch import Batch
 
 INTERVALS_IN_A_ROW = 3
 """Intervals after which a warning begins, and as many without after which it ends."""

@@ -1,14 +1,17 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The figures of a training run: one row for each interval, to CSV and TensorBoard."""
+"""What a training run logs: lines, and one row of figures an interval to CSV and TensorBoard."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+
+from td3_driver.learning.health import HealthMonitor
 
 COLUMNS = (
     "step",
@@ -43,7 +46,7 @@ COLUMNS = (
 )
 
 
-def in_words(row: dict[str, float]) -> str:
+def in_words(row: Mapping[str, float]) -> str:
     """Return a row's figures as a line for the log; what is not known yet is a dash."""
 
     def shown(name: str) -> str:
@@ -93,7 +96,7 @@ class MetricsWriter:
             rows = list(csv.DictReader(file))
         return [row for row in rows if int(row["updates"]) <= updates]
 
-    def write(self, row: dict[str, float]) -> None:
+    def write(self, row: Mapping[str, float]) -> None:
         """Write one row; figures that are not known are left out."""
         self._csv.writerow({name: _short(row[name]) for name in COLUMNS if name in row})
         self._file.flush()
@@ -105,6 +108,33 @@ class MetricsWriter:
         """Flush and close both."""
         self._file.close()
         self._board.close()
+
+
+class RunLogger:
+    """Where a run's lines and rows go: the log, the metrics' files and whoever else listens.
+
+    `say` gets each line; `report` each row of figures and the health monitor that has seen it.
+    """
+
+    def __init__(
+        self,
+        metrics: MetricsWriter,
+        say: Callable[[str], object],
+        report: Callable[[Mapping[str, float], HealthMonitor], object],
+    ) -> None:
+        self._metrics = metrics
+        self._say = say
+        self._report = report
+
+    def row(self, row: Mapping[str, float], health: HealthMonitor) -> None:
+        """Write a row of figures, log it in words and report it."""
+        self._metrics.write(row)
+        self._say(in_words(row))
+        self._report(row, health)
+
+    def close(self) -> None:
+        """Close the metrics' files."""
+        self._metrics.close()
 
 
 def _short(value: float) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from td3_driver.learning.replay import Batch, ReplayBuffer
+from td3_driver.learning.batch import Batch
+from td3_driver.learning.replay import ReplayBuffer
 
 RECORDED_PRIORITIES = "recorded_priorities"
 
@@ -54,9 +55,25 @@ class MixedReplay:
         """Start an episode with its first observation."""
         self.online.begin(observation)
 
-    def add(self, *arguments: Any, **ends: Any) -> None:
+    def add(
+        self,
+        action: np.ndarray,
+        reward: float,
+        observation: Mapping[str, np.ndarray],
+        *,
+        terminated: bool,
+        truncated: bool = False,
+        clean: bool = True,
+    ) -> None:
         """Store a new transition, as `ReplayBuffer.add` does."""
-        self.online.add(*arguments, **ends)
+        self.online.add(
+            action,
+            reward,
+            observation,
+            terminated=terminated,
+            truncated=truncated,
+            clean=clean,
+        )
 
     def sample(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
@@ -101,9 +118,6 @@ class MixedReplay:
         self.online.restore(state)
         if self.prioritized:
             self.recorded.priorities.copy_(state[RECORDED_PRIORITIES])
-
-
-Replay = ReplayBuffer | MixedReplay
 
 
 def _joined(first: Batch, second: Batch) -> Batch:

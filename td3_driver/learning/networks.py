@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from td3_driver.config import ConfigError, LearningConfig
 from td3_driver.learning.convolution import Convolution
 from td3_driver.learning.normalization import VectorNorm
 
@@ -59,6 +62,42 @@ class NetworkSpec:
         if self.vector_scale:
             seen[VECTOR] = observation[self.vector_key]
         return seen
+
+
+def network_spec(
+    config: LearningConfig,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    vector_scale: np.ndarray,
+) -> NetworkSpec:
+    """Derive the networks' shape from an environment's spaces and the configuration.
+
+    `vector_scale` is the usual magnitude of each entry of the vector. Raises ConfigError where
+    the observations lack a configured key.
+    """
+    assert isinstance(observation_space, gymnasium.spaces.Dict)
+    assert action_space.shape is not None
+    for setting in ("image_key", "vector_key"):
+        key = getattr(config, setting)
+        if key and key not in observation_space.spaces:
+            raise ConfigError(
+                f"learning.{setting} is {key!r}, but the observations have "
+                f"{', '.join(observation_space.spaces)}"
+            )
+    return NetworkSpec(
+        image=observation_space[config.image_key].shape if config.image_key else None,
+        vector_scale=tuple(map(float, vector_scale)) if config.vector_key else (),
+        actions=action_space.shape[0],
+        channels=config.channels,
+        image_features=config.image_features,
+        hidden=config.hidden,
+        image_key=config.image_key,
+        vector_key=config.vector_key,
+        image_layer_norm=config.image_layer_norm,
+        vector_features=config.vector_features,
+        critic_layer_norm=config.critic_layer_norm,
+        normalize_vector=config.normalize_vector,
+    )
 
 
 def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 MOST_STEPS_AHEAD = 16
 """How far collecting may run ahead of learning, in steps, before it waits."""
@@ -39,7 +38,6 @@ class UpdatePacer:
         self._done = updates_done
         self._due = updates_done
         self._changed = threading.Condition()
-        self._updating = threading.Lock()
         self._stopped = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -71,12 +69,6 @@ class UpdatePacer:
     def _due_by(self, step: int) -> int:
         return int(max(step - self._first_step, 0) * self._ratio)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keep updates from running, once the one under way is done."""
-        with self._updating:
-            yield
-
     def finish(self) -> None:
         """Make the updates that are due, then end the thread."""
         if self._thread is not None:
@@ -98,9 +90,8 @@ class UpdatePacer:
             raise self._error
 
     def _one(self) -> None:
-        with self._updating:
-            self._update()
-            self._done += 1
+        self._update()
+        self._done += 1
 
     def _run(self) -> None:
         while True:

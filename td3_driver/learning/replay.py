@@ -10,10 +10,8 @@ observation of an episode has a slot but starts no transition.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -21,68 +19,11 @@ from torch import Tensor
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning.augmentation import shift_images, shifted_pixels
+from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
 
 BELOW_ONE = 1.0 - 2.0**-50
 """Keeps a uniform draw times a total below the total, whatever the rounding."""
-
-
-class ReplayMemoryError(ValueError):
-    """The buffer would take more memory than allowed."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Transitions: observations before and after, and what lies between."""
-
-    observations: Observations
-    actions: Tensor
-    """(B, actions), float32."""
-    rewards: Tensor
-    """(B,), float32: the discounted sum over the steps."""
-    next_observations: Observations
-    terminated: Tensor
-    """(B,), float32: 1 where nothing follows; a truncated transition has 0 and bootstraps."""
-    steps: Tensor
-    """(B,), float32: decisions between the observations, 1 up to the n of n-step returns."""
-    slots: Tensor | None = None
-    """(B,), int64: where the transitions lie in the buffer that they come from."""
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-
-        def moved(value: object) -> object:
-            if isinstance(value, Tensor):
-                return value.to(device)
-            if isinstance(value, dict):
-                return {key: moved(entry) for key, entry in value.items()}
-            return value
-
-        values = {field.name: moved(getattr(self, field.name)) for field in fields(self)}
-        return Batch(**values)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class ReplaySpec:
-    """Shapes of what is stored."""
-
-    image: tuple[int, ...] | None
-    """(stack, [channels,] height, width); one image is kept for each slot. None: no images."""
-    vector: int
-    """Entries of the vector; 0: none."""
-    actions: int
-
-    @property
-    def stack(self) -> int:
-        """Images in one observation; 1 where there are none."""
-        return self.image[0] if self.image else 1
-
-    @property
-    def bytes_per_slot(self) -> int:
-        """Memory of one slot in bytes."""
-        image = math.prod(self.image[1:]) if self.image else 0
-        floats = 4 * (self.vector + self.actions + 1 + 1)  # reward, priority
-        return image + floats + 1 + 1 + 8  # terminated, stacked, place in the queue
 
 
 class ReplayBuffer:
@@ -414,11 +355,6 @@ class ReplayBuffer:
             self._mirror_images()  # now, rather than when the next checkpoint is due
 
 
-def replay_spec(spec: NetworkSpec) -> ReplaySpec:
-    """Return the shapes of what these networks need stored."""
-    return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
-
-
 def make_replay(
     spec: NetworkSpec,
     config: LearningConfig,
@@ -434,22 +370,3 @@ def make_replay(
         discount=config.discount,
         prioritized=config.replay_sampling == "lap",
     )
-
-
-def check_memory(spec: ReplaySpec, capacity: int, available_bytes: int, fraction: float) -> str:
-    """Return a line that says what a buffer takes; raise ReplayMemoryError if that is too much.
-
-    `fraction` is the share of `available_bytes` that it may take.
-    """
-    needed = capacity * spec.bytes_per_slot
-    line = (
-        f"replay buffer: {capacity:,} slots of {spec.bytes_per_slot:,} bytes = "
-        f"{needed / 1e9:.2f} GB of {available_bytes / 1e9:.1f} GB available"
-    )
-    if needed > fraction * available_bytes:
-        fits = int(fraction * available_bytes // spec.bytes_per_slot)
-        raise ReplayMemoryError(
-            f"{line}; learning.replay_memory_fraction allows {fraction:.0%} of it: "
-            f"set learning.replay_capacity to {fits:,} at most"
-        )
-    return line

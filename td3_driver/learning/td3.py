@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning.augmentation import draw_shifts
+from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
     Actor,
@@ -31,7 +32,6 @@ from td3_driver.learning.networks import (
     scale_image,
 )
 from td3_driver.learning.normalization import RewardNorm
-from td3_driver.learning.replay import Batch
 from td3_driver.learning.schedules import linear
 
 SATURATED = 0.99

@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Going on from a checkpoint of another run, with its transitions kept.
+"""Warm start: a new run that starts from another run's checkpoint, with its transitions.
 
-A run that goes on from another keeps a copy of the checkpoint it began with in its folder: the
-recorded transitions stay there, and its own checkpoints hold only what is new.
+The run keeps a copy of that checkpoint in its folder: the recorded transitions stay there, and
+its own checkpoints hold only what is new.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ import torch
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import checkpoint
+from td3_driver.learning.batch import replay_spec
 from td3_driver.learning.manifest import CheckpointError, verify
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import load_tensors
-from td3_driver.learning.replay import ReplayBuffer, make_replay, replay_spec
+from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 
-ORIGIN = "origin"
-"""Folder in the run's for the checkpoint that it began with."""
+WARM_START = "origin"
+"""Folder in the run's for the checkpoint that it started from."""
 
 
 def adopt(source: Path, folder: Path) -> None:
-    """Let a new run's folder begin with a checkpoint of another run."""
-    shutil.copytree(source, folder / ORIGIN)
+    """Copy a checkpoint of another run into a new run's folder, to start from."""
+    shutil.copytree(source, folder / WARM_START)
 
 
-def has_origin(folder: Path) -> bool:
-    """Return whether a run began with a checkpoint of another."""
-    return (folder / ORIGIN).is_dir()
+def has_warm_start(folder: Path) -> bool:
+    """Return whether a run started from a checkpoint of another."""
+    return (folder / WARM_START).is_dir()
 
 
 def recorded_replay(
     folder: Path, spec: NetworkSpec, config: LearningConfig, device: torch.device
 ) -> ReplayBuffer:
-    """Return the transitions that a run began with; raise CheckpointError if they are unfit."""
-    source = folder / ORIGIN
+    """Return the transitions that a run started with; raise CheckpointError if they do not fit."""
+    source = folder / WARM_START
     verify(source)
     state = load_tensors(source / checkpoint.REPLAY)
     try:
@@ -62,8 +63,8 @@ def restored(
     return replay
 
 
-def begin_with_origin(folder: Path, learner: TD3, recorded: ReplayBuffer, seed: int) -> None:
-    """Take over networks, targets and optimisers of the checkpoint that a run began with."""
-    checkpoint.load(folder / ORIGIN, learner, recorded, {})
-    # Its updates go on being counted, so that the critic is not left alone once more.
+def load_warm_start(folder: Path, learner: TD3, recorded: ReplayBuffer, seed: int) -> None:
+    """Take over networks, targets and optimisers of the checkpoint that a run started from."""
+    checkpoint.load(folder / WARM_START, learner, recorded, {})
+    # Its updates continue to be counted, so that the critic is not left alone once more.
     learner.generator.manual_seed(seed)

@@ -25,10 +25,12 @@ from td3_driver.config import Config, ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.world import WorldError
+from td3_driver.learning.assembly import online_training
+from td3_driver.learning.devices import ReplayMemoryError
 from td3_driver.learning.health import NotFiniteError
+from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import CheckpointError
-from td3_driver.learning.replay import ReplayMemoryError
-from td3_driver.learning.training import Progress, Training
+from td3_driver.learning.trainer import Progress
 from td3_driver.learning.warm_start import adopt
 from td3_driver.lockstep.starts import make_sampler
 from td3_driver.lockstep.world import CarlaWorld
@@ -132,7 +134,8 @@ def train(node: ConfiguredNode) -> RunFolder:
         )
     ) as world:
         training, saved = _train_in(world, node, folder, simulation)
-    logger.info(f"{training.step:,} steps, {training.episodes:,} episodes; saved {saved}")
+    standing = training.trainer.standing
+    logger.info(f"{standing.step:,} steps, {standing.episodes:,} episodes; saved {saved}")
     if training.complete and node.get_parameter("evaluate_at_end").value:
         _evaluate(folder)
     return folder
@@ -140,7 +143,7 @@ def train(node: ConfiguredNode) -> RunFolder:
 
 def _train_in(
     world: CarlaWorld, node: ConfiguredNode, folder: RunFolder, simulation: SimulationDiagnostics
-) -> tuple[Training, Path]:
+) -> tuple[OnlineTraining, Path]:
     """Train in a world; return the training and its last checkpoint's path."""
     config, logger = node.config, node.get_logger()
     env = DrivingEnv(world, make_sampler(config.training, world), config.driving)
@@ -152,7 +155,7 @@ def _train_in(
         simulation.publish(world.counters)
 
     try:
-        training = Training(
+        training = online_training(
             env,
             vector_scale(config.driving),
             config.learning,
@@ -187,7 +190,7 @@ def _where_saved(folder: RunFolder) -> str:
 
 
 @contextmanager
-def _ending_in_good_order(training: Training, world: CarlaWorld) -> Iterator[None]:
+def _ending_in_good_order(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the training after its step, and a second at once.
 
     A wait for a lost simulator is ended by the first.

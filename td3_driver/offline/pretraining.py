@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,13 @@ from tqdm import tqdm
 from td3_driver.config import Config, override
 from td3_driver.driving.environment import action_space, observation_space
 from td3_driver.driving.observation import vector_scale
-from td3_driver.learning.pretraining import BC_ALPHA, Pretraining, RecordedTask
-from td3_driver.learning.replay import ReplayBuffer, check_memory, make_replay, replay_spec
-from td3_driver.learning.training import (
-    Progress,
-    available_bytes,
-    choose_device,
-    network_spec,
-)
+from td3_driver.learning.assembly import offline_training
+from td3_driver.learning.batch import replay_spec
+from td3_driver.learning.devices import available_bytes, check_memory, choose_device
+from td3_driver.learning.networks import NetworkSpec, network_spec
+from td3_driver.learning.offline import BC_ALPHA
+from td3_driver.learning.replay import ReplayBuffer, make_replay
+from td3_driver.learning.trainer import Progress
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.frames import BagFrame, BagFrames
 from td3_driver.offline.transitions import TransitionBuilder
@@ -67,22 +66,25 @@ def pretrain(bags: Sequence[Path], run: str, config: Config) -> Pretrained:
 def train_on(recorded: ReplayBuffer, folder: RunFolder) -> Pretrained:
     """Train on transitions, with the configuration of a new run, into its folder."""
     config = folder.config
-    training = Pretraining(
+    training = offline_training(
         recorded,
-        task_of(config),
-        vector_scale(config.driving),
+        spec_of(config),
         config.learning,
         config.training,
         folder.path,
-        **_hooks(),
+        say=tqdm.write,
+        show=_bar(),
     )
     checkpoint = training.run()
-    return Pretrained(folder, checkpoint, len(recorded), training.learner.updates)
+    return Pretrained(folder, checkpoint, len(recorded), training.trainer.learner.updates)
 
 
-def task_of(config: Config) -> RecordedTask:
-    """Return the spaces of the driving task."""
-    return RecordedTask(observation_space(config.driving), action_space())
+def spec_of(config: Config) -> NetworkSpec:
+    """Return the shape of the networks for the driving task."""
+    driving = config.driving
+    return network_spec(
+        config.learning, observation_space(driving), action_space(), vector_scale(driving)
+    )
 
 
 def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuffer:
@@ -95,7 +97,7 @@ def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuff
     if len(deltas) > 1:
         listed = ", ".join(f"{source.bag.path}: {source.fixed_delta_s:g} s" for source in sources)
         raise BagError(f"the bags' ticks are not of one length ({listed}): pretrain on one kind")
-    spec = network_spec(learning, task_of(config), vector_scale(config.driving))
+    spec = spec_of(config)
     # An observation is of one image, so that there cannot be more slots.
     least = spec.image[0] if spec.image else 1
     slots = max(sum(source.images for source in sources), least + learning.n_step + 1, 100)
@@ -151,8 +153,8 @@ def _summary(builder: TransitionBuilder) -> str:
     return "\n".join([*lines, "left out:", rejected] if rejected else lines)
 
 
-def _hooks() -> dict[str, object]:
-    """Return how pretraining says and shows how it goes: above a bar, and in it."""
+def _bar() -> Callable[[Progress], None]:
+    """Return what shows pretraining's progress in a bar."""
     bars: list[tqdm] = []
 
     def show(progress: Progress) -> None:
@@ -162,4 +164,4 @@ def _hooks() -> dict[str, object]:
         if progress.updates >= progress.total_steps:
             bars[0].close()
 
-    return {"say": tqdm.write, "show": show}
+    return show

@@ -1,0 +1,190 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Puts a training run together: devices, networks, replay buffer, and what it begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.learning import checkpoint
+from td3_driver.learning.batch import Replay, replay_spec
+from td3_driver.learning.devices import available_bytes, check_memory, choose_device
+from td3_driver.learning.execution import choose_precision, describe
+from td3_driver.learning.health import HealthMonitor
+from td3_driver.learning.manifest import CheckpointError
+from td3_driver.learning.metrics import MetricsWriter, RunLogger
+from td3_driver.learning.mixed_replay import MixedReplay
+from td3_driver.learning.networks import NetworkSpec, network_spec
+from td3_driver.learning.offline import OfflineTraining
+from td3_driver.learning.online import OnlineTraining
+from td3_driver.learning.replay import ReplayBuffer, make_replay
+from td3_driver.learning.td3 import TD3
+from td3_driver.learning.trainer import CHECKPOINTS, Progress, Standing, Trainer
+from td3_driver.learning.warm_start import (
+    has_warm_start,
+    load_warm_start,
+    recorded_replay,
+    restored,
+)
+
+Say = Callable[[str], object]
+Report = Callable[[Mapping[str, float], HealthMonitor], object]
+
+
+def _ignore(*_: object) -> None:
+    """Stand in for a hook that nobody needs."""
+
+
+def online_training(
+    env: gymnasium.Env[Any, Any],
+    vector_scale: np.ndarray,
+    learning: LearningConfig,
+    training: TrainingConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    say: Say = print,
+    show: Callable[[Progress], object] = _ignore,
+    report: Report = _ignore,
+) -> OnlineTraining:
+    """Return a run in an environment, from the start, a warm start or its newest checkpoint.
+
+    `vector_scale` is the usual magnitude of each entry of the observations' vector. `show` is
+    called after every step, `report` with every row of figures from the thread that updates.
+    Raises ConfigError, ReplayMemoryError or CheckpointError.
+    """
+    spec = network_spec(learning, env.observation_space, env.action_space, vector_scale)
+    learner = _make_learner(spec, learning, training)
+    warm = has_warm_start(folder)
+    replay = _online_replay(spec, learning, folder, learner.device, say)
+    generators = _random_streams(training.seed, replay.device)
+    health = HealthMonitor(say)
+    standing = Standing()
+    if resume:
+        used, counters = _resume(folder, learner, replay, generators, say)
+        try:
+            standing = Standing.from_counters(counters)
+            health.restore(counters["health"])
+            env.unwrapped.np_random.bit_generator.state = counters["environment"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{used / checkpoint.COUNTERS} cannot be used: {error!r}"
+            ) from None
+        say(f"resumed {used} at step {standing.step:,} with {len(replay):,} transitions")
+    elif warm:
+        assert isinstance(replay, MixedReplay)
+        load_warm_start(folder, learner, replay.recorded, training.seed)
+        say(
+            f"starts from {learner.updates:,} updates, with {len(replay.recorded):,} recorded "
+            "transitions"
+        )
+    metrics = MetricsWriter(folder, standing.step if resume else None, learner.updates)
+    logger = RunLogger(metrics, say, report)
+    trainer = Trainer(learner, replay, logger, health, training, folder, generators, standing)
+    say(describe(trainer.take_update))
+    # With recorded transitions the policy drives until the new ones of a batch need not all be
+    # the same few.
+    least = learning.batch_size if warm else 0
+    return OnlineTraining(
+        trainer,
+        env,
+        resumed=resume,
+        first_updated_step=max(training.random_steps, least),
+        show=show,
+    )
+
+
+def offline_training(
+    recorded: ReplayBuffer,
+    spec: NetworkSpec,
+    learning: LearningConfig,
+    training: TrainingConfig,
+    folder: Path,
+    *,
+    say: Say = print,
+    show: Callable[[Progress], object] = _ignore,
+    report: Report = _ignore,
+) -> OfflineTraining:
+    """Return a run of `training.offline_updates` updates on recorded transitions."""
+    training = training.model_copy(update={"total_steps": training.offline_updates})
+    learner = _make_learner(spec, learning, training)
+    device = _replay_device(learning, learner.device)
+    replay = restored(recorded.state(), spec, learning, device)
+    generators = _random_streams(training.seed, device)
+    logger = RunLogger(MetricsWriter(folder), say, report)
+    trainer = Trainer(
+        learner, replay, logger, HealthMonitor(say), training, folder, generators, Standing()
+    )
+    say(describe(trainer.take_update))
+    return OfflineTraining(trainer, show)
+
+
+def _make_learner(spec: NetworkSpec, learning: LearningConfig, training: TrainingConfig) -> TD3:
+    if training.torch_threads:
+        torch.set_num_threads(training.torch_threads)
+    device = choose_device(learning.device)
+    precision = choose_precision(learning, spec, device)
+    return TD3(spec, learning, device, training.seed, precision)
+
+
+def _replay_device(learning: LearningConfig, learners: torch.device) -> torch.device:
+    wanted = learning.replay_device
+    return learners if wanted == "auto" else choose_device(wanted)
+
+
+def _online_replay(
+    spec: NetworkSpec, learning: LearningConfig, folder: Path, learners: torch.device, say: Say
+) -> Replay:
+    """Return an empty replay buffer, beside the recorded transitions of a warm start."""
+    device = _replay_device(learning, learners)
+    recorded = None
+    if has_warm_start(folder):  # loaded first: what it takes is not available any more
+        recorded = recorded_replay(folder, spec, learning, device)
+    say(
+        check_memory(
+            replay_spec(spec),
+            learning.replay_capacity,
+            available_bytes(device),
+            learning.replay_memory_fraction,
+        )
+    )
+    replay = make_replay(spec, learning, device)
+    return replay if recorded is None else MixedReplay(recorded, replay, learning.offline_share)
+
+
+def _random_streams(seed: int, replay_device: torch.device) -> dict[str, torch.Generator]:
+    """Return one stream for each purpose: how many numbers one takes never shifts another."""
+    return {
+        "exploration": torch.Generator().manual_seed(seed + 1),
+        "sampling": torch.Generator(replay_device).manual_seed(seed + 2),
+    }
+
+
+def _resume(
+    folder: Path,
+    learner: TD3,
+    replay: Replay,
+    generators: dict[str, torch.Generator],
+    say: Say,
+) -> tuple[Path, dict[str, Any]]:
+    """Take over the newest usable checkpoint of an online run; return its path and counters."""
+    used, counters = checkpoint.resume(
+        folder / CHECKPOINTS,
+        learner,
+        replay,
+        generators,
+        lambda line: say(f"warning: {line}"),
+    )
+    if not counters.get("online", True):
+        raise CheckpointError(
+            f"{used} was made by pretraining: start a new run from it, with --from"
+        )
+    return used, counters

@@ -1,0 +1,129 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What replay buffers hold and hand out, and what every one of them can do."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from td3_driver.learning.networks import NetworkSpec, Observations
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions: observations before and after, and what lies between."""
+
+    observations: Observations
+    actions: Tensor
+    """(B, actions), float32."""
+    rewards: Tensor
+    """(B,), float32: the discounted sum over the steps."""
+    next_observations: Observations
+    terminated: Tensor
+    """(B,), float32: 1 where nothing follows; a truncated transition has 0 and bootstraps."""
+    steps: Tensor
+    """(B,), float32: decisions between the observations, 1 up to the n of n-step returns."""
+    slots: Tensor | None = None
+    """(B,), int64: where the transitions lie in the buffer that they come from."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+
+        def moved(value: object) -> object:
+            if isinstance(value, Tensor):
+                return value.to(device)
+            if isinstance(value, dict):
+                return {key: moved(entry) for key, entry in value.items()}
+            return value
+
+        values = {field.name: moved(getattr(self, field.name)) for field in fields(self)}
+        return Batch(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ReplaySpec:
+    """Shapes of what is stored."""
+
+    image: tuple[int, ...] | None
+    """(stack, [channels,] height, width); one image is kept for each slot. None: no images."""
+    vector: int
+    """Entries of the vector; 0: none."""
+    actions: int
+
+    @property
+    def stack(self) -> int:
+        """Images in one observation; 1 where there are none."""
+        return self.image[0] if self.image else 1
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory of one slot in bytes."""
+        image = math.prod(self.image[1:]) if self.image else 0
+        floats = 4 * (self.vector + self.actions + 1 + 1)  # reward, priority
+        return image + floats + 1 + 1 + 8  # terminated, stacked, place in the queue
+
+
+def replay_spec(spec: NetworkSpec) -> ReplaySpec:
+    """Return the shapes of what these networks need stored."""
+    return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
+
+
+class Replay(Protocol):
+    """What a learner draws from and a run adds to: one `ReplayBuffer`, or a `MixedReplay`."""
+
+    device: torch.device
+    prioritized: bool
+    lock: threading.Lock
+    queue: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of transitions that can be sampled."""
+
+    def reward_range(self) -> tuple[float, float]:
+        """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
+
+    def begin(self, observation: Mapping[str, np.ndarray]) -> None:
+        """Start an episode with its first observation."""
+
+    def add(
+        self,
+        action: np.ndarray,
+        reward: float,
+        observation: Mapping[str, np.ndarray],
+        *,
+        terminated: bool,
+        truncated: bool = False,
+        clean: bool = True,
+    ) -> None:
+        """Store what followed the latest observation, and the observation it led to."""
+
+    def sample(
+        self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
+    ) -> Batch:
+        """Draw transitions; raises ValueError while there are none."""
+
+    def draw(
+        self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
+    ) -> Batch:
+        """Draw as `sample` does, without looking: all on the device, and so capturable."""
+
+    def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
+        """Give sampled transitions new priorities above 0, float32 (B,)."""
+
+    def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
+        """Do as `set_priorities`, without locking: all on the device, and so capturable."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of what can change, in host memory."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state()` returned; raises ValueError where it does not fit."""

@@ -1,0 +1,176 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training in a world: collect from an environment, and learn from the replay buffer beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from td3_driver.learning.pacing import UpdatePacer
+from td3_driver.learning.policy import Policy
+from td3_driver.learning.schedules import linear
+from td3_driver.learning.threads import use_one_thread
+from td3_driver.learning.trainer import Progress, Trainer
+
+POLICY_REFRESH_UPDATES = 10
+"""Updates after which the acting copy of the policy is renewed, when updates run beside."""
+
+
+class OnlineTraining:
+    """One run in an environment: `run()` trains until done or stopped, and saves at its end.
+
+    `show` is called after every step. The environment's starts are seeded by
+    `training.seed` unless the run is `resumed`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        env: gymnasium.Env[Any, Any],
+        *,
+        resumed: bool,
+        first_updated_step: int,
+        show: Callable[[Progress], object],
+    ) -> None:
+        """Take a trainer and the world; there are no updates before `first_updated_step`."""
+        self.trainer = trainer
+        self.policy = Policy.like(trainer.learner.spec)
+        """The acting copy of the policy."""
+        self.policy.follow(trainer.learner.actor)
+        self._env = env
+        self._resumed = resumed
+        self._first_updated_step = first_updated_step
+        self._show = show
+        self._stopped = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps have been taken."""
+        return self.trainer.complete
+
+    def stop(self) -> None:
+        """Ask `run` to end after the step under way; may be called from a signal handler."""
+        self._stopped = True
+
+    def run(self) -> Path:
+        """Train, then save; return the last checkpoint's path.
+
+        Where an error ends the training, what was learnt is saved as well, unless it is not
+        finite: what led to that goes to the run's failure folder.
+        """
+        trainer, settings = self.trainer, self.trainer.settings
+        trainer.begin()
+        pacer = UpdatePacer(
+            self._update,
+            ratio=settings.updates_per_step,
+            first_step=self._first_updated_step,
+            steps_taken=trainer.standing.step,
+            updates_done=trainer.learner.updates,
+            threaded=not settings.synchronous_updates,
+        )
+        try:
+            self._collect(pacer)
+            if not self._stopped:
+                pacer.finish()
+        finally:
+            pacer.stop()
+            saved = trainer.finish(self._counters())
+        assert saved is not None
+        return saved
+
+    def _collect(self, pacer: UpdatePacer) -> None:
+        """Step the environment and store transitions until the run is over.
+
+        A checkpoint ends the episode under way, since no environment can be saved: so a run that
+        stops there and is resumed continues exactly as one that does not stop.
+        """
+        trainer, settings, standing = self.trainer, self.trainer.settings, self.trainer.standing
+        if not settings.synchronous_updates:
+            use_one_thread()  # acting would wait for a core that the updates are using
+        observation = self._begin_episode(None if self._resumed else settings.seed)
+        while not self._over():
+            action = self.explore(observation)
+            observation, reward, terminated, truncated, info = self._env.step(action)
+            seen = trainer.learner.spec.select(observation)
+            if not (math.isfinite(reward) and all(np.isfinite(v).all() for v in seen.values())):
+                trainer.fail(["the environment's reward or observation"])
+            trainer.replay.add(
+                action,
+                float(reward),
+                seen,
+                terminated=terminated,
+                truncated=truncated,
+                clean=info.get("clean", True),
+            )
+            standing.step += 1
+            pacer.step_taken(standing.step)
+            self._show(trainer.progress())
+            ended = terminated or truncated
+            if ended:
+                standing.episode_ended(info)
+            if self._over():
+                break  # `run` saves
+            due = standing.step % settings.checkpoint_interval_steps == 0
+            if due:
+                trainer.save(self._counters())
+            if ended or due:
+                observation = self._begin_episode()
+
+    def _over(self) -> bool:
+        return self.complete or self._stopped
+
+    def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Reset the environment, and seed its starts if given; return the first observation."""
+        observation, _ = self._env.reset(seed=seed)
+        self.trainer.replay.begin(self.trainer.learner.spec.select(observation))
+        return observation
+
+    def explore(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Return a random action at first, then the policy's with Gaussian noise.
+
+        The result is float32 (actions,) in [-1, 1].
+        """
+        learner, step = self.trainer.learner, self.trainer.standing.step
+        random_steps = self.trainer.settings.random_steps
+        generator = self.trainer.generators["exploration"]
+        size = (learner.spec.actions,)
+        if step < random_steps:
+            return (2.0 * torch.rand(size, generator=generator) - 1.0).numpy()
+        deviation = linear(
+            learner.settings.exploration_noise,
+            learner.settings.exploration_noise_final,
+            learner.settings.exploration_noise_decay_steps,
+            step - random_steps,
+        )
+        noise = torch.randn(size, generator=generator).numpy() * deviation
+        return np.clip(self.policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
+
+    def _update(self) -> None:
+        """Take one update, and let the acting copy of the policy follow now and then."""
+        learner = self.trainer.learner
+        self.trainer.update(self._bc_weight())
+        synchronous = self.trainer.settings.synchronous_updates
+        if synchronous or learner.updates % POLICY_REFRESH_UPDATES == 0:
+            self.policy.follow(learner.actor)
+
+    def _bc_weight(self) -> float:
+        """Return the weight of the recorded actions, which fades with the decisions."""
+        settings = self.trainer.learner.settings
+        return linear(
+            1.0, settings.bc_weight_final, settings.bc_decay_steps, self.trainer.standing.step
+        )
+
+    def _counters(self) -> dict[str, Any]:
+        """Return what else a resumed run continues from."""
+        return {
+            "environment": self._env.unwrapped.np_random.bit_generator.state,
+            "online": True,
+        }

@@ -1,0 +1,285 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The trainer: takes updates, checks them, writes their figures and saves checkpoints.
+
+`OnlineTraining` and `OfflineTraining` are the loops that drive it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from td3_driver.config import TrainingConfig
+from td3_driver.learning import checkpoint
+from td3_driver.learning.batch import Batch, Replay
+from td3_driver.learning.execution import make_updates
+from td3_driver.learning.health import (
+    HealthMonitor,
+    NotFiniteError,
+    Rewards,
+    not_finite,
+    write_failure,
+)
+from td3_driver.learning.metrics import RunLogger
+from td3_driver.learning.td3 import TD3
+
+EPISODES_AVERAGED = 5
+
+CHECKPOINTS = "checkpoints"
+FAILURE = "failure"
+"""Folder in the run's for what led to a breakdown."""
+LOSSES_AND_GRADIENTS = ("_loss", "gradient_norm")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for people to see."""
+
+    step: int
+    total_steps: int
+    updates: int
+    episodes: int
+    return_mean: float
+    route_completion_mean: float
+    steps_per_s: float
+    updates_per_s: float
+    remaining_s: float
+    ended_by: str
+    """Why the latest episode ended."""
+
+
+def _recent() -> deque[float]:
+    return deque(maxlen=EPISODES_AVERAGED)
+
+
+@dataclass
+class Standing:
+    """How far a run has come; its checkpoints keep it."""
+
+    step: int = 0
+    """Decisions in the world; in offline training, updates."""
+    episodes: int = 0
+    returns: deque[float] = field(default_factory=_recent)
+    """Of the latest episodes."""
+    completions: deque[float] = field(default_factory=_recent)
+    """Route completions of the latest episodes."""
+    ended_by: str = ""
+    """Why the latest episode ended."""
+
+    @classmethod
+    def from_counters(cls, counters: Mapping[str, Any]) -> Standing:
+        """Return what `counters` returned; raises KeyError, TypeError or ValueError."""
+        standing = cls(int(counters["step"]), int(counters["episodes"]))
+        standing.returns.extend(counters["returns"])
+        standing.completions.extend(counters["completions"])
+        return standing
+
+    def counters(self) -> dict[str, Any]:
+        """Return what a resumed run continues from."""
+        return {
+            "episodes": self.episodes,
+            "returns": list(self.returns),
+            "completions": list(self.completions),
+        }
+
+    def episode_ended(self, info: Mapping[str, Any]) -> None:
+        """Count an episode, and keep its summary if the environment gives one."""
+        self.episodes += 1
+        if "episode" in info:
+            summary = info["episode"]
+            self.returns.append(summary.episode_return)
+            self.completions.append(summary.route_completion)
+            self.ended_by = summary.ended_by
+
+
+class Trainer:
+    """Updates a learner from a replay buffer, and keeps the record of a run.
+
+    One thread may update while another saves. NaN or infinity raises NotFiniteError and is never
+    saved: what led to it goes to the run's failure folder.
+    """
+
+    def __init__(
+        self,
+        learner: TD3,
+        replay: Replay,
+        logger: RunLogger,
+        health: HealthMonitor,
+        settings: TrainingConfig,
+        folder: Path,
+        generators: dict[str, torch.Generator],
+        standing: Standing,
+    ) -> None:
+        """Take all that a run needs; of `generators`, "sampling" draws the batches."""
+        self.learner = learner
+        self.replay = replay
+        self.health = health
+        self.settings = settings
+        self.generators = generators
+        self.standing = standing
+        self.take_update = make_updates(learner, replay, generators["sampling"])
+        self._logger = logger
+        self._folder = folder
+        self._writer = checkpoint.Writer(folder / CHECKPOINTS, settings.checkpoints_kept)
+        # Looking costs nothing on the CPU; elsewhere the device would have to be waited for.
+        interval = settings.log_interval_updates
+        self._updates_between_looks = 1 if learner.device.type == "cpu" else interval
+        self._updating = threading.Lock()
+        self._latest_batches: dict[int, Batch] = {}
+        self._figures: dict[str, float] = {}
+        self._failed = False
+        self._first_step = standing.step
+        self._first_updates = learner.updates
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock of speeds and remaining time."""
+        self._began = time.monotonic()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all steps have been taken."""
+        return self.standing.step >= self.settings.total_steps
+
+    def update(self, bc_weight: float = 1.0) -> None:
+        """Take one update, and write a row of figures at the end of each interval.
+
+        `bc_weight` scales the pull towards recorded actions, where `learning.bc_alpha` is set.
+        """
+        with self._updating:
+            self._update(bc_weight)
+
+    def _update(self, bc_weight: float) -> None:
+        learner = self.learner
+        interval = self.settings.log_interval_updates
+        number = learner.updates + 1
+        # Whatever policy_freq is, the interval's last updates include one of the actor.
+        measure = -number % interval < learner.settings.policy_freq
+        if learner.settings.bc_alpha:
+            learner.bc_weight.fill_(bc_weight)
+        figures = self.take_update(measure)
+        assert self.take_update.batch is not None
+        # A loss can be the first sign of what the update before did to the weights.
+        self._latest_batches = {
+            update: kept for update, kept in self._latest_batches.items() if update == number - 1
+        } | {number: self.take_update.batch}
+        if measure:
+            self._figures |= {name: float(value) for name, value in figures.items()}
+        if number % self._updates_between_looks == 0 and not learner.finite:
+            self._check_finite(checkpoint.learner_tensors(learner, {}))
+            self.fail(["a loss"])
+        if number % interval == 0:
+            self._check_finite(dict(learner.actor.named_parameters(prefix="actor")))
+            self._check_finite(dict(learner.critic.named_parameters(prefix="critic")))
+            self._write_row()
+
+    def _write_row(self) -> None:
+        progress = self.progress()
+        row = {
+            "step": progress.step,
+            "updates": progress.updates,
+            "episodes": progress.episodes,
+            "wall_s": time.monotonic() - self._began,
+            "steps_per_s": progress.steps_per_s,
+            "updates_per_s": progress.updates_per_s,
+        }
+        if self.standing.returns:
+            row["return_mean"] = progress.return_mean
+            row["route_completion_mean"] = progress.route_completion_mean
+        self.health.observe(self._figures, self.scaled_rewards())
+        row |= self._figures | {"health": len(self.health.warnings)}
+        self._logger.row(row, self.health)
+
+    def scaled_rewards(self) -> Rewards:
+        """Return the limits of the rewards as the critic sees them."""
+        scale = float(self.learner.reward_norm.scale())
+        least, greatest = self.replay.reward_range()
+        return Rewards(scale * least, scale * greatest, self.learner.settings.discount)
+
+    def save(self, counters: Mapping[str, Any]) -> None:
+        """Start to write a checkpoint; one that is not finite is never written.
+
+        Updates wait only while it is copied. `counters` are the loop's own.
+        """
+        self._writer.wait()
+        kept = {**self.standing.counters(), "health": self.health.state(), **counters}
+        with self._updating:
+            snapshot = checkpoint.take(
+                self.standing.step, self.learner, self.replay, kept, self.generators
+            )
+            self._check_finite(snapshot.learner)
+        self._writer.start(snapshot)
+
+    def finish(self, counters: Mapping[str, Any]) -> Path | None:
+        """Close the record, and save unless the run failed.
+
+        Returns the last checkpoint's path once it is written; None if there is none.
+        """
+        self._logger.close()
+        try:
+            if not self._failed:
+                self.save(counters)
+        finally:
+            saved = self._writer.wait()
+        return saved
+
+    def _check_finite(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """End the run where a tensor or one of the latest figures is NaN or infinite."""
+        wrong = not_finite(tensors)
+        wrong += [
+            name
+            for name, value in self._figures.items()
+            if name.endswith(LOSSES_AND_GRADIENTS) and not math.isfinite(value)
+        ]
+        if wrong:
+            self.fail(wrong)
+
+    def fail(self, wrong: Iterable[str]) -> NoReturn:
+        """Keep what led to NaN or infinity in `wrong`, and raise NotFiniteError."""
+        self._failed = True
+        folder = self._folder / FAILURE
+        names = list(wrong)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        reason = (
+            f"NaN or infinity at step {self.standing.step:,}, update {self.learner.updates:,} in "
+            f"{', '.join(names[:3])}{more}"
+        )
+        warnings = self.health.warnings
+        write_failure(folder, reason, self._figures, warnings, self._latest_batches)
+        raise NotFiniteError(
+            f"{reason}. What led to it is in {folder}; the last checkpoint is from before: "
+            "resume it, with a lower learning.critic_learning_rate if this comes again"
+        )
+
+    def progress(self) -> Progress:
+        """Return where the run stands."""
+        standing = self.standing
+        elapsed_s = max(time.monotonic() - self._began, 1e-6)
+        steps_per_s = (standing.step - self._first_step) / elapsed_s
+        missing = self.settings.total_steps - standing.step
+        return Progress(
+            step=standing.step,
+            total_steps=self.settings.total_steps,
+            updates=self.learner.updates,
+            episodes=standing.episodes,
+            return_mean=_mean(standing.returns),
+            route_completion_mean=_mean(standing.completions),
+            steps_per_s=steps_per_s,
+            updates_per_s=(self.learner.updates - self._first_updates) / elapsed_s,
+            remaining_s=missing / steps_per_s if steps_per_s else float("inf"),
+            ended_by=standing.ended_by,
+        )
+
+
+def _mean(values: deque[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
