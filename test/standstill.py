@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from td3_driver.safety.standstills import Standstills
@@ -44,6 +46,52 @@ class StandstillWatch:
     def _run(self) -> None:
         while not self._ended.wait(BEAT_S):
             self.noted.beat("test", time.monotonic(), BEAT_S)
+
+
+def time_to_end_s(process_id: int, timeout_s: float) -> float:
+    """Return how long a process takes to end, without the time it waits for a core.
+
+    That is its own work from now on, and the time in which none of its threads could run.
+    Raises TimeoutError.
+    """
+    processor_s = _processor_s(process_id) or 0.0
+    worked_s = idle_s = 0.0
+    begin_s = last_s = time.monotonic()
+    while (states := _states(process_id)) - {"Z", "X"}:
+        now_s = time.monotonic()
+        if now_s - begin_s > timeout_s:
+            raise TimeoutError(f"process {process_id} has not ended within {timeout_s} s")
+        if "R" not in states:
+            idle_s += now_s - last_s
+        last_s = now_s
+        worked_s = (_processor_s(process_id) or processor_s) - processor_s
+        time.sleep(BEAT_S)
+    return idle_s + worked_s
+
+
+def _states(process_id: int) -> set[str]:
+    """Return the states of a process's threads, as /proc names them; none where it is gone."""
+    states = set()
+    for task in Path(f"/proc/{process_id}/task").glob("*/stat"):
+        try:
+            states.add(_fields(task)[0])
+        except OSError:
+            continue  # the thread has just ended
+    return states
+
+
+def _processor_s(process_id: int) -> float | None:
+    """Return the processor time of a process; None where it is gone."""
+    try:
+        fields = _fields(Path(f"/proc/{process_id}/stat"))
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _fields(path: Path) -> list[str]:
+    """Return the fields of a stat file from the state on; the name before may hold blanks."""
+    return path.read_text().rpartition(")")[2].split()
 
 
 def measured(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
-from standstill import TRIES, StandstillWatch, StoodStillWarning, measured
+from standstill import TRIES, StandstillWatch, StoodStillWarning, measured, time_to_end_s
 
 
 def stand_still(duration_s: float) -> None:
@@ -77,3 +78,27 @@ def test_the_tries_come_to_an_end() -> None:
     with pytest.warns(StoodStillWarning), pytest.raises(AssertionError, match="too late"):
         measured(attempt, elsewhere=lambda since_s: 1)
     assert len(calls) == TRIES
+
+
+ENDS = {
+    "asleep": "import time; time.sleep(0.4)",
+    "busy": "import time\nwhile time.process_time() < 0.4: pass",
+}
+
+
+@pytest.mark.parametrize("program", ENDS.values(), ids=ENDS)
+def test_a_process_takes_as_long_to_end_as_it_sleeps_and_works(program: str) -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", program])
+    taken_s = time_to_end_s(process.pid, 30.0)
+    assert process.wait() == 0
+    assert taken_s > 0.3
+
+
+def test_a_process_that_does_not_end_is_not_waited_for_for_ever() -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    try:
+        with pytest.raises(TimeoutError, match=f"process {process.pid} has not ended"):
+            time_to_end_s(process.pid, 0.1)
+    finally:
+        process.kill()
+        process.wait()
