@@ -42,8 +42,8 @@ from td3_driver.bridge import conversion, topics
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config, override
 from td3_driver.driving.baseline import RouteFollower
-from td3_driver.driving.control import Command
-from td3_driver.driving.pilot import Pilot
+from td3_driver.driving.control import AT_REST, Command, stopping
+from td3_driver.driving.pilot import Halt, Pilot
 from td3_driver.driving.world import Frame
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy, load_tensors
@@ -120,11 +120,13 @@ def driven(config: Config, name: str, ticks: int) -> Iterator[tuple[Frame, Comma
     pilot = Pilot(config.driving, world.fixed_delta_s, RouteFollower(config.driving).act)
     # Time must go on from one episode to the next, as it does in a simulator that runs.
     frame = world.reset(starts(rng))
-    new_route = True
+    new_route, command = True, AT_REST
     for _ in range(ticks):
-        command = pilot.drive(frame)
+        decision = pilot.drive(frame)
+        arrived = isinstance(decision, Halt)
+        command = stopping(command) if isinstance(decision, Halt) else decision
         yield frame, command, new_route
-        new_route = bool(pilot.standing_because)
+        new_route = arrived
         frame = world.reset(starts(rng)) if new_route else world.step(command.control)
 
 

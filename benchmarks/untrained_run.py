@@ -16,7 +16,8 @@ from td3_driver.learning import checkpoint
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec
 from td3_driver.learning.policy import save_actor
-from td3_driver.learning.q_values import CRITIC
+from td3_driver.files import point_link
+from td3_driver.learning.saved_networks import CRITIC
 from td3_driver.runs import RunFolder
 
 
@@ -49,5 +50,5 @@ def add_checkpoint(run: RunFolder, step: int, seed: int = 0, critic: bool = Fals
     seal(unfinished)
     complete = run.checkpoints / f"{step:09d}"
     unfinished.rename(complete)
-    checkpoint.point_latest(run.checkpoints, complete)
+    point_link(run.checkpoints / checkpoint.LATEST, complete)
     return complete

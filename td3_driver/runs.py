@@ -18,6 +18,7 @@ import yaml
 
 from td3_driver import config as configuration
 from td3_driver.config import Config, ConfigError
+from td3_driver.files import point_link
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -64,7 +65,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.yaml").write_text(_heading() + _parameters(config))
         if path.parent == RUNS:
-            _point_latest(path)
+            point_link(RUNS / LATEST, path)
         return cls(path)
 
     @property
@@ -86,14 +87,6 @@ class RunFolder:
         from td3_driver.learning import checkpoint
 
         return checkpoint.latest(self.checkpoints, warn)
-
-
-def _point_latest(path: Path) -> None:
-    """Make `runs/latest` a link to the newest run, in one step."""
-    link = RUNS / f".{LATEST}-new"
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.name)
-    link.replace(RUNS / LATEST)
 
 
 def _parameters(config: Config) -> str:

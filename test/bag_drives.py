@@ -21,8 +21,8 @@ from std_msgs.msg import Float32
 from td3_driver.bridge import conversion, topics
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
-from td3_driver.driving.control import Command
-from td3_driver.driving.pilot import Pilot
+from td3_driver.driving.control import AT_REST, Command, stopping
+from td3_driver.driving.pilot import Halt, Pilot
 from td3_driver.driving.world import Frame, Start
 from td3_driver.offline.writer import BagWriter
 from td3_driver.roads.road_map import RoadMap
@@ -76,10 +76,13 @@ def drive(
     header = conversion.make_header(frame.stamp_ns)
     path = conversion.route_to_path(frame.route, header)
     messages.append(Recorded(topics.WAYPOINTS, EPOCH_NS + 1, path))
-    frames, commands = [], []
+    frames: list[Frame] = []
+    commands: list[Command] = []
     for tick in range(ticks):
         begin_ns = EPOCH_NS + 1_000_000 + tick * tick_log_ns
-        command = pilot.drive(frame)
+        decision = pilot.drive(frame)
+        last = commands[-1] if commands else AT_REST
+        command = stopping(last) if isinstance(decision, Halt) else decision
         frames.append(frame)
         commands.append(command)
         # All within a fifth of a tick, as a simulator publishes them in one go.

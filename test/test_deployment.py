@@ -174,7 +174,7 @@ def test_a_run_s_policy_drives_from_its_file_as_from_its_checkpoint(
     assert [path.name for path in run.path.iterdir() if "unfinished" in path.name] == []
     by_file = load(done.path)
     by_checkpoint = load_policy(run, "", DRIVING, TICK_S)
-    assert "policy.onnx (step 1)" in by_file.origin and "000000001" in by_checkpoint.origin
+    assert "policy.onnx (step 1)" in by_file.name and "000000001" in by_checkpoint.name
     example = description.example_observation(done.description.task)
     np.testing.assert_allclose(by_file.act(example), by_checkpoint.act(example), atol=TOLERANCE)
 

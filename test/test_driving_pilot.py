@@ -13,7 +13,8 @@ import pytest
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.observation import Observation
-from td3_driver.driving.pilot import Pilot
+from td3_driver.driving.control import AT_REST, Command, stopping
+from td3_driver.driving.pilot import Halt, Pilot
 from td3_driver.driving.world import Frame, Pose
 
 TICK_NS = 50_000_000
@@ -46,10 +47,16 @@ def make_pilot(act: Callable[[Observation], np.ndarray], **settings: object) -> 
     return Pilot(DrivingConfig(**settings), 0.05, act)  # type: ignore[arg-type]
 
 
+def driven(pilot: Pilot, frame: Frame) -> Command:
+    command = pilot.drive(frame)
+    assert isinstance(command, Command), command
+    return command
+
+
 def test_every_frame_is_answered_and_an_action_is_held_for_its_ticks() -> None:
     policy, route = Policy(), straight_route()
     pilot = make_pilot(policy, action_repeat=3)
-    speeds = [pilot.drive(make_frame(tick, route)).ackermann.speed for tick in range(7)]
+    speeds = [driven(pilot, make_frame(tick, route)).ackermann.speed for tick in range(7)]
     assert len(policy.asked) == 3
     # The limits are those of ticks, also while the action is held.
     assert np.allclose(np.diff(speeds), 3.0 * 0.05)
@@ -77,37 +84,33 @@ def test_a_break_in_time_starts_a_new_stack(next_tick: int) -> None:
 def test_without_a_route_the_car_stands_until_there_is_one() -> None:
     policy = Policy()
     pilot = make_pilot(policy)
-    command = pilot.drive(make_frame(1, np.zeros((0, 3))))
-    assert (command.ackermann.speed, command.control.brake) == (0.0, 1.0)
-    assert pilot.standing_because == "there is no route"
+    assert pilot.drive(make_frame(1, np.zeros((0, 3)))) == Halt("there is no route")
     assert not policy.asked
-    assert pilot.drive(make_frame(2, straight_route())).ackermann.speed > 0.0
-    assert pilot.standing_because == ""
+    assert driven(pilot, make_frame(2, straight_route())).ackermann.speed > 0.0
 
 
 def test_a_route_that_lies_elsewhere_is_not_driven() -> None:
     pilot = make_pilot(Policy())
-    assert pilot.drive(make_frame(1, straight_route(), x=10.0, y=30.0)).ackermann.speed == 0.0
-    assert pilot.standing_because == "the route is 30.0 m away"
+    halt = pilot.drive(make_frame(1, straight_route(), x=10.0, y=30.0))
+    assert halt == Halt("the route is 30.0 m away")
 
 
 def test_a_route_of_one_place_is_not_driven() -> None:
     pilot = make_pilot(Policy())
-    assert pilot.drive(make_frame(1, np.zeros((3, 3)))).control.brake == 1.0
-    assert "route" in pilot.standing_because
+    halt = pilot.drive(make_frame(1, np.zeros((3, 3))))
+    assert isinstance(halt, Halt) and "route" in halt.reason
 
 
 def test_the_car_stops_at_the_end_and_stays_there_until_the_next_route() -> None:
     policy, route = Policy(), straight_route(20)
     pilot = make_pilot(policy)
     for tick, x in enumerate([0.0, 6.0, 12.0, 17.9], start=1):
-        assert pilot.drive(make_frame(tick, route, x=x)).ackermann.speed > 0.0
+        assert driven(pilot, make_frame(tick, route, x=x)).ackermann.speed > 0.0
     # Also where it stands a little back, and off the lane, at the end.
     for tick, x in enumerate([18.1, 17.0, 17.0], start=5):
-        command = pilot.drive(make_frame(tick, route, x=x, y=0.5))
-        assert (command.ackermann.speed, command.control.brake) == (0.0, 1.0)
-    assert "end" in pilot.standing_because
-    assert pilot.drive(make_frame(8, straight_route(60), x=17.0)).ackermann.speed > 0.0
+        halt = pilot.drive(make_frame(tick, route, x=x, y=0.5))
+        assert isinstance(halt, Halt) and "end" in halt.reason
+    assert driven(pilot, make_frame(8, straight_route(60), x=17.0)).ackermann.speed > 0.0
 
 
 def test_leaving_the_lane_is_told() -> None:
@@ -122,7 +125,7 @@ def test_neither_time_nor_the_end_of_the_route_is_a_failure() -> None:
     route = straight_route(20)
     pilot = make_pilot(Policy(), time_limit_s=0.1)
     for tick in range(1, 6):
-        assert pilot.drive(make_frame(tick, route, x=float(tick))).ackermann.speed > 0.0
+        assert driven(pilot, make_frame(tick, route, x=float(tick))).ackermann.speed > 0.0
         assert pilot.off_course is None
     pilot.drive(make_frame(6, route, x=19.0))
     assert pilot.off_course is None
@@ -132,21 +135,22 @@ def test_a_stop_is_at_once_and_keeps_the_wheels_as_they_are() -> None:
     route = straight_route()
     pilot = make_pilot(Policy(LEFT))
     for tick in range(5):
-        before = pilot.drive(make_frame(tick, route))
-    command = pilot.stop("no camera image")
+        before = driven(pilot, make_frame(tick, route))
+    command = stopping(before)
     assert (command.ackermann.speed, command.control.brake) == (0.0, 1.0)
     assert (command.control.throttle, command.control.reverse) == (0.0, False)
     assert command.ackermann.steering_angle == before.ackermann.steering_angle > 0.0
     assert command.control.steer == before.control.steer < 0.0
+    assert stopping(AT_REST) == AT_REST
 
 
 def test_it_drives_on_from_the_speed_it_has_after_a_stop() -> None:
     policy, route = Policy(), straight_route()
     pilot = make_pilot(policy)
     pilot.drive(make_frame(1, route))
-    pilot.stop("no camera image")
+    pilot.restart()
     frame = replace(make_frame(2, route), speed=1.0)
-    assert pilot.drive(frame).ackermann.speed == pytest.approx(1.0 + 3.0 * 0.05)
+    assert driven(pilot, frame).ackermann.speed == pytest.approx(1.0 + 3.0 * 0.05)
     assert policy.asked[-1]["image"][:, 0, 0].tolist() == [2] * 4
 
 
@@ -154,8 +158,8 @@ def test_a_new_route_does_not_jerk_the_wheels_straight() -> None:
     pilot = make_pilot(Policy(LEFT))
     route = straight_route()
     for tick in range(5):
-        before = pilot.drive(make_frame(tick, route))
-    after = pilot.drive(make_frame(5, straight_route(50)))
+        before = driven(pilot, make_frame(tick, route))
+    after = driven(pilot, make_frame(5, straight_route(50)))
     turned = after.ackermann.steering_angle - before.ackermann.steering_angle
     assert 0.0 <= turned <= 1.5 * 0.05 + 1e-9
 

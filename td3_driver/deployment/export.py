@@ -33,7 +33,8 @@ from td3_driver.deployment.description import (
 )
 from td3_driver.deployment.onnx_policy import ACTION, TOLERANCE, OnnxPolicy
 from td3_driver.driving.observation import Observation
-from td3_driver.learning.checkpoint import flush, step_of
+from td3_driver.files import flush
+from td3_driver.learning.checkpoint import step_of
 from td3_driver.learning.manifest import CheckpointError, digest_of
 from td3_driver.learning.networks import IMAGE, VECTOR, Actor, NetworkSpec
 from td3_driver.learning.policy import WEIGHTS, Policy

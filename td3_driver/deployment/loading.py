@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Finds what drives: a run's newest checkpoint, or an exported file."""
+"""Loads what drives: a run's newest checkpoint, an exported file, or the baseline."""
 
 from __future__ import annotations
 
@@ -15,21 +15,37 @@ import numpy as np
 from td3_driver.config import ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed, check_same_task, describe_task
 from td3_driver.deployment.onnx_policy import OnnxPolicy
+from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.environment import observation_space
-from td3_driver.driving.observation import Observation
+from td3_driver.driving.observation import ACTIONS, Observation
 from td3_driver.runs import RunFolder
+
+PROBES = 4
+"""Random observations that a policy answers before it drives: its first inferences are slow."""
 
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy that fits the task at hand, and has acted once: the first inference is slow."""
+    """A policy that fits the task at hand, and has acted: the first inference is slow."""
 
     act: Callable[[Observation], np.ndarray]
     """From one observation to one action, float32 (2,) in [-1, 1]."""
-    origin: str
-    """Where it comes from, for people to read."""
-    actor_sha256: str
-    """Digest of the actor's weights in the checkpoint that it comes from."""
+    name: str
+    """What it is and where it comes from, for people to read."""
+    source: Path | None = None
+    """The checkpoint's folder or the exported file; None for the baseline."""
+    is_checkpoint: bool = False
+    step: int = 0
+    """The run's step at which it was saved; 0 for the baseline."""
+    actor_sha256: str = ""
+    """Digest of the actor's weights in the checkpoint that it comes from; empty for none."""
+    q_values: Callable[[Observation, np.ndarray], tuple[float, float]] | None = None
+    """Q1 and Q2 of an observation and an action; None where there is no critic."""
+
+
+def baseline_policy(driving: DrivingConfig) -> LoadedPolicy:
+    """Return the scripted driver, which follows the route by pure pursuit."""
+    return LoadedPolicy(RouteFollower(driving).act, "the baseline")
 
 
 def load_policy(
@@ -44,33 +60,78 @@ def load_policy(
     Raises ConfigError where there is none, or it was made for other settings than these.
     """
     if policy_file:
-        return _from_file(Path(policy_file), driving, fixed_delta_s)
-    return _from_checkpoint(run, driving, warn)
+        return _load_file(Path(policy_file), driving, fixed_delta_s)
+    # PyTorch comes with it, which an exported file does without.
+    from td3_driver.learning.manifest import CheckpointError
+
+    try:
+        return load_checkpoint(run.latest_checkpoint(warn), driving)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
 
 
-def _from_file(path: Path, driving: DrivingConfig, fixed_delta_s: float) -> LoadedPolicy:
+def load_checkpoint(checkpoint: Path, driving: DrivingConfig) -> LoadedPolicy:
+    """Load a checkpoint's networks and try them; raise CheckpointError where they cannot drive."""
+    from td3_driver.learning.checkpoint import step_of
+    from td3_driver.learning.manifest import CheckpointError
+    from td3_driver.learning.saved_networks import SavedNetworks
+
+    networks = SavedNetworks.load(checkpoint)
+    policy = networks.policy
+    try:
+        check_observed(policy.observed, driving, str(checkpoint))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    if policy.spec.actions != len(ACTIONS):
+        raise CheckpointError(
+            f"{checkpoint}: its actions are {policy.spec.actions} numbers, not {len(ACTIONS)}"
+        )
+    loaded = LoadedPolicy(
+        policy.act,
+        str(checkpoint),
+        checkpoint,
+        is_checkpoint=True,
+        step=step_of(checkpoint),
+        actor_sha256=networks.actor_sha256,
+        q_values=None if networks.critic is None else networks.q_values,
+    )
+    try:
+        _try(loaded, driving)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from None
+    return loaded
+
+
+def _load_file(path: Path, driving: DrivingConfig, fixed_delta_s: float) -> LoadedPolicy:
     policy = OnnxPolicy.load(path)
     made_for = policy.description.task
     here = describe_task(driving, fixed_delta_s, made_for.observation)
     check_same_task(made_for, here, str(path))
     checkpoint = policy.description.checkpoint
-    origin = f"{path} (step {checkpoint.step})"
-    return LoadedPolicy(policy.act, origin, checkpoint.actor_sha256)
+    name = f"{path} (step {checkpoint.step})"
+    return LoadedPolicy(
+        policy.act, name, path, step=checkpoint.step, actor_sha256=checkpoint.actor_sha256
+    )
 
 
-def _from_checkpoint(
-    run: RunFolder, driving: DrivingConfig, warn: Callable[[str], object]
-) -> LoadedPolicy:
-    # PyTorch comes with it, which an exported file does without.
-    from td3_driver.learning.manifest import recorded_digest
-    from td3_driver.learning.policy import WEIGHTS, CheckpointError, Policy
+def _try(policy: LoadedPolicy, driving: DrivingConfig) -> None:
+    """Ask for some actions; raise ValueError where they, or their values, are not numbers."""
+    rng = np.random.default_rng(0)
+    for _ in range(PROBES):
+        observation = _random_observation(driving, rng)
+        action = policy.act(observation)
+        if not np.all(np.isfinite(action)):
+            raise ValueError(f"the actor answers {action}, not numbers")
+    if policy.q_values is not None:
+        q_values = policy.q_values(observation, action)
+        if not np.all(np.isfinite(q_values)):
+            raise ValueError(f"the critic answers {q_values}, not numbers")
 
-    try:
-        checkpoint = run.latest_checkpoint(warn)
-        policy = Policy.load(checkpoint)
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from None
-    check_observed(policy.observed, driving, str(checkpoint))
-    spaces = observation_space(driving).spaces
-    policy.act({key: np.zeros(space.shape, space.dtype) for key, space in spaces.items()})
-    return LoadedPolicy(policy.act, str(checkpoint), recorded_digest(checkpoint, WEIGHTS))
+
+def _random_observation(driving: DrivingConfig, rng: np.random.Generator) -> Observation:
+    return {
+        key: rng.integers(0, 256, space.shape, np.uint8)
+        if space.dtype == np.uint8
+        else rng.standard_normal(space.shape).astype(space.dtype)
+        for key, space in observation_space(driving).spaces.items()
+    }

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.observation import ACTIONS
-from td3_driver.driving.world import VehicleControl
+from td3_driver.driving.world import FULL_BRAKE, VehicleControl
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,20 @@ class Command:
 
     ackermann: AckermannCommand
     control: VehicleControl
+
+
+AT_REST = Command(STOP, FULL_BRAKE)
+"""Holds the car, its wheels straight."""
+
+
+def stopping(last: Command) -> Command:
+    """Return the command that stops the car at once, its wheels turned as they last were."""
+    return Command(replace(last.ackermann, speed=0.0), stopping_pedals(last.control))
+
+
+def stopping_pedals(last: VehicleControl) -> VehicleControl:
+    """Return the pedals that stop the car at once, its wheels turned as they last were."""
+    return replace(FULL_BRAKE, steer=last.steer)
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.control import STOP, Command
+from td3_driver.driving.control import Command
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import End
 from td3_driver.driving.task import DrivingTask
-from td3_driver.driving.world import FULL_BRAKE, Frame, WorldError
+from td3_driver.driving.world import Frame, WorldError
 
 # A longer gap between images makes a stack that no policy was trained on.
 MAX_GAP_S = 0.5
 
 
+@dataclass(frozen=True)
+class Halt:
+    """There is nowhere to drive; the car has to stand."""
+
+    reason: str
+
+
+ARRIVED = Halt("the route is driven to its end")
+
+
 class Pilot:
-    """Turns every frame into a command; stands where there is no way to drive."""
+    """Turns every frame into a command, or into a reason to stand."""
 
     def __init__(
         self,
@@ -32,8 +42,6 @@ class Pilot:
         act: Callable[[Observation], np.ndarray],
     ) -> None:
         """Take the run's task, the time between two frames, and its policy."""
-        self.standing_because = "it has not begun"
-        """Why the car is stopped; empty while it drives."""
         self.off_course: End | None = None
         """How the latest decision would have failed an episode; None where it would not."""
         self.inference_s = 0.0
@@ -51,19 +59,20 @@ class Pilot:
         self._arrived = False
         self._stamp_ns = 0
         self._ticks_held = 0
-        self._last = Command(STOP, FULL_BRAKE)
+        self._driving = False
 
     @property
     def task(self) -> DrivingTask:
         """The task of the present route."""
         return self._task
 
-    def drive(self, frame: Frame) -> Command:
-        """Return the command for a frame; raise ValueError where that, or it, is not finite."""
+    def drive(self, frame: Frame) -> Command | Halt:
+        """Return what to do at a frame; raise ValueError where that, or it, is not finite."""
         observation = self._observe(frame)
         self._stamp_ns = frame.stamp_ns
-        if self.standing_because:
-            return self.stop(self.standing_because)
+        if isinstance(observation, Halt):
+            self._driving = False
+            return observation
         if observation is not None:
             if not np.all(np.isfinite(observation["vector"])):
                 raise ValueError(f"the observation is not finite: {observation['vector']}")
@@ -74,27 +83,19 @@ class Pilot:
             self.inference_s = time.perf_counter() - begin
             self._ticks_held = 0
         self._ticks_held += 1
-        self._last = Command(*self._task.command(self.action, frame.speed))
-        return self._last
+        return Command(*self._task.command(self.action, frame.speed))
 
-    def stop(self, reason: str) -> Command:
-        """Return the command that stops the car at once, its wheels turned as they are.
+    def restart(self) -> None:
+        """Start anew with the next frame: the car has been stopped by somebody else."""
+        self._driving = False
 
-        Driving begins anew with the next frame.
-        """
-        self.standing_because = reason
-        self._last = Command(
-            replace(self._last.ackermann, speed=0.0),
-            replace(FULL_BRAKE, steer=self._last.control.steer),
-        )
-        return self._last
-
-    def _observe(self, frame: Frame) -> Observation | None:
-        """Return what to decide on; None while an action is held, or where the car stands."""
+    def _observe(self, frame: Frame) -> Observation | Halt | None:
+        """Return what to decide on; None while an action is held."""
         if frame.route is not self._route:
             self._arrived = False
         if self._arrived:
-            return None
+            return ARRIVED
+        observation: Observation | Halt
         if self._must_begin(frame):
             observation = self._begin(frame)
         elif self._ticks_held < self._config.action_repeat:
@@ -103,44 +104,42 @@ class Pilot:
             outcome = self._task.judge(self.action, frame, (), (), self._config.action_repeat)
             observation, end = outcome.observation, outcome.end
             self.off_course = end if end is not None and end.terminated else None
-        if observation is not None and self._remaining_m() <= self._config.goal_tolerance_m:
+        if isinstance(observation, Halt):
+            return observation
+        if self._remaining_m() <= self._config.goal_tolerance_m:
             self._arrived = True
-            self.standing_because = "the route is driven to its end"
-            return None
+            return ARRIVED
         return observation
 
     def _must_begin(self, frame: Frame) -> bool:
         """Whether the frame does not continue the one before."""
         elapsed_s = 1e-9 * (frame.stamp_ns - self._stamp_ns)
         return (
-            bool(self.standing_because)
+            not self._driving
             or frame.route is not self._route
             or not 0.0 < elapsed_s <= MAX_GAP_S
         )
 
-    def _begin(self, frame: Frame) -> Observation | None:
-        """Begin to drive along the frame's route; None where that cannot be."""
+    def _begin(self, frame: Frame) -> Observation | Halt:
+        """Begin to drive along the frame's route."""
         task = DrivingTask(self._config, self._fixed_delta_s)
         new_route = frame.route is not self._route
         self._route = frame.route
         self.off_course = None
         if not len(frame.route):
-            self.standing_because = "there is no route"
-            return None
+            return Halt("there is no route")
         try:
             observation = task.begin(frame)
         except WorldError as error:
-            self.standing_because = str(error)
-            return None
+            return Halt(str(error))
         away_m = abs(task.projection.lateral_m)
         if away_m > self._config.lateral_limit_m:
-            self.standing_because = f"the route is {away_m:.1f} m away"
-            return None
-        if new_route and not self.standing_because:
+            return Halt(f"the route is {away_m:.1f} m away")
+        if new_route and self._driving:
             # Given a new route while it drives, the car does not jerk its wheels straight.
             task.limiter, task.pedals = self._task.limiter, self._task.pedals
         self._task = task
-        self.standing_because = ""
+        self._driving = True
         return observation
 
     def _remaining_m(self) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import warnings
 import zlib
@@ -21,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from td3_driver.files import flush, point_link
 from td3_driver.learning.batch import Replay
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import Actor, NetworkSpec
@@ -98,7 +98,7 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
         shutil.rmtree(unfinished)
     else:
         unfinished.rename(complete)
-    point_latest(folder, complete)
+    point_link(folder / LATEST, complete)
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return complete
@@ -120,15 +120,6 @@ class Writer:
     def start(self, snapshot: Snapshot) -> None:
         """Begin to write; `wait` must have returned."""
         self._written = self._thread.submit(write, self._folder, snapshot, self._keep)
-
-
-def point_latest(folder: Path, checkpoint: Path) -> None:
-    """Make `folder/latest` a link to a checkpoint, in one step."""
-    link = folder / f".{LATEST}-new"
-    link.unlink(missing_ok=True)
-    link.symlink_to(checkpoint.name)
-    link.replace(folder / LATEST)
-    flush(folder)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -171,7 +162,7 @@ def resume(
         if refused.name > used.name:
             shutil.rmtree(folder / f"{REFUSED}{refused.name}", ignore_errors=True)
             refused.rename(folder / f"{REFUSED}{refused.name}")
-    point_latest(folder, used)
+    point_link(folder / LATEST, used)
     return used, counters
 
 
@@ -293,12 +284,3 @@ def _restore_generator(generator: torch.Generator, state: Tensor) -> None:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
     else:
         generator.set_state(state)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file or folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

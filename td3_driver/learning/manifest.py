@@ -58,11 +58,3 @@ def _digest(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def recorded_digest(folder: Path, name: str) -> str:
-    """Return the SHA-256 that a verified checkpoint has on record for a file; empty for none."""
-    try:
-        return str(json.loads((folder / MANIFEST).read_text()).get(name, ""))
-    except (OSError, ValueError):
-        return ""

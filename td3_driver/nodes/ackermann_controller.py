@@ -13,7 +13,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -29,7 +28,7 @@ from td3_driver.bridge.conversion import (
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config
-from td3_driver.driving.control import AckermannCommand, PedalController
+from td3_driver.driving.control import AckermannCommand, PedalController, stopping_pedals
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl
 from td3_driver.nodes.unblocked import never_wait_for_stderr
 
@@ -182,7 +181,7 @@ class AckermannControllerNode(ConfiguredNode):
         """Stop the car when the commands, or the speed that they need, have gone silent."""
         if self._stops_left:
             self._stops_left -= 1
-            self._publish(self._standing())
+            self._publish(stopping_pedals(self._last))
         if self._stopped_because or self._input_s == -math.inf:
             return
         silence_s = time.monotonic() - self._input_s
@@ -200,10 +199,7 @@ class AckermannControllerNode(ConfiguredNode):
         self._stopped_because = reason
         self._applied_ns = None
         self._pedals.reset()
-        self._publish(self._standing())
-
-    def _standing(self) -> VehicleControl:
-        return replace(FULL_BRAKE, steer=self._last.steer)
+        self._publish(stopping_pedals(self._last))
 
     def _publish(self, control: VehicleControl) -> None:
         self._last = control

@@ -130,7 +130,7 @@ class Inspector:
         folder, checkpoint = find_checkpoint(run)
         self.config: Config = folder.config
         self.networks: list[Networks] = [load_networks(checkpoint, self.config.learning)]
-        check_observed(self.networks[0].policy.observed, self.config.driving, str(checkpoint))
+        check_observed(self.networks[0].saved.policy.observed, self.config.driving, str(checkpoint))
         if other is not None:
             other_folder, other_checkpoint = find_checkpoint(other)
             _check_same_task(self.config.driving, other_folder.config.driving)

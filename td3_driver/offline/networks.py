@@ -14,41 +14,50 @@ import torch
 
 from td3_driver.config import LearningConfig
 from td3_driver.driving.observation import Observation
-from td3_driver.learning.checkpoint import LEARNER
-from td3_driver.learning.manifest import verify
+from td3_driver.learning.checkpoint import step_of
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec, Observations
 from td3_driver.learning.normalization import RewardNorm
-from td3_driver.learning.policy import Policy
-from td3_driver.learning.q_values import CRITIC, has_learner, load_network
+from td3_driver.learning.saved_networks import SavedNetworks, load_network
 from td3_driver.runs import RunFolder
 
 
 @dataclass(frozen=True)
-class Networks:
-    """A checkpoint's actor, and what it needs to value actions, where that was saved."""
+class Targets:
+    """What TD targets are made with: the target networks and the rewards' scale."""
 
-    checkpoint: Path
-    policy: Policy
+    actor: Actor
+    critic: Critic
+    reward_norm: RewardNorm
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A checkpoint's networks, and what it needs to tell TD errors, where that was saved."""
+
+    saved: SavedNetworks
     learning: LearningConfig
-    critic: Critic | None = None
-    actor_target: Actor | None = None
-    critic_target: Critic | None = None
-    reward_norm: RewardNorm | None = None
+    targets: Targets | None = None
 
     @property
     def spec(self) -> NetworkSpec:
         """The networks' shape."""
-        return self.policy.spec
+        return self.saved.policy.spec
 
     @property
     def actor(self) -> Actor:
         """The network that acts."""
-        return self.policy.actor
+        return self.saved.policy.actor
+
+    @property
+    def critic(self) -> Critic | None:
+        """The network that values actions."""
+        return self.saved.critic
 
     @property
     def name(self) -> str:
         """The run and the step, for people."""
-        return f"{self.checkpoint.parents[1].name} @ {int(self.checkpoint.name.split('-')[0])}"
+        checkpoint = self.saved.checkpoint
+        return f"{checkpoint.parents[1].name} @ {step_of(checkpoint)}"
 
 
 def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
@@ -67,23 +76,19 @@ def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
     """Load what a checkpoint's folder holds, on the CPU; raises CheckpointError.
 
     `learning` is the run's: by it rewards are scaled and discounted. A checkpoint without its
-    learner (an actor alone) has no critic.
+    learner (an actor alone) has neither critic nor targets.
     """
-    policy = Policy.load(checkpoint)
-    if not has_learner(checkpoint):
-        return Networks(checkpoint, policy, learning)
-    verify(checkpoint, [LEARNER])
-    spec = policy.spec
+    saved = SavedNetworks.load(checkpoint)
+    if saved.critic is None:
+        return Networks(saved, learning)
+    spec = saved.policy.spec
     reward_norm = RewardNorm(learning.reward_scale, learning.normalize_rewards)
-    return Networks(
-        checkpoint,
-        policy,
-        learning,
-        load_network(checkpoint, CRITIC, Critic(spec)),
+    targets = Targets(
         load_network(checkpoint, "actor_target", Actor(spec)),
         load_network(checkpoint, "critic_target", Critic(spec)),
         load_network(checkpoint, "reward_norm", reward_norm),
     )
+    return Networks(saved, learning, targets)
 
 
 def batch_of(spec: NetworkSpec, observations: Sequence[Observation]) -> Observations:
@@ -152,13 +157,13 @@ def _targets(
     """Return the targets, (n,), NaN where the next observation is not known."""
     targets = np.full(len(rewards), np.nan, dtype=np.float32)
     known = [index for index, item in enumerate(next_observations) if item is not None]
-    actor, critic, norm = networks.actor_target, networks.critic_target, networks.reward_norm
-    if not known or actor is None or critic is None or norm is None:
+    if not known or networks.targets is None:
         return targets
+    actor, critic = networks.targets.actor, networks.targets.critic
     known_next = [item for item in next_observations if item is not None]
     following = batch_of(networks.spec, known_next)
     lower = torch.minimum(*critic(following, actor(following))).numpy()
     bootstrap = networks.learning.discount * (1.0 - terminated[known])
-    scaled = norm(torch.from_numpy(rewards[known])).numpy()
+    scaled = networks.targets.reward_norm(torch.from_numpy(rewards[known])).numpy()
     targets[known] = scaled + bootstrap * lower
     return targets

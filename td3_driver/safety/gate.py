@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.control import STOP, AckermannCommand, Command
-from td3_driver.driving.world import FULL_BRAKE, VehicleControl
+from td3_driver.driving.control import AT_REST, AckermannCommand, Command, stopping
+from td3_driver.driving.world import VehicleControl
 
 
 class CommandGate:
@@ -28,7 +27,7 @@ class CommandGate:
     def __init__(self, config: DrivingConfig, fixed_delta_s: float) -> None:
         self._config = config
         self._fixed_delta_s = fixed_delta_s
-        self._last = Command(STOP, FULL_BRAKE)
+        self._last = AT_REST
         self._stopped = True
         self.limited = 0
         """Commands that were not within the limits."""
@@ -87,10 +86,7 @@ class CommandGate:
 
     def stop(self) -> Command:
         """Return the command that stops the car at once, its wheels turned as they are."""
-        self._last = Command(
-            replace(self._last.ackermann, speed=0.0),
-            replace(FULL_BRAKE, steer=self._last.control.steer),
-        )
+        self._last = stopping(self._last)
         self._stopped = True
         return self._last
 

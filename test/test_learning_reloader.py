@@ -15,16 +15,16 @@ import torch
 from driver_runs import add_checkpoint, make_run, small_config
 from safetensors.torch import save_file
 
+from td3_driver.deployment.loading import LoadedPolicy, load_checkpoint
 from td3_driver.learning.checkpoint import LEARNER, learner_tensors
 from td3_driver.learning.manifest import CheckpointError, seal
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import save_actor
-from td3_driver.learning.q_values import load_critic
-from td3_driver.learning.serving import Reloader, Served
+from td3_driver.learning.reloader import Reloader
+from td3_driver.learning.saved_networks import SavedNetworks
 from td3_driver.learning.td3 import TD3
 from td3_driver.runs import RunFolder
 
-OBSERVATION = {"image": np.zeros((4, 84, 84), np.uint8), "vector": np.zeros(23, np.float32)}
 SPEC = NetworkSpec((2, 36, 36), (2.0, 4.0), 2, (4, 4, 4), 8, (16,))
 
 
@@ -33,12 +33,8 @@ def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "run", small_config(), critic=True)
 
 
-def anything(spec: NetworkSpec) -> None:
-    """Accept every shape."""
-
-
-def load(checkpoint: Path) -> Served:
-    return Served.load(checkpoint, anything, OBSERVATION)
+def load(checkpoint: Path) -> LoadedPolicy:
+    return load_checkpoint(checkpoint, small_config().driving)
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -59,18 +55,18 @@ def test_the_q_values_are_those_of_the_learner_s_critic(tmp_path: Path) -> None:
         "vector": rng.standard_normal(2).astype(np.float32),
     }
     action = np.array([0.3, -0.6], np.float32)
-    evaluator = load_critic(tmp_path)
-    assert evaluator is not None
+    networks = SavedNetworks.load(tmp_path)
+    assert networks.critic is not None
     batch = {key: torch.from_numpy(value)[None] for key, value in observation.items()}
     with torch.no_grad():
         q1, q2 = learner.critic(batch, torch.from_numpy(action)[None])
-    assert evaluator.q_values(observation, action) == pytest.approx((q1.item(), q2.item()))
+    assert networks.q_values(observation, action) == pytest.approx((q1.item(), q2.item()))
     assert q1.item() != q2.item()
 
 
 def test_a_policy_without_its_critic_is_served_all_the_same(run: RunFolder) -> None:
-    assert load(add_checkpoint(run, 2)).evaluator is None
-    assert load(run.checkpoints / "000000001").evaluator is not None
+    assert load(add_checkpoint(run, 2)).q_values is None
+    assert load(run.checkpoints / "000000001").q_values is not None
 
 
 def test_a_critic_that_does_not_fit_or_is_damaged_is_refused(run: RunFolder) -> None:
@@ -94,14 +90,14 @@ def test_a_newer_checkpoint_is_ready_once_and_an_older_one_never(run: RunFolder)
         time.sleep(0.1)
         assert reloader.newer() is None and reloader.take() is None
         newer = add_checkpoint(run, 6, seed=1)
-        taken: list[Served] = []
+        taken: list[LoadedPolicy] = []
 
         def take() -> bool:
             served = reloader.take()
             taken.extend([served] if served else [])
             return bool(taken)
 
-        assert eventually(take) and taken[0].checkpoint == newer
+        assert eventually(take) and taken[0].source == newer
         time.sleep(0.1)
         assert reloader.take() is None and not refused
     finally:
@@ -129,7 +125,7 @@ def test_a_bad_checkpoint_is_refused_once_and_the_next_good_one_is_taken(run: Ru
         good = add_checkpoint(run, 3)
         assert eventually(lambda: reloader.newer() is None)
         served = reloader.take()
-        assert served is not None and served.checkpoint == good
+        assert served is not None and served.source == good
     finally:
         reloader.end()
 

@@ -1,10 +1,11 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint's learner has beside its actor: networks that tell what actions are worth."""
+"""The networks of a checkpoint, to act and to value actions with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,46 +15,45 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from td3_driver.learning.checkpoint import LEARNER
-from td3_driver.learning.manifest import CheckpointError, verify
+from td3_driver.learning.manifest import CheckpointError, digest_of, verify
 from td3_driver.learning.networks import Critic
-from td3_driver.learning.policy import load_spec
+from td3_driver.learning.policy import WEIGHTS, Policy
 
 CRITIC = "critic"
-"""What a learner's file calls it."""
+"""The critic's name in a learner's file."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Evaluator:
-    """Gives the two Q-values of one observation and action, on CPU."""
+@dataclass(frozen=True)
+class SavedNetworks:
+    """A checkpoint's policy and, unless only the actor was kept, its critic; on the CPU."""
 
-    def __init__(self, critic: Critic) -> None:
-        self._critic = critic.eval().requires_grad_(False)
+    checkpoint: Path
+    policy: Policy
+    critic: Critic | None
+    actor_sha256: str
+    """Digest of the actor's weights."""
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> SavedNetworks:
+        """Load a checkpoint; raises CheckpointError where it is damaged or does not fit."""
+        policy = Policy.load(checkpoint)
+        critic = None
+        if (checkpoint / LEARNER).is_file():
+            verify(checkpoint, (LEARNER,))
+            critic = load_network(checkpoint, CRITIC, Critic(policy.spec))
+        return cls(checkpoint, policy, critic, digest_of(checkpoint, WEIGHTS))
 
     def q_values(
         self, observation: dict[str, np.ndarray], action: np.ndarray
     ) -> tuple[float, float]:
-        """Return Q1 and Q2 of one unbatched observation and action."""
-        seen = self._critic.encoder.spec.select(observation)
+        """Return Q1 and Q2 of one unbatched observation and action; there must be a critic."""
+        assert self.critic is not None
+        seen = self.policy.spec.select(observation)
         batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
         with torch.inference_mode():
-            first, second = self._critic(batch, torch.from_numpy(np.asarray(action))[None])
+            first, second = self.critic(batch, torch.from_numpy(np.asarray(action))[None])
         return float(first[0]), float(second[0])
-
-
-def load_critic(checkpoint: Path) -> Evaluator | None:
-    """Load the critic of a checkpoint; None where only the actor has been kept.
-
-    Reads nothing else of the learner. Raises CheckpointError where it is damaged.
-    """
-    if not has_learner(checkpoint):
-        return None
-    verify(checkpoint, (LEARNER,))
-    return Evaluator(load_network(checkpoint, CRITIC, Critic(load_spec(checkpoint))))
-
-
-def has_learner(checkpoint: Path) -> bool:
-    """Return whether a checkpoint holds more than its actor."""
-    return (checkpoint / LEARNER).is_file()
 
 
 def load_network(checkpoint: Path, name: str, network: Network) -> Network:

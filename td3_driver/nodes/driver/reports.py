@@ -1,0 +1,144 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How the driver is doing: in the log, and on /diagnostics."""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from typing import Literal
+
+from rclpy.clock import Clock, ClockType
+
+from td3_driver.bridge.parameters import ConfiguredNode
+from td3_driver.driving.pilot import Pilot
+from td3_driver.nodes.driver.diagnostics import DriverDiagnostics
+from td3_driver.nodes.driver.live_frames import LiveFrames
+from td3_driver.nodes.driver.outputs import DecisionOutput
+from td3_driver.nodes.driver.policy import DrivingPolicy
+from td3_driver.safety.guard import Guard
+from td3_driver.safety.watchdog import Stop
+
+LOG_PERIOD_S = 3.0
+DIAGNOSTICS_PERIOD_S = 1.0
+
+
+class Changes:
+    """New reasons to stand, on their way to the log: whoever puts them in never waits."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Stop | Literal["end"] | None] = SimpleQueue()
+
+    def put(self, standing: Stop | None) -> None:
+        """Add a new reason, None where the car drives."""
+        self._queue.put(standing)
+
+    def end(self) -> None:
+        """Have `get` return "end" after all that is there."""
+        self._queue.put("end")
+
+    def get(self) -> Stop | Literal["end"] | None:
+        """Wait for the next one."""
+        return self._queue.get()
+
+
+class Reports:
+    """Logs every change at once and a line now and then, and publishes diagnostics."""
+
+    def __init__(
+        self,
+        node: ConfiguredNode,
+        changes: Changes,
+        guard: Guard,
+        frames: LiveFrames,
+        pilot: Pilot,
+        policy: DrivingPolicy,
+        decisions: DecisionOutput,
+    ) -> None:
+        self.active = False
+        """Whether the driver is to drive, and a line on how it does is worth logging."""
+        self._config = node.config
+        self._log = node.get_logger()
+        self._changes = changes
+        self._guard = guard
+        self._frames = frames
+        self._pilot = pilot
+        self._policy = policy
+        self._decisions = decisions
+        self._diagnostics = DriverDiagnostics(node)
+        # Simulation time stands still when the simulator dies.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(LOG_PERIOD_S, self._log_line, clock=steady)
+        node.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=steady)
+        # The guard must not wait for a terminal that takes no more lines.
+        self._thread = threading.Thread(target=self._log_changes, name="announcer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Log what is left, and end the thread."""
+        self._changes.end()
+        self._thread.join()
+
+    def _log_changes(self) -> None:
+        """Log and publish, in a thread of its own, every new reason to stand."""
+        latest = self._guard.standing
+        while (standing := self._changes.get()) != "end":
+            if standing is None or standing.fault is None:
+                self._log.info(self._state())
+            elif standing.over:
+                self._log.warning(f"stands {standing.reason}")
+            elif latest is None or standing.fault is not latest.fault or latest.over:
+                self._log.error(_in_words(standing))
+            latest = standing
+            self.publish_diagnostics()
+
+    def _log_line(self) -> None:
+        """Log a line on how it goes."""
+        missing = self._frames.missing()
+        self._frames.expect()
+        if missing:
+            self._log.warning(
+                f"nothing on {', '.join(missing)} for {LOG_PERIOD_S:.0f} s: is the simulator "
+                f"running, not paused, with the role name {self._config.carla.role_name!r}?"
+            )
+        elif self.active:
+            self._log.info(self._state())
+
+    def _state(self) -> str:
+        standing = self._guard.standing
+        if standing is not None:
+            return f"stopped: {standing.reason}"
+        summary, projection = self._pilot.task.summary, self._pilot.task.projection
+        return (
+            f"{'would drive' if self._config.driver.shadow else 'drives'}: "
+            f"{self._frames.speed or 0.0:.1f} m/s, "
+            f"{projection.lateral_m:+.2f} m off the centre, "
+            f"{100.0 * summary.route_completion:.0f} % of {summary.route_length_m:.0f} m, "
+            f"inference {1e3 * self._pilot.inference_s:.1f} ms"
+        )
+
+    def publish_diagnostics(self) -> None:
+        """Publish the state on /diagnostics."""
+        self._diagnostics.publish(
+            standing=self._guard.standing,
+            fault_counts=self._guard.fault_counts(),
+            standstills=self._guard.standstills(),
+            counts=self._frames.counts,
+            camera_rate_hz=self._frames.camera_rate_hz(),
+            ages_s=self._guard.latencies_s(),
+            inferences_s=list(self._decisions.inferences_s),
+            policy=self._policy.loaded.name,
+            saturated_share=self._decisions.saturated_share,
+            commands_limited=self._guard.commands_limited,
+        )
+
+
+def _in_words(stop: Stop) -> str:
+    """Return a line about a fault that stops the car."""
+    assert stop.fault is not None
+    began = f" (it began with {stop.first})" if stop.first else ""
+    then = (
+        "stands until ~/resume is called" if stop.needs_resume else "drives on when that is over"
+    )
+    return f"stopped ({stop.fault.value}): {stop.reason}{began}; {then}"
