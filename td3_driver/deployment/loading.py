@@ -30,6 +30,8 @@ class LoadedPolicy:
     """Where it comes from, for people to read."""
     actor_sha256: str
     """Digest of the actor's weights in the checkpoint that it comes from."""
+    step: int
+    """The run's step at which that checkpoint was saved."""
 
 
 def load_policy(
@@ -55,13 +57,14 @@ def _from_file(path: Path, driving: DrivingConfig, fixed_delta_s: float) -> Load
     check_same_task(made_for, here, str(path))
     checkpoint = policy.description.checkpoint
     origin = f"{path} (step {checkpoint.step})"
-    return LoadedPolicy(policy.act, origin, checkpoint.actor_sha256)
+    return LoadedPolicy(policy.act, origin, checkpoint.actor_sha256, checkpoint.step)
 
 
 def _from_checkpoint(
     run: RunFolder, driving: DrivingConfig, warn: Callable[[str], object]
 ) -> LoadedPolicy:
     # PyTorch comes with it, which an exported file does without.
+    from td3_driver.learning.checkpoint import step_of
     from td3_driver.learning.manifest import recorded_digest
     from td3_driver.learning.policy import WEIGHTS, CheckpointError, Policy
 
@@ -73,4 +76,5 @@ def _from_checkpoint(
     check_observed(policy.observed, driving, str(checkpoint))
     spaces = observation_space(driving).spaces
     policy.act({key: np.zeros(space.shape, space.dtype) for key, space in spaces.items()})
-    return LoadedPolicy(policy.act, str(checkpoint), recorded_digest(checkpoint, WEIGHTS))
+    digest = recorded_digest(checkpoint, WEIGHTS)
+    return LoadedPolicy(policy.act, str(checkpoint), digest, step_of(checkpoint))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -16,12 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from td3_driver.bridge import driver_topics, runtime, topics
-from td3_driver.bridge.conversion import ackermann_to_message, control_to_message, make_header
+from td3_driver.bridge.conversion import ackermann_to_message, control_to_message
+from td3_driver.bridge.driver_messages import BASELINE
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config, ConfigError
@@ -40,13 +38,12 @@ from td3_driver.learning.td3 import SATURATED
 from td3_driver.nodes.driver.diagnostics import DriverDiagnostics
 from td3_driver.nodes.driver.goals import RandomGoals
 from td3_driver.nodes.driver.live_frames import LiveFrames
+from td3_driver.nodes.driver.policy_messages import policy_info, policy_output
 from td3_driver.nodes.driver.shadow import Shadow
 from td3_driver.runs import RunFolder
 from td3_driver.safety.guard import WATCH_PERIOD_S, Guard, Watch
 from td3_driver.safety.watchdog import Stop
 
-BASELINE = "baseline"
-"""What is told in the place of a checkpoint where it drives."""
 LOG_PERIOD_S = 3.0
 DIAGNOSTICS_PERIOD_S = 1.0
 # A simulator that says nothing for so long will not tell when the car stands.
@@ -73,9 +70,10 @@ class Drive:
         """
         self._node = node
         self._config = node.config
+        self._run = run
         self._log = node.get_logger()
         self._served = self._load_first(run, policy_file)
-        self._refused = ""
+        self._refused: tuple[Path, str] | None = None
         self._loaded_at = time.time()
         self._active = False
         self._off_course: object = None
@@ -204,7 +202,7 @@ class Drive:
     def _take_over_newer(self) -> None:
         newer = self._reloader.take() if self._reloader is not None else None
         if newer is not None:
-            self._served, self._loaded_at, self._refused = newer, time.time(), ""
+            self._served, self._loaded_at, self._refused = newer, time.time(), None
             self._announce_policy()
 
     def _announce_policy(self) -> None:
@@ -213,19 +211,12 @@ class Drive:
         self._publish_policy()
 
     def _publish_policy(self) -> None:
-        served = self._served
-        what = {
-            "checkpoint": str(served.checkpoint),
-            "step": served.checkpoint.name,
-            "actor_sha256": served.actor_sha256,
-            "critic": served.evaluator is not None,
-            "loaded_at": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._loaded_at)),
-            "refused": self._refused,
-        }
-        self._policy_publisher.publish(String(data=json.dumps(what)))
+        self._policy_publisher.publish(
+            policy_info(self._served, self._run, self._config, self._loaded_at, self._refused)
+        )
 
     def _on_refused(self, checkpoint: Path, reason: str) -> None:
-        self._refused = reason
+        self._refused = (checkpoint, reason)
         self._log.error(
             f"checkpoint {checkpoint.name} is refused, the old one drives on: {reason}"
         )
@@ -286,22 +277,11 @@ class Drive:
         self._saturated.append(float(np.mean(np.abs(pilot.action) > SATURATED)))
         if not self._output_publisher.get_subscription_count():
             return
-        values = {
-            **dict(zip(ACTIONS, pilot.action.tolist(), strict=True)),
-            "steering_angle_rad": command.ackermann.steering_angle,
-            "speed_mps": command.ackermann.speed,
-            "image_to_command_s": self._guard.latest_latency_s,
-            "inference_s": pilot.inference_s,
-        }
+        q_values = None
         if self._served.evaluator is not None:
-            q1, q2 = self._served.evaluator.q_values(pilot.observation, pilot.action)
-            values |= {"q1": q1, "q2": q2}
+            q_values = self._served.evaluator.q_values(pilot.observation, pilot.action)
         self._output_publisher.publish(
-            JointState(
-                header=make_header(stamp_ns, ""),
-                name=list(values),
-                position=list(values.values()),
-            )
+            policy_output(stamp_ns, pilot, command, self._guard.latest_latency_s, q_values)
         )
 
     def _send(self, command: Command, stamp_ns: int | None) -> None:
