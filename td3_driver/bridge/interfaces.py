@@ -16,7 +16,7 @@ SHIPPED = ("ackermann_msgs", "carla_msgs", "td3_driver_msgs", "tf2_msgs")
 
 def build_remedy(package: str) -> str:
     """Return how to come by a shipped message package."""
-    return f"build interfaces/{package} (`make setup` does), and source its workspace"
+    return f"build interfaces/{package} (`make setup` or colcon does), and source its workspace"
 
 
 def require_messages(topics: Iterable[Topic]) -> None:
