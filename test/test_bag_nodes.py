@@ -190,12 +190,12 @@ def test_a_nearly_full_disk_ends_a_complete_bag(
 
 
 NAN = float("nan")
-TOLD = {
+PUBLISHED = {
     driver_topics.POLICY: PolicyInfo(kind=PolicyInfo.CHECKPOINT, path="a/000000007", step=7),
     driver_topics.POLICY_OUTPUT: PolicyOutput(steering=0.5, q1=NAN, q2=NAN, inference_s=0.25),
     driver_topics.SHADOW_DISAGREEMENT: ShadowDisagreement(speed_mps=-1.5, pedal=NAN),
 }
-TOLD_BY_OLDER_DRIVERS = {
+PUBLISHED_BY_OLDER_DRIVERS = {
     driver_topics.POLICY: String(
         data=json.dumps(
             {
@@ -220,7 +220,7 @@ TOLD_BY_OLDER_DRIVERS = {
 }
 
 
-@pytest.mark.parametrize("messages", [TOLD, TOLD_BY_OLDER_DRIVERS], ids=["new", "old"])
+@pytest.mark.parametrize("messages", [PUBLISHED, PUBLISHED_BY_OLDER_DRIVERS], ids=["new", "old"])
 def test_what_a_driver_publishes_about_itself_is_recorded(
     messages: dict[Topic, Any], tmp_path: Path
 ) -> None:

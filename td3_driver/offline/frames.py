@@ -45,7 +45,7 @@ from td3_driver.driving.world import (
     VehicleControl,
 )
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
-from td3_driver.offline.told_policy import ToldPolicy
+from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.told_stops import ToldStops
 
 HOLD_S = 0.5
@@ -100,7 +100,7 @@ class Findings:
     """When stops were commanded that answer no image, and for how long none had come (ns)."""
     told_stops: ToldStops = field(default_factory=ToldStops)
     """What the driver's watchdog told of its stops."""
-    told_policy: ToldPolicy = field(default_factory=ToldPolicy)
+    policy_record: PolicyRecord = field(default_factory=PolicyRecord)
     """What the driver published about its policy and its decisions."""
 
 
@@ -293,7 +293,8 @@ class _Reading:
             )
         }
         handlers |= {
-            full_name(topic, names): partial(self._on_told, topic) for topic in ToldPolicy.TOPICS
+            full_name(topic, names): partial(self._on_driver_message, topic)
+            for topic in PolicyRecord.TOPICS
         }
         for message in self._bag.messages([image, *handlers]):
             if message.topic == image:
@@ -378,8 +379,8 @@ class _Reading:
     def _on_diagnostics(self, message: RawMessage) -> None:
         self._findings.told_stops.hear(message.log_ns, self._bag.decode(message))
 
-    def _on_told(self, topic: Topic, message: RawMessage) -> None:
-        self._findings.told_policy.hear(topic, self._bag.decode(message))
+    def _on_driver_message(self, topic: Topic, message: RawMessage) -> None:
+        self._findings.policy_record.hear(topic, self._bag.decode(message))
 
     def _on_event(self, convert: Callable[[Any], Any]) -> Callable[[RawMessage], None]:
         def on_event(message: RawMessage) -> None:

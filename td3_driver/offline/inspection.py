@@ -35,7 +35,7 @@ from td3_driver.offline.networks import (
     find_checkpoint,
     load_networks,
 )
-from td3_driver.offline.told_policy import ToldPolicy
+from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
 
@@ -155,7 +155,7 @@ class Inspector:
         rows = _Rows(self.config, self.networks)
         with tqdm(desc="evaluate", total=self.frames.images, unit="image") as progress:
             for batch in _batches(self.decisions(watch.frames(progress)), BATCH):
-                rows.add(batch, watch.time_of, self.frames.findings.told_policy.inference_s)
+                rows.add(batch, watch.time_of, self.frames.findings.policy_record.inference_s)
         if not rows.count:
             raise BagError(f"{self.bag.path} has no decision to look at: {watch.why_nothing()}")
         columns = rows.columns()
@@ -175,7 +175,7 @@ class Inspector:
             notes=[
                 *self.bag.notes,
                 *watch.notes(),
-                *self.frames.findings.told_policy.notes(),
+                *self.frames.findings.policy_record.notes(),
                 *self._network_notes(),
                 *notes,
             ],
@@ -229,7 +229,7 @@ class Inspector:
             "watchdog stops": str(counts["watchdog_stop"]),
             "return": f"{sum(stretch.reward for stretch in stretches):.1f}",
             "ended by": stretches[-1].ended_by,
-            **_told_facts(findings.told_policy),
+            **_driver_facts(findings.policy_record),
         }
 
     def _topics(self, watch: Watch) -> list[tuple[str, str, int, float]]:
@@ -240,12 +240,12 @@ class Inspector:
         ]
 
 
-def _told_facts(told: ToldPolicy) -> dict[str, str]:
+def _driver_facts(record: PolicyRecord) -> dict[str, str]:
     """Return what the recorded driver published about itself, where it did."""
     facts = {}
-    if told.policies:
-        facts["driven by"] = told.driven_by()
-    inferences_s, differences_rad = told.inferences_s(), told.steering_differences_rad()
+    if record.policies:
+        facts["driven by"] = record.driven_by()
+    inferences_s, differences_rad = record.inferences_s(), record.steering_differences_rad()
     if len(inferences_s):
         facts["inference"] = _spread(1e3 * inferences_s, "ms")
     if len(differences_rad):

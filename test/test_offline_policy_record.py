@@ -225,14 +225,14 @@ def of_type(topic: Topic, message: Any) -> Topic:
     return replace(topic, template=full_name(topic, CARLA), type_name=type_name)
 
 
-def told_by_a_driver(
+def published_by_a_driver(
     frames: Iterable[Frame],
     policies: Iterable[Any],
     output: Callable[..., Any],
     disagreement: Callable[[float], Any],
 ) -> list[Recorded]:
     """Return what a driver publishes about itself during a drive."""
-    told = [Recorded(of_type(POLICY, message), EPOCH_NS, message) for message in policies]
+    published = [Recorded(of_type(POLICY, message), EPOCH_NS, message) for message in policies]
     for tick, frame in enumerate(frames):
         log_ns = EPOCH_NS + 20_000_000 + tick * 50_000_000
         for topic, message in (
@@ -240,14 +240,14 @@ def told_by_a_driver(
             (SHADOW_DISAGREEMENT, disagreement(math.radians(tick))),
         ):
             kind = AsPublished if isinstance(message, JointState) else Recorded
-            told.append(kind(of_type(topic, message), log_ns, message))
-    return told
+            published.append(kind(of_type(topic, message), log_ns, message))
+    return published
 
 
 def new_form(driven: Drive) -> list[Recorded]:
     second = new_policy(path="runs/old/checkpoints/000000400", step=400, actor_sha256="f" * 64)
     refusal = new_policy(refused_path="c", refused_reason="c is damaged")
-    return told_by_a_driver(
+    return published_by_a_driver(
         driven.frames,
         [new_policy(), refusal, refusal, second],
         new_output,
@@ -258,7 +258,7 @@ def new_form(driven: Drive) -> list[Recorded]:
 def old_form(driven: Drive) -> list[Recorded]:
     second = {"checkpoint": "runs/old/checkpoints/000000400", "step": "000000400"}
     refusal = old_policy(refused="c is damaged")
-    return told_by_a_driver(
+    return published_by_a_driver(
         driven.frames,
         [old_policy(), refusal, refusal, old_policy(**second, actor_sha256="f" * 64)],
         old_output,
@@ -284,7 +284,7 @@ def test_an_inspection_says_what_drove_in_either_form(
     np.testing.assert_allclose(inspection.columns["inference_ms"], 5.0)
 
 
-def test_nothing_is_said_of_a_drive_that_no_driver_told_of(driven: Drive, tmp_path: Path) -> None:
+def test_nothing_is_said_of_a_driver_that_published_nothing(driven: Drive, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", small_config())
     with Bag(write(tmp_path / "bag", driven.messages)) as bag:
         inspection = Inspector(bag, run.path).inspect()
@@ -299,7 +299,7 @@ def test_what_means_nothing_is_left_out_and_counted(driven: Drive, tmp_path: Pat
         frames = BagFrames(bag, CARLA)
         assert len(list(frames)) == len(driven.frames)
     assert frames.findings.unreadable["/driver/policy"] == 1
-    assert not frames.findings.told_policy.policies
+    assert not frames.findings.policy_record.policies
 
 
 def test_a_bag_without_definitions_is_read_by_the_shipped_ones_and_without_ros(

@@ -25,7 +25,7 @@ DIGEST_SHOWN = 8
 """Digits of a digest that people compare."""
 
 
-class ToldPolicy:
+class PolicyRecord:
     """Collects it; nothing comes from the bag of a person's drive."""
 
     TOPICS = (POLICY, POLICY_OUTPUT, SHADOW_DISAGREEMENT)
