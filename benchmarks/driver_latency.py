@@ -33,11 +33,11 @@ from typing import Any
 import numpy as np
 import rclpy
 from scripted_car import TICK_S, ScriptedCar
-from sensor_msgs.msg import JointState
 from untrained_run import make_run
 
 from td3_driver.bridge import topics
 from td3_driver.bridge.conversion import ns_from_stamp
+from td3_driver.bridge.driver_topics import POLICY_OUTPUT, full_name
 from td3_driver.config import CONFIG_FOLDER, Config
 
 SIZES_PX = ((160, 120), (800, 600))
@@ -53,10 +53,10 @@ def measure(run: Path, width_px: int, height_px: int, frames: int) -> dict[str, 
     in_driver_s: list[float] = []
 
     def hear_output(message: Any) -> None:
-        values = dict(zip(message.name, message.position, strict=True))
-        in_driver_s.append(values["image_to_command_s"])
+        in_driver_s.append(message.image_to_command_s)
 
-    node.create_subscription(JointState, "/driver/policy_output", hear_output, 10)
+    name = full_name(POLICY_OUTPUT, Config().carla)
+    node.create_subscription(POLICY_OUTPUT.message_type, name, hear_output, 10)
     parameters = [f"run:={json.dumps(str(run))}", "random_goal:=false"]
     driver = subprocess.Popen(
         [

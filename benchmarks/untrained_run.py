@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from td3_driver.config import Config
 from td3_driver.driving.observation import ACTIONS, image_shape, vector_scale
+from td3_driver.files import point_link
 from td3_driver.learning import checkpoint
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec
 from td3_driver.learning.policy import save_actor
-from td3_driver.files import point_link
 from td3_driver.learning.saved_networks import CRITIC
 from td3_driver.runs import RunFolder
 

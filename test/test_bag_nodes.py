@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +33,14 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
 from standstill import measured
 from std_msgs.msg import String
+from td3_driver_msgs.msg import PolicyInfo, PolicyOutput, ShadowDisagreement
 
-from td3_driver.bridge import topics
+from td3_driver.bridge import driver_topics, topics
+from td3_driver.bridge.driver_messages import (
+    disagreement_from_message,
+    policy_info_from_message,
+    policy_output_from_message,
+)
 from td3_driver.bridge.messages import ns_from_stamp
 from td3_driver.bridge.topics import Topic
 from td3_driver.driving.task import DrivingTask
@@ -181,6 +189,72 @@ def test_a_nearly_full_disk_ends_a_complete_bag(
         assert reader.message_count == 3
 
 
+NAN = float("nan")
+PUBLISHED = {
+    driver_topics.POLICY: PolicyInfo(kind=PolicyInfo.CHECKPOINT, path="a/000000007", step=7),
+    driver_topics.POLICY_OUTPUT: PolicyOutput(steering=0.5, q1=NAN, q2=NAN, inference_s=0.25),
+    driver_topics.SHADOW_DISAGREEMENT: ShadowDisagreement(speed_mps=-1.5, pedal=NAN),
+}
+PUBLISHED_BY_OLDER_DRIVERS = {
+    driver_topics.POLICY: String(
+        data=json.dumps(
+            {
+                "checkpoint": "a/000000007",
+                "step": "000000007",
+                "actor_sha256": "",
+                "critic": False,
+                "refused": "",
+            }
+        )
+    ),
+    driver_topics.POLICY_OUTPUT: JointState(
+        name=[
+            *("steering", "speed", "steering_angle_rad", "speed_mps"),
+            *("image_to_command_s", "inference_s"),
+        ],
+        position=[0.5, 0.0, 0.0, 0.0, 0.0, 0.25],
+    ),
+    driver_topics.SHADOW_DISAGREEMENT: JointState(
+        name=["steering_angle_rad", "speed_mps"], position=[0.0, -1.5]
+    ),
+}
+
+
+@pytest.mark.parametrize("messages", [PUBLISHED, PUBLISHED_BY_OLDER_DRIVERS], ids=["new", "old"])
+def test_what_a_driver_publishes_about_itself_is_recorded(
+    messages: dict[Topic, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "bag"
+    with (
+        ros_node("driver", own_domain()) as node,
+        node_process("recorder", f"bag:={path}", stderr=subprocess.PIPE) as recorder,
+    ):
+        publishers = {
+            topic: node.create_publisher(
+                type(message), topic.name(CARLA), topic.client_qos.profile()
+            )
+            for topic, message in messages.items()
+        }
+        deadline = time.monotonic() + 60.0
+        while not all(publisher.get_subscription_count() for publisher in publishers.values()):
+            assert time.monotonic() < deadline, "the recorder does not subscribe"
+            time.sleep(0.05)
+        for topic, publisher in publishers.items():
+            publisher.publish(messages[topic])
+            assert publisher.wait_for_all_acked()
+        told = end(recorder)
+    assert recorder.returncode == 0 and "none lost" in told
+    with Bag(path) as bag:
+        assert bag.topics["/driver/policy"].latched
+        latest = {item.topic: bag.decode(item) for item in bag.messages()}
+    info = policy_info_from_message(latest["/driver/policy"])
+    assert (info.path, info.step) == ("a/000000007", 7)
+    output = policy_output_from_message(latest["/driver/policy_output"])
+    assert (output.steering, output.inference_s) == (0.5, 0.25) and np.isnan(output.q1)
+    difference = disagreement_from_message(latest["/driver/shadow/disagreement"])
+    assert difference.speed_mps == -1.5 and np.isnan(difference.pedal)
+
+
 def test_no_bag_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "bag").mkdir()
     with node_process("recorder", f"bag:={tmp_path / 'bag'}", stderr=subprocess.PIPE) as recorder:
@@ -316,7 +390,7 @@ def test_what_the_package_s_own_nodes_told_stays_silent(driven: Drive, tmp_path:
     assert not listener.received[told]
 
 
-def by_lap(outputs: Sequence[JointState]) -> list[list[JointState]]:
+def by_lap(outputs: Sequence[PolicyOutput]) -> list[list[PolicyOutput]]:
     """Split decisions where their stamps jump back."""
     stamps = [ns_from_stamp(output.header.stamp) for output in outputs]
     begins = [0, *(np.flatnonzero(np.diff(stamps) < 0) + 1), len(outputs)]
@@ -358,10 +432,14 @@ def test_the_driver_decides_on_a_replayed_bag_anew_in_every_loop(tmp_path: Path)
     config, log = small_config(), tmp_path / "log"
     run = make_run(tmp_path / "run", config, critic=True)
     with ros_node("listener", own_domain()) as node:
-        outputs: list[JointState] = []
-        differences: list[JointState] = []
-        node.create_subscription(JointState, "/driver/policy_output", outputs.append, 10)
-        node.create_subscription(JointState, "/driver/shadow/disagreement", differences.append, 10)
+        outputs: list[PolicyOutput] = []
+        differences: list[ShadowDisagreement] = []
+        for topic, heard in (
+            (driver_topics.POLICY_OUTPUT, outputs),
+            (driver_topics.SHADOW_DISAGREEMENT, differences),
+        ):
+            name = driver_topics.full_name(topic, CARLA)
+            node.create_subscription(topic.message_type, name, heard.append, 10)
         listener = Observer(node)
         listener.listen(topics.ACKERMANN)
         with replay(log, str(bag), str(run.path), "--loop"):
@@ -369,8 +447,8 @@ def test_the_driver_decides_on_a_replayed_bag_anew_in_every_loop(tmp_path: Path)
     laps = by_lap(outputs)[1:-1]
     assert "simulation time has jumped" in log.read_text()
     assert all(len(lap) > 5 for lap in laps)
-    assert all({"steering", "speed", "q1", "q2"} <= set(output.name) for output in outputs)
-    assert set(differences[-1].name) == {"steering_angle_rad", "speed_mps"}
+    assert all(np.isfinite([output.q1, output.q2]).all() for output in outputs)
+    assert differences[-1].compared_with == ShadowDisagreement.ACKERMANN_COMMAND
     # The commands on the car's topic are those of the bag, and no others.
     recorded = {item.message.speed for item in driven.messages if item.topic is topics.ACKERMANN}
     assert {message.speed for message in listener.received[topics.ACKERMANN]} <= recorded
@@ -389,7 +467,8 @@ def test_the_driver_decides_on_a_replayed_bag_anew_in_every_loop(tmp_path: Path)
             )
             for speed in speeds
         ]
-        assert any(np.allclose(first.position[:2], action, atol=1e-6) for action in expected)
+        decided = (first.steering, first.speed)
+        assert any(np.allclose(decided, action, atol=1e-6) for action in expected)
 
 
 @pytest.mark.parametrize(

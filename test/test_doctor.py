@@ -15,6 +15,7 @@ from carla_graph import own_domain, simulator_node
 
 from td3_driver import cli
 from td3_driver.bridge import topics
+from td3_driver.bridge.driver_topics import DRIVER_TOPICS
 from td3_driver.doctor import environment, graph
 from td3_driver.doctor.findings import Finding, Verdict, as_dict, healthy, table
 
@@ -34,7 +35,7 @@ def test_this_environment_is_healthy() -> None:
     findings = found()
     assert not failures(findings)
     assert {"Python", "torch", "carla", "OpenCV", "rclpy", "carla_msgs", "GPU"} <= set(findings)
-    packages = {topic.type_name.split("/")[0] for topic in topics.TOPICS}
+    packages = {topic.type_name.split("/")[0] for topic in (*topics.TOPICS, *DRIVER_TOPICS)}
     assert packages <= set(findings)
 
 
@@ -64,15 +65,16 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
     real = environment.importlib.import_module
 
     def import_module(name: str) -> object:
-        if name in ("cv2", "carla_msgs.msg", "rclpy"):
+        if name in ("cv2", "carla_msgs.msg", "td3_driver_msgs.msg", "rclpy"):
             raise ImportError("libGL.so.1 is missing\nand more")
         return real(name)
 
     monkeypatch.setattr("importlib.import_module", import_module)
     findings = found()
-    assert failures(findings) == {"OpenCV", "carla_msgs", "rclpy"}
+    assert failures(findings) == {"OpenCV", "carla_msgs", "td3_driver_msgs", "rclpy"}
     assert findings["OpenCV"].found == "cannot be imported: libGL.so.1 is missing"
-    assert "interfaces/carla_msgs" in findings["carla_msgs"].remedy
+    for package in ("carla_msgs", "td3_driver_msgs"):
+        assert f"interfaces/{package}" in findings[package].remedy
 
 
 def torch_with(monkeypatch: pytest.MonkeyPatch, available: bool, nvidia_smi: bool) -> None:

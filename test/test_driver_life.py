@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +24,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from safetensors.torch import load_file, save_file
 from scripted_car import HEARD, ScriptedCar
-from sensor_msgs.msg import JointState
 from standstill import measured
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from td3_driver_msgs.msg import PolicyInfo, PolicyOutput, ShadowDisagreement
 
 from td3_driver.bridge import topics
 from td3_driver.bridge.conversion import control_to_message, ns_from_stamp
@@ -91,10 +89,6 @@ def hear(node: Node, kind: Any, name: str, latched: bool = False) -> list[Any]:
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
     node.create_subscription(kind, name, heard.append, QoSProfile(depth=10, durability=durability))
     return heard
-
-
-def told(message: JointState) -> dict[str, float]:
-    return dict(zip(message.name, message.position, strict=True))
 
 
 # States
@@ -182,16 +176,17 @@ def test_it_is_not_configured_with_a_damaged_policy_and_says_why(
 
 
 def wait_for_policy(
-    car: ScriptedCar, policies: list[String], **expected: object
-) -> dict[str, Any]:
+    car: ScriptedCar, policies: list[PolicyInfo], *, refused_reason: str = "", **expected: object
+) -> PolicyInfo:
     def as_expected() -> bool:
-        return bool(policies) and all(
-            str(value) in str(json.loads(policies[-1].data)[name])
-            for name, value in expected.items()
-        )
+        if not policies:
+            return False
+        latest = policies[-1]
+        refused = refused_reason in latest.refused_reason
+        return refused and all(getattr(latest, name) == value for name, value in expected.items())
 
-    assert car.wait(as_expected, 60.0), policies and policies[-1].data
-    return dict(json.loads(policies[-1].data))
+    assert car.wait(as_expected, 60.0), policies and policies[-1]
+    return policies[-1]
 
 
 def damage(checkpoint: Path) -> None:
@@ -217,22 +212,24 @@ def exchange_policies(folder: Path, log: Path, car: ScriptedCar, node: Node) -> 
     """Have a driver take over a newer checkpoint and refuse bad ones, without missing an image."""
     run = make_run(folder / "run", small_config(), critic=True)
     elsewhere = make_run(folder / "elsewhere", small_config())
-    policies = hear(node, String, "/driver/policy", latched=True)
+    policies = hear(node, PolicyInfo, "/driver/policy", latched=True)
     with driver_process(run, log, "driver.watch_period_s:=0.1"):
         assert car.wait(car.told_to_drive, 100.0), log.read_text()
-        first = wait_for_policy(car, policies, step="000000001", critic=True, refused="")
+        first = wait_for_policy(car, policies, step=1, has_critic=True)
+        assert first.refused_reason == first.refused_path == ""
         car.spin(0.5)
         begin_s = time.monotonic()
         add_checkpoint(run, 2, seed=1, critic=True)
-        second = wait_for_policy(car, policies, step="000000002")
+        second = wait_for_policy(car, policies, step=2)
         car.spin(0.3)
-        assert first["actor_sha256"] != second["actor_sha256"]
+        assert first.actor_sha256 != second.actor_sha256
         # A bad one is refused, whatever is wrong with it, and the old one drives on.
         for step, spoil, reason in ((3, damage, "damaged"), (4, poison, "not numbers")):
             bad = add_checkpoint(elsewhere, step)
             spoil(bad)
             bad.rename(run.checkpoints / bad.name)
-            wait_for_policy(car, policies, step="000000002", refused=reason)
+            told = wait_for_policy(car, policies, step=2, refused_reason=reason)
+            assert told.refused_path == str(run.checkpoints / bad.name)
         car.spin(0.5)
         end_s = time.monotonic()
         # Not one image in all this time is left without its command.
@@ -250,7 +247,7 @@ def exchange_policies(folder: Path, log: Path, car: ScriptedCar, node: Node) -> 
 def test_it_can_be_told_to_look_for_a_newer_checkpoint(
     run: RunFolder, log: Path, car: ScriptedCar, node: Node
 ) -> None:
-    policies = hear(node, String, "/driver/policy", latched=True)
+    policies = hear(node, PolicyInfo, "/driver/policy", latched=True)
     reload = node.create_client(Trigger, "/driver/reload")
 
     def ask() -> Trigger.Response:
@@ -264,9 +261,9 @@ def test_it_can_be_told_to_look_for_a_newer_checkpoint(
         assert not answer.success and "nothing newer than 000000001" in answer.message
         add_checkpoint(run, 2, seed=1)
         car.spin(0.5)
-        wait_for_policy(car, policies, step="000000001")
+        wait_for_policy(car, policies, step=1)
         assert ask().success
-        wait_for_policy(car, policies, step="000000002", critic=False)
+        wait_for_policy(car, policies, step=2, has_critic=False)
 
 
 # Shadow mode
@@ -277,7 +274,7 @@ def test_a_shadow_commands_nothing_and_says_how_it_differs(
 ) -> None:
     shadow = hear(node, topics.ACKERMANN.message_type, "/driver/shadow/ackermann_cmd")
     pedals = hear(node, topics.VEHICLE_CONTROL.message_type, "/driver/shadow/vehicle_control_cmd")
-    disagreements = hear(node, JointState, "/driver/shadow/disagreement")
+    disagreements = hear(node, ShadowDisagreement, "/driver/shadow/disagreement")
     status = node.create_publisher(
         topics.VEHICLE_STATUS.message_type, topics.VEHICLE_STATUS.name(CONFIG), 10
     )
@@ -294,21 +291,24 @@ def test_a_shadow_commands_nothing_and_says_how_it_differs(
             status.publish(message)
             car.spin(0.05)
         assert shadow and pedals and len(disagreements) >= 5, log.read_text()
-        values = told(disagreements[-1])
-        stamp_ns = ns_from_stamp(disagreements[-1].header.stamp)
+        latest = disagreements[-1]
+        stamp_ns = ns_from_stamp(latest.header.stamp)
         own = next(one for one in pedals if ns_from_stamp(one.header.stamp) == stamp_ns)
-        assert values["pedal"] == pytest.approx(own.throttle - own.brake - 1.0)
+        assert latest.compared_with == ShadowDisagreement.VEHICLE_STATUS
+        assert np.isnan(latest.speed_mps)
+        assert latest.pedal == pytest.approx(own.throttle - own.brake - 1.0)
         # Full steer is 1.2217 rad, + = right; the own angle less the other's, + = left.
-        assert values["steering_angle_rad"] == pytest.approx((-0.25 - own.steer) * 1.2217)
+        assert latest.steering_angle_rad == pytest.approx((-0.25 - own.steer) * 1.2217)
         # And now another driver.
         before = len(disagreements)
         other = topics.ACKERMANN.message_type(steering_angle=0.3, speed=2.0)
         while len(disagreements) < before + 5 and time.monotonic() < deadline:
             others.publish(other)
             car.spin(0.05)
-        values = told(disagreements[-1])
-        assert set(values) == {"steering_angle_rad", "speed_mps"}
-        assert values["speed_mps"] == pytest.approx(shadow[-1].speed - 2.0, abs=0.5)
+        latest = disagreements[-1]
+        assert latest.compared_with == ShadowDisagreement.ACKERMANN_COMMAND
+        assert np.isfinite(latest.steering_angle_rad) and np.isnan(latest.pedal)
+        assert latest.speed_mps == pytest.approx(shadow[-1].speed - 2.0, abs=0.5)
         assert all(command.speed == 2.0 for _, command in car.commands[topics.ACKERMANN])
         assert not car.commands[topics.VEHICLE_CONTROL]
         assert node.count_publishers(topics.VEHICLE_CONTROL.name(CONFIG)) == 0
@@ -320,7 +320,7 @@ def test_a_shadow_commands_nothing_and_says_how_it_differs(
 def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
     run: RunFolder, log: Path, car: ScriptedCar, node: Node
 ) -> None:
-    outputs = hear(node, JointState, "/driver/policy_output")
+    outputs = hear(node, PolicyOutput, "/driver/policy_output")
     with driver_process(run, log):
         assert car.wait(lambda: len(outputs) > 20, 100.0), log.read_text()
     assert all(ns_from_stamp(output.header.stamp) in car.images_s for output in outputs)
@@ -329,17 +329,13 @@ def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
         for at, message in car.commands[topics.VEHICLE_CONTROL]
     }
     for output in outputs[-15:-5]:  # the commands of the last ones may still be on their way
-        values = told(output)
-        assert set(values) == {
-            *("steering", "speed", "q1", "q2", "steering_angle_rad", "speed_mps"),
-            *("image_to_command_s", "inference_s"),
-        }
-        assert np.all(np.isfinite(output.position))
-        assert abs(values["steering"]) <= 1.0 and abs(values["speed"]) <= 1.0
-        assert values["q1"] != values["q2"]
+        commanded = (output.steering_angle_rad, output.speed_mps)
+        assert np.all(np.isfinite([output.steering, output.speed, *commanded]))
+        assert abs(output.steering) <= 1.0 and abs(output.speed) <= 1.0
+        assert np.isfinite(output.q1 - output.q2) and output.q1 != output.q2
         stamp_ns = ns_from_stamp(output.header.stamp)
         seen_s = pedals[stamp_ns] - car.images_s[stamp_ns]
-        assert 0.0 < values["inference_s"] < values["image_to_command_s"] < seen_s
+        assert 0.0 < output.inference_s < output.image_to_command_s < seen_s
 
 
 def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(

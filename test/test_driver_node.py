@@ -199,6 +199,20 @@ def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     assert "Traceback" not in driver.stderr
 
 
+def test_without_its_messages_it_ends_with_what_to_build() -> None:
+    code = (
+        "import sys; sys.modules['td3_driver_msgs'] = None;"  # as where nobody has built it
+        "from td3_driver.nodes.driver import node; node.main()"
+    )
+    driver = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert driver.returncode == 2
+    (line,) = driver.stderr.splitlines()
+    assert line.startswith("error: td3_driver_msgs/msg/PolicyInfo is not installed")
+    assert "build interfaces/td3_driver_msgs" in line
+
+
 @pytest.mark.parametrize(
     "parameters, reason",
     [

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.observation import Observation
 from td3_driver.driving.control import AT_REST, Command, stopping
+from td3_driver.driving.observation import Observation
 from td3_driver.driving.pilot import Halt, Pilot
 from td3_driver.driving.world import Frame, Pose
 

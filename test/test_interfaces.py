@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The interfaces are those of ackermann_msgs, carla_msgs and tf2_msgs, field for field."""
+"""The interfaces, those of ackermann_msgs, carla_msgs and tf2_msgs among them, field for field."""
 
 import random
 import re
@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
+
+from td3_driver.bridge.driver_messages import ComparedWith, PolicyKind
+from td3_driver.bridge.interfaces import SHIPPED
+from tools import setup_environment
 
 INTERFACES = Path(__file__).resolve().parent.parent / "interfaces"
 
@@ -137,6 +141,38 @@ FIELDS = {
     "carla_msgs/srv/DestroyObject_Response": {"success": "boolean"},
     "carla_msgs/srv/GetBlueprints_Request": {"filter": "string"},
     "carla_msgs/srv/GetBlueprints_Response": {"blueprints": "sequence<string>"},
+    "td3_driver_msgs/msg/PolicyInfo": {
+        "kind": "uint8",
+        "run": "string",
+        "path": "string",
+        "step": "uint64",
+        "actor_sha256": "string",
+        "has_critic": "boolean",
+        "loaded_at": "builtin_interfaces/Time",
+        "decision_period_s": "double",
+        "max_steering_angle_rad": "double",
+        "max_speed_mps": "double",
+        "refused_path": "string",
+        "refused_reason": "string",
+    },
+    "td3_driver_msgs/msg/PolicyOutput": {
+        "header": "std_msgs/Header",
+        "steering": "double",
+        "speed": "double",
+        "steering_angle_rad": "double",
+        "speed_mps": "double",
+        "q1": "double",
+        "q2": "double",
+        "inference_s": "double",
+        "image_to_command_s": "double",
+    },
+    "td3_driver_msgs/msg/ShadowDisagreement": {
+        "header": "std_msgs/Header",
+        "compared_with": "uint8",
+        "steering_angle_rad": "double",
+        "speed_mps": "double",
+        "pedal": "double",
+    },
     "tf2_msgs/msg/TF2Error": {"error": "uint8", "error_string": "string"},
     "tf2_msgs/msg/TFMessage": {"transforms": "sequence<geometry_msgs/TransformStamped>"},
     "tf2_msgs/srv/FrameGraph_Request": {},
@@ -157,6 +193,8 @@ CONSTANTS = {
         "OFF": 3,
         "UNKNOWN": 4,
     },
+    "td3_driver_msgs/msg/PolicyInfo": {kind.name: kind for kind in PolicyKind},
+    "td3_driver_msgs/msg/ShadowDisagreement": {what.name: what for what in ComparedWith},
     "tf2_msgs/msg/TF2Error": {
         "NO_ERROR": 0,
         "LOOKUP_ERROR": 1,
@@ -229,3 +267,8 @@ def test_every_definition_is_tested_and_listed_for_the_build():
         ends = ("",) if kind == "msg" else ("_Request", "_Response")
         defined.update(f"{package}/{kind}/{file.stem}{end}" for end in ends)
     assert defined == FIELDS.keys()
+
+
+def test_what_ships_is_set_up_and_can_be_named() -> None:
+    folders = {manifest.parent.name for manifest in INTERFACES.glob("*/package.xml")}
+    assert folders == set(SHIPPED) == set(setup_environment.INTERFACES)

@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.driver_topics import DRIVER_TOPICS, full_name
 from td3_driver.config import CarlaConfig
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
-CONTRACT = {topic.name(CarlaConfig()): topic for topic in topics.TOPICS}
+CONTRACT = {full_name(topic, CarlaConfig()): topic for topic in (*topics.TOPICS, *DRIVER_TOPICS)}
 
 
 Box = tuple[float, float, float, float]

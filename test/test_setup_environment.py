@@ -218,16 +218,16 @@ def sourced(*prefixes: Path) -> dict[str, str]:
 
 
 def test_the_distributions_interfaces_are_preferred(tmp_path):
-    overlay = prefix_with(tmp_path / "overlay", "carla_msgs")
+    overlay = prefix_with(tmp_path / "overlay", "carla_msgs", "td3_driver_msgs")
     base = prefix_with(tmp_path / "base", "ackermann_msgs", "tf2_msgs")
     distribution = sourced_distribution(sourced(overlay, base), lambda: True)
     assert interfaces_to_build(distribution) == []
 
 
-def test_only_the_missing_interface_is_built(tmp_path):
+def test_only_the_missing_interfaces_are_built(tmp_path):
     base = prefix_with(tmp_path / "base", "ackermann_msgs", "tf2_msgs")
     distribution = sourced_distribution(sourced(base), lambda: True)
-    assert interfaces_to_build(distribution) == ["carla_msgs"]
+    assert interfaces_to_build(distribution) == ["carla_msgs", "td3_driver_msgs"]
     root = Path(setup_environment.__file__).parent.parent
     names = [step.name for step in Environment(root, distribution).steps(development=False)]
     assert "carla_msgs" in names
@@ -239,7 +239,8 @@ def test_without_a_sourced_distribution_everything_is_built(gone, tmp_path):
     environ = sourced(prefix_with(tmp_path, "carla_msgs"))
     del environ[gone]
     assert sourced_distribution(environ, lambda: True) is None
-    assert interfaces_to_build(None) == ["ackermann_msgs", "carla_msgs", "tf2_msgs"]
+    every = ["ackermann_msgs", "carla_msgs", "td3_driver_msgs", "tf2_msgs"]
+    assert interfaces_to_build(None) == every
 
 
 def test_a_distribution_for_another_python_is_left_alone(tmp_path):

@@ -33,7 +33,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 # Raise it when what a step does changes: environments made before are then made again.
 VERSION = 1
 SUPPORTED = ((3, 12), (3, 11), (3, 10))
-INTERFACES = ("ackermann_msgs", "carla_msgs", "tf2_msgs")
+INTERFACES = ("ackermann_msgs", "carla_msgs", "td3_driver_msgs", "tf2_msgs")
 ROOT = Path(__file__).resolve().parent.parent
 LOG_TAIL_LINES = 25
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from td3_driver.bridge.topics import LATCHED, RELIABLE, Direction, Qos, Topic
+from td3_driver.config import CarlaConfig
 
 NODE_NAME = "driver"
 """What `~` stands for."""
@@ -32,17 +33,14 @@ def _published(template: str, type_name: str, description: str, qos: Qos = RELIA
 
 POLICY = _published(
     "~/policy",
-    "std_msgs/msg/String",
-    "Which policy drives, and the last one refused, as JSON: checkpoint, step, actor_sha256, "
-    "critic, loaded_at, refused.",
+    "td3_driver_msgs/msg/PolicyInfo",
+    "Which policy drives, what its actions mean, and the last checkpoint refused.",
     LATCHED,
 )
 POLICY_OUTPUT = _published(
     "~/policy_output",
-    "sensor_msgs/msg/JointState",
-    "Each decision, stamped as its image, values in `position` by `name`: steering and speed "
-    "(the action, -1 to 1), steering_angle_rad and speed_mps (as commanded), image_to_command_s "
-    "and inference_s, and, where the checkpoint has its critic, q1 and q2.",
+    "td3_driver_msgs/msg/PolicyOutput",
+    "Each decision, stamped as its image: action, command, Q-values and durations.",
 )
 SHADOW_ACKERMANN = _published(
     "~/shadow/ackermann_cmd",
@@ -56,15 +54,19 @@ SHADOW_VEHICLE_CONTROL = _published(
 )
 SHADOW_DISAGREEMENT = _published(
     "~/shadow/disagreement",
-    "sensor_msgs/msg/JointState",
-    "In shadow mode, stamped as the image: own command less that of whoever drives, in "
-    "`position` by `name`: steering_angle_rad (+ = further left), and speed_mps where "
-    "ackermann_cmd is in use, else pedal (throttle less brake, of vehicle_status).",
+    "td3_driver_msgs/msg/ShadowDisagreement",
+    "In shadow mode, stamped as the image: own command less that of whoever drives; speeds where "
+    "ackermann_cmd is in use, else the pedals of vehicle_status.",
 )
 
 DRIVER_TOPICS: tuple[Topic, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Topic)
 )
+
+
+def full_name(topic: Topic, config: CarlaConfig) -> str:
+    """Return a topic's name in the graph and in bags."""
+    return topic.name(config).replace("~", f"/{NODE_NAME}", 1)
 
 
 @dataclass(frozen=True)

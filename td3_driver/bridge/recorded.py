@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from td3_driver.bridge.driver_topics import DRIVER_TOPICS, NODE_NAME
+from td3_driver.bridge.driver_topics import DRIVER_TOPICS, full_name
 from td3_driver.bridge.topics import DIAGNOSTICS, TOPICS
 from td3_driver.config import CarlaConfig
 
@@ -15,8 +15,7 @@ STATIC_TRANSFORMS = "/tf_static"
 
 def told_by_nodes(config: CarlaConfig) -> frozenset[str]:
     """Return the topics on which the driver and the trainer tell of themselves."""
-    told = (topic.name(config) for topic in (*DRIVER_TOPICS, DIAGNOSTICS))
-    return frozenset(name.replace("~", f"/{NODE_NAME}", 1) for name in told)
+    return frozenset(full_name(topic, config) for topic in (*DRIVER_TOPICS, DIAGNOSTICS))
 
 
 def recorded_pattern(config: CarlaConfig) -> str:

@@ -132,6 +132,6 @@ def _random_observation(driving: DrivingConfig, rng: np.random.Generator) -> Obs
     return {
         key: rng.integers(0, 256, space.shape, np.uint8)
         if space.dtype == np.uint8
-        else rng.standard_normal(space.shape).astype(space.dtype)
+        else np.asarray(rng.standard_normal(space.shape), space.dtype)
         for key, space in observation_space(driving).spaces.items()
     }

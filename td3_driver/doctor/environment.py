@@ -17,6 +17,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.driver_topics import DRIVER_TOPICS
+from td3_driver.bridge.interfaces import SHIPPED, build_remedy
 from td3_driver.doctor.findings import Finding, Verdict
 from td3_driver.launching import fastdds
 from td3_driver.launching.commands import BRIDGE_PACKAGES, PACKAGE
@@ -121,7 +123,7 @@ def _ros() -> list[Finding]:
 def _message_packages() -> list[Finding]:
     """Return a finding for each package of messages that the topics need."""
     problems: dict[str, str] = {}
-    for topic in topics.TOPICS:
+    for topic in (*topics.TOPICS, *DRIVER_TOPICS):
         package = topic.type_name.split("/")[0]
         problems.setdefault(package, "")
         try:
@@ -137,9 +139,7 @@ def _message_packages() -> list[Finding]:
 
 
 def _message_remedy(package: str) -> str:
-    if package in ("ackermann_msgs", "carla_msgs", "tf2_msgs"):
-        return f"build interfaces/{package} (`make setup` does), and source its workspace"
-    return SETUP_ROS
+    return build_remedy(package) if package in SHIPPED else SETUP_ROS
 
 
 def _gpu() -> list[Finding]:

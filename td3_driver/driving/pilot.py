@@ -115,9 +115,7 @@ class Pilot:
         """Whether the frame does not continue the one before."""
         elapsed_s = 1e-9 * (frame.stamp_ns - self._stamp_ns)
         return (
-            not self._driving
-            or frame.route is not self._route
-            or not 0.0 < elapsed_s <= MAX_GAP_S
+            not self._driving or frame.route is not self._route or not 0.0 < elapsed_s <= MAX_GAP_S
         )
 
     def _begin(self, frame: Frame) -> Observation | Halt:

@@ -15,12 +15,14 @@ from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.driver_topics import full_name
 from td3_driver.bridge.messages import (
     ConversionError,
     ackermann_from_message,
@@ -43,6 +45,7 @@ from td3_driver.driving.world import (
     VehicleControl,
 )
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
+from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.told_stops import ToldStops
 
 HOLD_S = 0.5
@@ -97,6 +100,8 @@ class Findings:
     """When stops were commanded that answer no image, and for how long none had come (ns)."""
     told_stops: ToldStops = field(default_factory=ToldStops)
     """What the driver's watchdog told of its stops."""
+    policy_record: PolicyRecord = field(default_factory=PolicyRecord)
+    """What the driver published about its policy and its decisions."""
 
 
 def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
@@ -287,6 +292,10 @@ class _Reading:
                 (topics.DIAGNOSTICS, self._on_diagnostics),
             )
         }
+        handlers |= {
+            full_name(topic, names): partial(self._on_driver_message, topic)
+            for topic in PolicyRecord.TOPICS
+        }
         for message in self._bag.messages([image, *handlers]):
             if message.topic == image:
                 yield from self._on_image(message)
@@ -369,6 +378,9 @@ class _Reading:
 
     def _on_diagnostics(self, message: RawMessage) -> None:
         self._findings.told_stops.hear(message.log_ns, self._bag.decode(message))
+
+    def _on_driver_message(self, topic: Topic, message: RawMessage) -> None:
+        self._findings.policy_record.hear(topic, self._bag.decode(message))
 
     def _on_event(self, convert: Callable[[Any], Any]) -> Callable[[RawMessage], None]:
         def on_event(message: RawMessage) -> None:

@@ -9,11 +9,11 @@ The bag is read as a stream; what is kept for each decision is its row, and noth
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from td3_driver.offline.networks import (
     find_checkpoint,
     load_networks,
 )
+from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
 
@@ -55,6 +56,7 @@ OF_DECISION = (
     "speed",
     *OF_REWARD,
     "data_age_ms",
+    "inference_ms",
     "stretch",
 )
 OF_NETWORKS = (
@@ -130,7 +132,8 @@ class Inspector:
         folder, checkpoint = find_checkpoint(run)
         self.config: Config = folder.config
         self.networks: list[Networks] = [load_networks(checkpoint, self.config.learning)]
-        check_observed(self.networks[0].saved.policy.observed, self.config.driving, str(checkpoint))
+        observed = self.networks[0].saved.policy.observed
+        check_observed(observed, self.config.driving, str(checkpoint))
         if other is not None:
             other_folder, other_checkpoint = find_checkpoint(other)
             _check_same_task(self.config.driving, other_folder.config.driving)
@@ -153,7 +156,7 @@ class Inspector:
         rows = _Rows(self.config, self.networks)
         with tqdm(desc="evaluate", total=self.frames.images, unit="image") as progress:
             for batch in _batches(self.decisions(watch.frames(progress)), BATCH):
-                rows.add(batch, watch.time_of)
+                rows.add(batch, watch.time_of, self.frames.findings.policy_record.inference_s)
         if not rows.count:
             raise BagError(f"{self.bag.path} has no decision to look at: {watch.why_nothing()}")
         columns = rows.columns()
@@ -170,7 +173,13 @@ class Inspector:
             path=np.array(watch.positions),
             facts=self._facts(watch, columns, events, stretches),
             topics=self._topics(watch),
-            notes=[*self.bag.notes, *watch.notes(), *self._network_notes(), *notes],
+            notes=[
+                *self.bag.notes,
+                *watch.notes(),
+                *self.frames.findings.policy_record.notes(),
+                *self._network_notes(),
+                *notes,
+            ],
             road_map=road_map,
         )
 
@@ -221,6 +230,7 @@ class Inspector:
             "watchdog stops": str(counts["watchdog_stop"]),
             "return": f"{sum(stretch.reward for stretch in stretches):.1f}",
             "ended by": stretches[-1].ended_by,
+            **_driver_facts(findings.policy_record),
         }
 
     def _topics(self, watch: Watch) -> list[tuple[str, str, int, float]]:
@@ -229,6 +239,19 @@ class Inspector:
             (topic.name, topic.type_name, topic.count, topic.count / span_s if span_s else 0.0)
             for topic in sorted(self.bag.topics.values(), key=lambda topic: topic.name)
         ]
+
+
+def _driver_facts(record: PolicyRecord) -> dict[str, str]:
+    """Return what the recorded driver published about itself, where it did."""
+    facts = {}
+    if record.policies:
+        facts["driven by"] = record.driven_by()
+    inferences_s, differences_rad = record.inferences_s(), record.steering_differences_rad()
+    if len(inferences_s):
+        facts["inference"] = _spread(1e3 * inferences_s, "ms")
+    if len(differences_rad):
+        facts["shadow's steering"] = "differs by " + _spread(np.rad2deg(differences_rad), "deg")
+    return facts
 
 
 def _spread(values: np.ndarray, unit: str) -> str:
@@ -285,9 +308,23 @@ class _Rows:
         self._parts: dict[str, list[np.ndarray]] = {}
         self._latest_end: tuple[int, str] | None = None
 
-    def add(self, batch: Sequence[Decision], time_of: Any) -> None:
-        """Evaluate some decisions, which follow those before."""
-        rows = [_row(decision, time_of(decision.source)) for decision in batch]
+    def add(
+        self,
+        batch: Sequence[Decision],
+        time_of: Callable[[BagFrame], float],
+        inference_s: Callable[[int], float],
+    ) -> None:
+        """Evaluate some decisions, which follow those before.
+
+        `inference_s` says by an image's stamp how long the recorded policy took.
+        """
+        rows = [
+            {
+                **_row(decision, time_of(decision.source)),
+                "inference_ms": 1e3 * inference_s(decision.source.frame.stamp_ns),
+            }
+            for decision in batch
+        ]
         for name in OF_DECISION:
             self._append(name, np.array([row[name] for row in rows]))
         actions = np.array([[row["steering"], row["speed"]] for row in rows], dtype=np.float32)

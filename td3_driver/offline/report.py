@@ -54,6 +54,7 @@ SIGNALS = {
     "lateral_m": "lateral error [m]",
     "heading_error_rad": "heading error [rad]",
     "data_age_ms": "image to command [ms]",
+    "inference_ms": "inference [ms]",
 }
 PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Steering action (+ = left)", ("steering", "policy_steering")),
@@ -64,7 +65,7 @@ PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Reward", ("reward", *(f"reward_{name}" for name in RewardTerms.__dataclass_fields__))),
     ("Lateral error [m] and heading error [rad]", ("lateral_m", "heading_error_rad")),
     ("Speed [m/s]", ("speed_mps",)),
-    ("Image to command [ms]", ("data_age_ms",)),
+    ("Image to command and inference [ms]", ("data_age_ms", "inference_ms")),
 )
 KINDS = {
     "disagreement": "largest disagreement",

@@ -139,13 +139,8 @@ class Drive:
         if self._shadow is not None:
             self._shadow.compare(admitted, frame.stamp_ns)
         if pilot.decisions != decisions:
-            self._decisions.note(
-                pilot,
-                self._policy.loaded,
-                admitted,
-                frame.stamp_ns,
-                lambda: guard.latest_latency_s,
-            )
+            loaded, latency_s = self._policy.loaded, guard.latest_latency_s
+            self._decisions.note(pilot, loaded, admitted, frame.stamp_ns, latency_s)
         if pilot.off_course is not self._off_course:
             self._off_course = pilot.off_course
             if pilot.off_course is not None:

@@ -20,7 +20,8 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from td3_driver.bridge import runtime
-from td3_driver.bridge.driver_topics import NODE_NAME
+from td3_driver.bridge.driver_topics import DRIVER_TOPICS, NODE_NAME
+from td3_driver.bridge.interfaces import require_messages
 from td3_driver.bridge.parameters import ConfiguredLifecycleNode
 from td3_driver.config import ConfigError
 from td3_driver.nodes.driver.drive import Drive
@@ -46,7 +47,8 @@ class DriverNode(ConfiguredLifecycleNode):
         context: Context | None = None,
         parameter_overrides: list[Parameter] | None = None,
     ) -> None:
-        """Read the settings; raises ConfigError where they are wrong."""
+        """Read the settings; raises ConfigError where they are wrong or a message is missing."""
+        require_messages(DRIVER_TOPICS)
         self._drive: Drive | None = None
         self._refusal: ConfigError | None = None
         self._finalized = False

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 
@@ -74,16 +73,16 @@ class DecisionOutput:
         policy: LoadedPolicy,
         admitted: Command,
         stamp_ns: int,
-        latency_s: Callable[[], float],
+        latency_s: float,
     ) -> None:
         """Note the pilot's latest decision; publish it where somebody listens.
 
         `admitted` is the command that the guard let through for the image of `stamp_ns`,
-        `latency_s` gives the time from that image's arrival to the command.
+        `latency_s` the time from that image's arrival to the command.
         """
         self.inferences_s.append(pilot.inference_s)
         self._saturated.append(float(np.mean(np.abs(pilot.action) > SATURATED)))
         if not self._publisher.get_subscription_count():
             return
         q_values = policy.q_values and policy.q_values(pilot.observation, pilot.action)
-        self._publisher.publish(policy_output(stamp_ns, pilot, admitted, latency_s(), q_values))
+        self._publisher.publish(policy_output(stamp_ns, pilot, admitted, latency_s, q_values))

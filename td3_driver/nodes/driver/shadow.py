@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
 
 from td3_driver.bridge import topics
-from td3_driver.bridge.conversion import make_header
+from td3_driver.bridge.driver_messages import ComparedWith, Disagreement
 from td3_driver.bridge.driver_topics import SHADOW_DISAGREEMENT
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.control import Command
 from td3_driver.driving.world import VehicleControl
+from td3_driver.nodes.driver.policy_messages import disagreement_to_message
 
 # An older command is nobody's any more.
 COMMAND_AGE_S = 0.5
@@ -27,24 +27,26 @@ def disagreement(
     ackermann: tuple[float, float] | None,
     control: VehicleControl | None,
     vehicle_max_steer_rad: float,
-) -> dict[str, float]:
-    """Return what `own` has more than the other's command; empty where there is none.
+) -> Disagreement | None:
+    """Return what `own` has more than the other's command; None where there is none.
 
     `ackermann` is the other's steering angle (rad, + = left) and speed (m/s), and goes before
     `control`, the one that the simulator has in force.
     """
     if ackermann is not None:
         angle, speed = ackermann
-        return {
-            "steering_angle_rad": own.ackermann.steering_angle - angle,
-            "speed_mps": own.ackermann.speed - speed,
-        }
+        return Disagreement(
+            ComparedWith.ACKERMANN_COMMAND,
+            own.ackermann.steering_angle - angle,
+            speed_mps=own.ackermann.speed - speed,
+        )
     if control is None:
-        return {}
-    return {
-        "steering_angle_rad": (control.steer - own.control.steer) * vehicle_max_steer_rad,
-        "pedal": own.control.throttle - own.control.brake - control.throttle + control.brake,
-    }
+        return None
+    return Disagreement(
+        ComparedWith.VEHICLE_STATUS,
+        (control.steer - own.control.steer) * vehicle_max_steer_rad,
+        pedal=own.control.throttle - own.control.brake - control.throttle + control.brake,
+    )
 
 
 class Shadow:
@@ -67,20 +69,14 @@ class Shadow:
     def compare(self, own: Command, stamp_ns: int) -> None:
         """Publish the disagreement about the image of `stamp_ns`, if somebody drives."""
         oldest_s = time.monotonic() - COMMAND_AGE_S
-        values = disagreement(
+        found = disagreement(
             own,
             self._ackermann if self._ackermann_s > oldest_s else None,
             self._control if self._control_s > oldest_s else None,
             self._max_steer_rad,
         )
-        if values:
-            self._publisher.publish(
-                JointState(
-                    header=make_header(stamp_ns, ""),
-                    name=list(values),
-                    position=list(values.values()),
-                )
-            )
+        if found is not None:
+            self._publisher.publish(disagreement_to_message(found, stamp_ns))
 
     def _on_ackermann(self, message: Any) -> None:
         # Some forks stamp it, and have the command inside.

@@ -26,7 +26,7 @@
     steering: "recorded", policy_steering: "policy", speed: "recorded", policy_speed: "policy",
     q1: "Q1", q2: "Q2", policy_q: "of the policy's action", q_gap: "Q1 − Q2",
     td_error_1: "Q1's", td_error_2: "Q2's", lateral_m: "lateral", heading_error_rad: "heading",
-    speed_mps: "speed", data_age_ms: "image to command", reward: "total",
+    speed_mps: "speed", data_age_ms: "image to command", inference_ms: "inference", reward: "total",
   };
   const label = (name) => {
     const other = name.endsWith("_other");
