@@ -46,7 +46,7 @@ from td3_driver.bridge.topics import Topic
 from td3_driver.driving.task import DrivingTask
 from td3_driver.learning.policy import Policy
 from td3_driver.nodes import recorder
-from td3_driver.nodes.recorder import BagThread, Losses, suitable_qos
+from td3_driver.nodes.recorder import BagThread, LostMessages, suitable_qos
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
 
@@ -276,7 +276,7 @@ def test_the_most_that_all_publishers_offer_is_asked_for() -> None:
 
 
 def test_lost_messages_are_counted_by_their_numbers() -> None:
-    losses = Losses()
+    losses = LostMessages()
     for number in (7, 8, 11, 12):  # begins in the middle, and loses two
         losses.note("/a", {"publication_sequence_number": number, "publisher_gid": {"data": 1}})
     losses.note("/a", {"publication_sequence_number": 1, "publisher_gid": {"data": 2}})

@@ -28,7 +28,7 @@ from td3_driver.learning.execution import (
 )
 from td3_driver.learning.networks import IMAGE, NetworkSpec, scale_image
 from td3_driver.learning.replay import ReplayBuffer, make_replay
-from td3_driver.learning.td3 import TD3, Moves
+from td3_driver.learning.td3 import TD3, UpdateKind
 from td3_driver.learning.threads import use_one_thread
 
 GREY, COLOUR = (4, 36, 40), (2, 3, 36, 40)
@@ -169,7 +169,7 @@ def test_an_update_reads_nothing_back(
     learner, replay, generator = make(image=image, **settings)
     replay._gathers_pixels = True  # as on a GPU
     updates = GraphedUpdates(learner, replay, generator)
-    moves = Moves(actor=actor, targets=actor)
+    moves = UpdateKind(actor=actor, targets=actor)
     updates._update(moves)  # sets the optimisers up, which reads
     before = weights(learner)
     with NothingReadBack():
@@ -404,7 +404,7 @@ def test_captured_updates_equal_eager_ones(
             assert torch.equal(eager.batch.slots, graphed.batch.slots)
             for key, value in eager.batch.observations.items():
                 assert torch.equal(value, graphed.batch.observations[key])
-    assert {Moves(False, False), Moves(True, True)} <= graphed._graphs.keys()
+    assert {UpdateKind(False, False), UpdateKind(True, True)} <= graphed._graphs.keys()
     assert eager.learner.updates == graphed.learner.updates == 30
     assert torch.equal(eager.learner.generator.get_state(), graphed.learner.generator.get_state())
     assert bool(eager.learner.finite) and bool(graphed.learner.finite)

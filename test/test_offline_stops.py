@@ -21,9 +21,9 @@ from td3_driver.faults import Fault
 from td3_driver.nodes.driver.diagnostics import DriverDiagnostics
 from td3_driver.nodes.driver.live_frames import Counts
 from td3_driver.offline.bag import Bag
+from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrames
-from td3_driver.offline.happenings import Event, Watch
-from td3_driver.offline.told_stops import ToldStops
+from td3_driver.offline.recorded_stops import RecordedStops
 from td3_driver.safety.watchdog import Stop
 
 TICKS = 60
@@ -90,7 +90,7 @@ def own_stop(log_ns: int) -> Recorded:
 def stops_of(folder: Path, driven: Drive, more: Sequence[Recorded]) -> list[Event]:
     messages = sorted([*driven.messages, *more], key=lambda message: message.log_ns)
     with Bag(write(folder / "bag", messages)) as bag:
-        watch = Watch(BagFrames(bag, CARLA))
+        watch = EventDetector(BagFrames(bag, CARLA))
         for _ in watch.frames(SimpleNamespace(n=0, update=lambda count: None)):
             pass
         return [event for event in watch.events() if event.kind in ("stop", "watchdog_stop")]
@@ -132,7 +132,7 @@ def test_a_watchdog_that_told_of_no_stop_made_none(
 
 
 def test_every_count_is_a_stop_and_an_old_one_none(sayings: Sayings) -> None:
-    told = ToldStops()
+    told = RecordedStops()
     not_finite = Stop("NaN in the speed", Fault.NOT_FINITE, needs_resume=True)
     for log_ns, standing, counts in (
         (0, None, {"camera_silent": 7}),  # before the recording
@@ -150,13 +150,13 @@ def test_every_count_is_a_stop_and_an_old_one_none(sayings: Sayings) -> None:
 
 
 def test_a_stop_in_force_when_the_recording_begins_is_one(sayings: Sayings) -> None:
-    told = ToldStops()
+    told = RecordedStops()
     told.hear(5, sayings.say(5, SILENT, camera_silent=3).message)
     assert [stop.log_ns for stop in told.stops] == [5]
 
 
 def test_other_nodes_statuses_are_none_of_the_watchdogs() -> None:
-    told = ToldStops()
+    told = RecordedStops()
     told.hear(0, DiagnosticArray())
     assert not told.heard and not told.stops
 

@@ -22,10 +22,10 @@ from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.offline.frames import BagFrame
 from td3_driver.offline.transitions import (
     AFTER_FAILURE,
+    BEYOND_ACTION_RANGE,
     MISSING_IMAGES,
     NO_COMMAND,
     NOT_FINITE,
-    OUT_OF_REACH,
     TransitionBuilder,
 )
 
@@ -101,7 +101,8 @@ def test_stretches_are_rejected_by_reason(frames: list[BagFrame]) -> None:
     stretches, seconds = builder.rejections.stretches, builder.rejections.seconds
     # Four decisions without a command, and the one whose change of steering is not known.
     assert stretches[NO_COMMAND] == 1 and seconds[NO_COMMAND] == pytest.approx(0.5)
-    assert stretches[OUT_OF_REACH] == 1 and seconds[OUT_OF_REACH] == pytest.approx(0.5)
+    assert stretches[BEYOND_ACTION_RANGE] == 1
+    assert seconds[BEYOND_ACTION_RANGE] == pytest.approx(0.5)
     assert stretches[MISSING_IMAGES] == 2
     assert stretches["a gap in time"] == 1
     assert stretches[NOT_FINITE] == 1

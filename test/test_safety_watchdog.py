@@ -15,7 +15,7 @@ from td3_driver.config import DriverConfig, DrivingConfig
 from td3_driver.driving.control import AckermannCommand, Command
 from td3_driver.driving.world import Frame, Pose, VehicleControl
 from td3_driver.faults import HARMLESS, Fault
-from td3_driver.safety.guard import Guard, Watch
+from td3_driver.safety.guard import Guard, WatchThread
 from td3_driver.safety.standstills import Standstills
 from td3_driver.safety.watchdog import SENSORS, Source, Stop, Watchdog
 
@@ -426,7 +426,7 @@ def test_a_policy_that_hangs_is_stopped_by_the_thread_that_watches() -> None:
     for source in ALL:
         guard.heard(source)
     guard.engage()
-    watch = Watch(guard, failures.append)
+    watch = WatchThread(guard, failures.append)
     watch.start()
     with guard.deciding:
         # The policy is still deciding while this is told.
@@ -442,7 +442,7 @@ def test_a_watch_that_fails_says_so() -> None:
         raise OSError("no way out")
 
     guard = Guard(DrivingConfig(), CONFIG, 0.05, broken, lambda stop: None)
-    watch = Watch(guard, lambda error: told.set())
+    watch = WatchThread(guard, lambda error: told.set())
     watch.start()
     with pytest.raises(OSError, match="no way out"):
         guard.engage()

@@ -79,7 +79,10 @@ def control_from_message(message: Any) -> VehicleControl:
 
 
 def ackermann_from_message(message: Any) -> AckermannCommand:
-    """Return the command of an `ackermann_msgs/AckermannDrive`, or of a stamped one."""
+    """Return the command of an `ackermann_msgs/AckermannDrive`, or of a stamped one.
+
+    Some forks of the bridge take the stamped one. What is not finite is the caller's to judge.
+    """
     drive = getattr(message, "drive", message)
     return AckermannCommand(float(drive.steering_angle), float(drive.speed))
 

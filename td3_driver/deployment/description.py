@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from td3_driver.config import ConfigError, DrivingConfig, Section, in_words
 from td3_driver.driving.control import action_ranges
 from td3_driver.driving.environment import observation_space
-from td3_driver.driving.observation import Observation, unit_of, vector_names
+from td3_driver.driving.observation import IMAGE, Observation, unit_of, vector_names
 
 METADATA_KEY = "td3_driver"
 FORMAT: Final = 1
@@ -122,7 +122,7 @@ def describe_task(
 
 
 def _array(key: str, space: Any, driving: DrivingConfig) -> Array:
-    if key == "image":
+    if key == IMAGE:
         colour = ("channel",) if len(space.shape) == 4 else ()
         axes = ("stack", *colour, "height", "width")
         return Array(dtype=space.dtype.name, shape=space.shape, axes=axes)

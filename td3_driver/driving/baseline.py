@@ -13,7 +13,7 @@ import numpy as np
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import AckermannCommand, action_of
-from td3_driver.driving.observation import Observation
+from td3_driver.driving.observation import VECTOR, Observation
 
 WHEELBASE_M = 2.87
 """Of CARLA's vehicle.tesla.model3 and of the embedded simulator's car."""
@@ -31,7 +31,7 @@ class RouteFollower:
 
     def act(self, observation: Observation) -> np.ndarray:
         """Return the action, float32 (steering, speed) in [-1, 1]^2, for one observation."""
-        vector = observation["vector"].astype(np.float64)
+        vector = observation[VECTOR].astype(np.float64)
         count = self._config.waypoints
         waypoints = vector[3 : 3 + 2 * count].reshape(count, 2)
         command = AckermannCommand(

@@ -14,6 +14,8 @@ import numpy as np
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.observation import (
     ACTIONS,
+    IMAGE,
+    VECTOR,
     VECTOR_BOUND_SCALES,
     Observation,
     image_shape,
@@ -30,7 +32,7 @@ from td3_driver.driving.world import (
     World,
 )
 
-StartSampler = Callable[[np.random.Generator], Start]
+SampleStart = Callable[[np.random.Generator], Start]
 
 STARTS_TRIED = 5
 """Sampled starts, refused one after the other, after which something else must be wrong."""
@@ -41,8 +43,8 @@ def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
     bound = VECTOR_BOUND_SCALES * vector_scale(config)
     return gymnasium.spaces.Dict(
         {
-            "image": gymnasium.spaces.Box(0, 255, image_shape(config), np.uint8),
-            "vector": gymnasium.spaces.Box(-bound, bound, dtype=np.float32),
+            IMAGE: gymnasium.spaces.Box(0, 255, image_shape(config), np.uint8),
+            VECTOR: gymnasium.spaces.Box(-bound, bound, dtype=np.float32),
         }
     )
 
@@ -66,7 +68,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     def __init__(
         self,
         world: World,
-        sample_start: StartSampler,
+        sample_start: SampleStart,
         config: DrivingConfig,
         render_mode: str | None = None,
     ) -> None:

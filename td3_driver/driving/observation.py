@@ -14,6 +14,9 @@ from td3_driver.driving.world import Pose
 
 Observation = dict[str, np.ndarray]
 
+IMAGE, VECTOR = "image", "vector"
+"""The observation's keys."""
+
 ACTIONS = ("steering", "speed")
 
 
@@ -119,6 +122,6 @@ class Observer:
             parts.append(previous_action)
         vector = np.concatenate(parts).astype(np.float32)
         return {
-            "image": self._stack.copy(),
-            "vector": np.clip(vector, -self._bound, self._bound),
+            IMAGE: self._stack.copy(),
+            VECTOR: np.clip(vector, -self._bound, self._bound),
         }

@@ -13,7 +13,7 @@ import numpy as np
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import Command
-from td3_driver.driving.observation import Observation
+from td3_driver.driving.observation import VECTOR, Observation
 from td3_driver.driving.reward import End
 from td3_driver.driving.task import DrivingTask
 from td3_driver.driving.world import Frame, WorldError
@@ -74,8 +74,8 @@ class Pilot:
             self._driving = False
             return observation
         if observation is not None:
-            if not np.all(np.isfinite(observation["vector"])):
-                raise ValueError(f"the observation is not finite: {observation['vector']}")
+            if not np.all(np.isfinite(observation[VECTOR])):
+                raise ValueError(f"the observation is not finite: {observation[VECTOR]}")
             self.observation = observation
             self.decisions += 1
             begin = time.perf_counter()

@@ -25,7 +25,7 @@ from td3_driver.simulator.world import SimulatedWorld
 
 
 @dataclass
-class Drive:
+class EvaluatedDrive:
     """What one episode looked like."""
 
     episode: DrivenEpisode
@@ -58,7 +58,7 @@ def evaluate_run(
     return write_report(drive_run(folder, maps, episodes, seed, policy_file=policy_file), out)
 
 
-def write_report(drives: Sequence[Drive], path: Path) -> dict[str, Any]:
+def write_report(drives: Sequence[EvaluatedDrive], path: Path) -> dict[str, Any]:
     """Write the report of some drives as JSON and return it."""
     result = report([drive.episode for drive in drives])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def drive_run(
     seed: int | None = None,
     filmed: int = 0,
     policy_file: Path | None = None,
-) -> list[Drive]:
+) -> list[EvaluatedDrive]:
     """Drive the episodes of an evaluation; the first `filmed` keep their camera's frames."""
     config = folder.config
     settings = config.evaluation
@@ -85,7 +85,7 @@ def drive_run(
     world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
     env = DrivingEnv(world, starts, config.driving)
     first = settings.seed if seed is None else seed
-    drives: list[Drive] = []
+    drives: list[EvaluatedDrive] = []
     progress = tqdm(
         seeded_starts(names, count, first, starts.on_map), "evaluate", count, unit="episode"
     )
@@ -109,9 +109,9 @@ class _Recorder:
     def watch(self, frame: Frame) -> None:
         self._frames.append(frame)
 
-    def finished(self, episode: DrivenEpisode) -> Drive:
+    def finished(self, episode: DrivenEpisode) -> EvaluatedDrive:
         frames = self._frames
-        return Drive(
+        return EvaluatedDrive(
             episode,
             frames[0].route,
             [(frame.pose.x, frame.pose.y) for frame in frames],

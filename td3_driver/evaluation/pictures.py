@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from td3_driver.roads.road_map import RoadMap
 
 if TYPE_CHECKING:
-    from td3_driver.evaluation.evaluate import Drive
+    from td3_driver.evaluation.evaluate import EvaluatedDrive
     from td3_driver.runs import RunFolder
 
 mpl.use("Agg")
@@ -35,7 +35,7 @@ _CURVES = (
 )
 
 
-def illustrate(folder: RunFolder, drives: Sequence[Drive]) -> list[Path]:
+def illustrate(folder: RunFolder, drives: Sequence[EvaluatedDrive]) -> list[Path]:
     """Draw everything there is to see of a run and its drives; return the files written."""
     curve = folder.path / "learning_curve.png"
     learning_curve(folder.path / "metrics.csv", curve)
@@ -71,7 +71,7 @@ def learning_curve(metrics: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=110)
 
 
-def drive_picture(drive: Drive, picture: Path) -> None:
+def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
     """Draw a drive over its map: the route dashed, the driven path coloured by speed."""
     start, summary = drive.episode.start, drive.episode.summary
     figure = Figure(figsize=(8, 7), layout="constrained")

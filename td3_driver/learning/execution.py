@@ -15,7 +15,7 @@ from torch import Tensor
 from td3_driver.config import LearningConfig
 from td3_driver.learning.batch import Batch, Replay
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.td3 import TD3, Moves
+from td3_driver.learning.td3 import TD3, UpdateKind
 
 CAPTURE_AFTER_UPDATES = 3
 """Eager updates of a kind before it is captured: libraries set themselves up in the first ones."""
@@ -81,9 +81,9 @@ class GraphedUpdates(Updates):
 
     def __init__(self, learner: TD3, replay: Replay, sampling: torch.Generator) -> None:
         super().__init__(learner, replay, sampling)
-        self._graphs: dict[Moves, torch.cuda.CUDAGraph] = {}
-        self._batches: dict[Moves, Batch] = {}
-        self._eager: dict[Moves, int] = {}
+        self._graphs: dict[UpdateKind, torch.cuda.CUDAGraph] = {}
+        self._batches: dict[UpdateKind, Batch] = {}
+        self._eager: dict[UpdateKind, int] = {}
 
     def __call__(self, measure: bool = False) -> dict[str, Tensor]:
         """Take one update; with `measure`, return its figures as tensors."""
@@ -100,7 +100,7 @@ class GraphedUpdates(Updates):
             self.batch = self._batches[moves]
             return {}
 
-    def _update(self, moves: Moves, measure: bool = False) -> dict[str, Tensor]:
+    def _update(self, moves: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
         learner, replay = self.learner, self.replay
         self.batch = replay.draw(learner.settings.batch_size, self._sampling, self._shifts())
         figures = learner.move(self.batch, moves, measure)
@@ -109,7 +109,7 @@ class GraphedUpdates(Updates):
             replay.put_priorities(self.batch.slots, learner.priorities())
         return figures
 
-    def _capture(self, moves: Moves) -> None:
+    def _capture(self, moves: UpdateKind) -> None:
         """Record an update of this kind without running it."""
         learner = self.learner
         # Gradients that the eager updates left must not be what the recorded step reads.

@@ -23,6 +23,7 @@ from td3_driver.learning.augmentation import draw_shifts
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
+    VECTOR,
     Actor,
     Critic,
     NetworkSpec,
@@ -41,7 +42,7 @@ SMALLEST_Q = 1e-6
 """Keeps TD3+BC's ratio finite where every Q is 0."""
 
 
-class Moves(NamedTuple):
+class UpdateKind(NamedTuple):
     """What an update moves besides the critic."""
 
     actor: bool
@@ -111,7 +112,7 @@ class TD3:
         groups = [each for each in groups if each["params"]]
         return torch.optim.Adam(groups, fused=True, capturable=graphed)
 
-    def begin_update(self) -> Moves:
+    def begin_update(self) -> UpdateKind:
         """Count an update, set its learning rates, and return what it moves.
 
         The actor and all targets move every `policy_freq`-th update, once the critic has had
@@ -129,7 +130,7 @@ class TD3:
                 )
             )
         due = self.updates % settings.policy_freq == 0
-        return Moves(actor=due and self.updates > settings.actor_warmup_updates, targets=due)
+        return UpdateKind(actor=due and self.updates > settings.actor_warmup_updates, targets=due)
 
     def _set_learning_rates(self, share: float) -> None:
         for optimizer in (self.actor_optimizer, self.critic_optimizer):
@@ -144,7 +145,7 @@ class TD3:
         """Take one TD3 update; with `measure`, return its figures as tensors."""
         return self.move(batch, self.begin_update(), measure)
 
-    def move(self, batch: Batch, moves: Moves, measure: bool = False) -> dict[str, Tensor]:
+    def move(self, batch: Batch, moves: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
         """Do the arithmetic of an update that `begin_update` has begun, all on the device."""
         batch = batch.to(self.device)
         self._observe(batch)
@@ -173,7 +174,7 @@ class TD3:
         """Take the batch into the running statistics."""
         self.reward_norm.observe(batch.rewards)
         if self.spec.vector_scale:
-            self.actor.encoder.vector_norm.observe(batch.observations["vector"])
+            self.actor.encoder.vector_norm.observe(batch.observations[VECTOR])
 
     def _prepare(self, observations: Observations) -> Observations:
         """Scale the image once for all networks: each would do it again."""

@@ -64,15 +64,18 @@ class Placement:
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
 
-    def put_down(self, pose: Pose) -> None:
-        """Teleport the car and let it come to rest; retried, as physics may object."""
+    def put_down(self, pose: Pose) -> Frame:
+        """Teleport the car, let it come to rest and return its frame there.
+
+        Retried, as physics may object; raises StartRefusedError in the end.
+        """
         problem = ""
         for attempt in range(TRIES):
             self._lock_step.counters.reset_retries += attempt > 0
             frame = self._teleport(pose)
             problem = _displacement(frame, pose, self._velocity()) or self._tilt()
             if not problem:
-                return
+                return frame
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
         raise StartRefusedError(
             f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from td3_driver.config import CONFIG_FOLDER, ConfigError, TrainingConfig
-from td3_driver.driving.environment import StartSampler
+from td3_driver.driving.environment import SampleStart
 from td3_driver.driving.world import Pose, Start
 from td3_driver.lockstep.world import CarlaWorld
 from td3_driver.roads.errors import RoadMapError
@@ -155,7 +155,7 @@ class RouteStarts:
         return Start(self._map_name, poses[0], poses[-1], route=route)
 
 
-def make_sampler(config: TrainingConfig, world: CarlaWorld) -> StartSampler:
+def make_sampler(config: TrainingConfig, world: CarlaWorld) -> SampleStart:
     """Return the sampler that `training.starts` asks for.
 
     Raises ConfigError, RoadMapError or WorldError in plain words.

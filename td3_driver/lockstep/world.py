@@ -157,12 +157,11 @@ class CarlaWorld:
         if not self._town.is_called(start.map_name):
             self._town.change(start.map_name)
             self._frame = None
-        self._placement.put_down(start.pose)
+        frame = self._placement.put_down(start.pose)
         self._planned_route = self._known_route(start)
         if self._planned_route is None:
-            self._request_route(start.goal)
-        assert self._frame is not None
-        frame = self._placement.clean_frame(self._frame)
+            frame = self._request_route(start.goal, frame)
+        frame = self._placement.clean_frame(frame)
         self._inbox.forget_events(until_ns=frame.stamp_ns)
         self._frame = replace(frame, route=self._route, collisions=(), lane_invasions=())
         return self._frame
@@ -299,12 +298,14 @@ class CarlaWorld:
             reason=reason,
         )
 
-    def _request_route(self, goal: Pose) -> None:
-        """Ask for a route from where the car stands to `goal`, and wait for it."""
-        assert self._frame is not None
+    def _request_route(self, goal: Pose, frame: Frame) -> Frame:
+        """Ask for a route from where the car stands, in `frame`, to `goal`, and wait for it.
+
+        Returns the latest frame.
+        """
         before = self._inbox.routes_received
         goal_message = PoseStamped(
-            header=make_header(self._frame.stamp_ns, topics.map_frame(self._config))
+            header=make_header(frame.stamp_ns, topics.map_frame(self._config))
         )
         goal_message.pose = pose_to_message(goal)
         name = topics.GOAL.name(self._config)
@@ -323,25 +324,26 @@ class CarlaWorld:
         self._goals.publish(goal_message)
 
         def arrived() -> bool:
-            return self._inbox.routes_received > before and not self._route_problem(goal)
+            new = self._inbox.routes_received > before
+            return new and not self._route_problem(goal, frame.pose)
 
         deadline = time.monotonic() + ROUTE_TIMEOUT_S
         while not self._lock_step.spin_until(arrived, ROUTE_TICK_S):
             if time.monotonic() >= deadline:
-                problem = self._route_problem(goal)
+                problem = self._route_problem(goal, frame.pose)
                 raise StartRefusedError(
                     f"no route on {topics.WAYPOINTS.name(self._config)} in {ROUTE_TIMEOUT_S:g} s "
                     f"for the goal at x {goal.x:.1f}, y {goal.y:.1f}: {problem or 'no new Path'}"
                 )
-            self._step(STANDING)
+            frame = self._step(STANDING)
+        return frame
 
-    def _route_problem(self, goal: Pose) -> str:
+    def _route_problem(self, goal: Pose, car: Pose) -> str:
         """Say why the latest route is not one from the car to `goal`; empty if it is."""
-        assert self._frame is not None
         route = self._inbox.route
         if not len(route):
             return "the Path is empty"
-        from_car_m = _distance(route[0], self._frame.pose)
+        from_car_m = _distance(route[0], car)
         to_goal_m = _distance(route[-1], goal)
         if from_car_m > ROUTE_START_TOLERANCE_M:
             return f"the Path begins {from_car_m:.1f} m from the car"

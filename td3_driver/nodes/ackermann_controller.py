@@ -25,6 +25,7 @@ from td3_driver.bridge.conversion import (
     max_steer_from_vehicle_info,
     ns_from_stamp,
 )
+from td3_driver.bridge.messages import ackermann_from_message
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config
@@ -138,8 +139,7 @@ class AckermannControllerNode(ConfiguredNode):
     def _on_command(self, message: Any) -> None:
         """Answer a command with pedals, or with a stop where it cannot be followed."""
         self._input_s = time.monotonic()
-        drive = getattr(message, "drive", message)  # stamped in some forks of the bridge
-        command = AckermannCommand(drive.steering_angle, drive.speed)
+        command = ackermann_from_message(message)
         problem = self._problem(command)
         if problem:
             self._stop(problem)

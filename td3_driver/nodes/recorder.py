@@ -77,7 +77,7 @@ class RecorderNode(ConfiguredNode):
         self._wanted = re.compile(recorded_pattern(self.config.carla))
         self._subscriptions_by_topic: dict[str, Subscription] = {}
         self._unknown: set[str] = set()
-        self.losses = Losses()
+        self.losses = LostMessages()
         self.create_timer(
             DISCOVERY_PERIOD_S, self._discover, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -213,7 +213,7 @@ class BagThread:
                     return
 
 
-class Losses:
+class LostMessages:
     """Counts messages that were published and never came, by their numbers."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from td3_driver.offline.frames import BagFrame
 
 # The action of standing still, where none was recorded: what an episode begins with.
 NO_ACTION = np.array([0.0, -1.0], dtype=np.float32)
-OUT_OF_REACH = 1.05
+ACTION_TOLERANCE = 1.05
 """An action beyond this, of a range of 1, is not what was commanded any more."""
 JUMP_M = 1.0
 """A car that has moved this much further than its speed explains has not driven there."""
@@ -219,7 +219,7 @@ class _Stretch:
             self._projection,
             self._number,
             None if wanted is None else np.clip(wanted, -1.0, 1.0),
-            within_reach=wanted is None or bool(np.abs(wanted).max() <= OUT_OF_REACH),
+            within_reach=wanted is None or bool(np.abs(wanted).max() <= ACTION_TOLERANCE),
             collisions=tuple(self._collisions),
             lane_invasions=tuple(self._lane_invasions),
             completion=self.task.summary.route_completion,

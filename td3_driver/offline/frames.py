@@ -46,7 +46,7 @@ from td3_driver.driving.world import (
 )
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
 from td3_driver.offline.policy_record import PolicyRecord
-from td3_driver.offline.told_stops import ToldStops
+from td3_driver.offline.recorded_stops import RecordedStops
 
 HOLD_S = 0.5
 """Recorded time for which an image waits for what belongs to it."""
@@ -98,7 +98,7 @@ class Findings:
     jumps_back: int = 0
     unstamped_stops: list[tuple[int, int]] = field(default_factory=list)
     """When stops were commanded that answer no image, and for how long none had come (ns)."""
-    told_stops: ToldStops = field(default_factory=ToldStops)
+    recorded_stops: RecordedStops = field(default_factory=RecordedStops)
     """What the driver's watchdog told of its stops."""
     policy_record: PolicyRecord = field(default_factory=PolicyRecord)
     """What the driver published about its policy and its decisions."""
@@ -377,7 +377,7 @@ class _Reading:
             self._findings.unstamped_stops.append((message.log_ns, silence_ns))
 
     def _on_diagnostics(self, message: RawMessage) -> None:
-        self._findings.told_stops.hear(message.log_ns, self._bag.decode(message))
+        self._findings.recorded_stops.hear(message.log_ns, self._bag.decode(message))
 
     def _on_driver_message(self, topic: Topic, message: RawMessage) -> None:
         self._findings.policy_record.hear(topic, self._bag.decode(message))

@@ -27,8 +27,8 @@ from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import Decision, decisions
+from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrame, BagFrames
-from td3_driver.offline.happenings import Event, Watch
 from td3_driver.offline.networks import (
     Networks,
     evaluate,
@@ -152,7 +152,7 @@ class Inspector:
 
     def inspect(self) -> Inspection:
         """Read the whole bag and evaluate every decision."""
-        watch = Watch(self.frames)
+        watch = EventDetector(self.frames)
         rows = _Rows(self.config, self.networks)
         with tqdm(desc="evaluate", total=self.frames.images, unit="image") as progress:
             for batch in _batches(self.decisions(watch.frames(progress)), BATCH):
@@ -202,7 +202,7 @@ class Inspector:
 
     def _facts(
         self,
-        watch: Watch,
+        watch: EventDetector,
         columns: dict[str, np.ndarray],
         events: Sequence[Event],
         stretches: Sequence[Stretch],
@@ -233,7 +233,7 @@ class Inspector:
             **_driver_facts(findings.policy_record),
         }
 
-    def _topics(self, watch: Watch) -> list[tuple[str, str, int, float]]:
+    def _topics(self, watch: EventDetector) -> list[tuple[str, str, int, float]]:
         span_s = watch.recorded_s
         return [
             (topic.name, topic.type_name, topic.count, topic.count / span_s if span_s else 0.0)

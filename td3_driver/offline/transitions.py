@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.observation import Observation
+from td3_driver.driving.observation import VECTOR, Observation
 from td3_driver.driving.reward import End
 from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.frames import BagFrame
 
 NO_COMMAND = "no command recorded"
-OUT_OF_REACH = "a command beyond the actions' range"
+BEYOND_ACTION_RANGE = "a command beyond the actions' range"
 MISSING_IMAGES = "images missing, or at another rate"
 NOT_FINITE = "numbers that are not finite"
 AFTER_FAILURE = "after a failure, until the car drives again"
@@ -118,12 +118,12 @@ class TransitionBuilder:
         if following is None or decision.reward is None:
             return decision.cut_by
         if not decision.within_reach:
-            return OUT_OF_REACH
+            return BEYOND_ACTION_RANGE
         if end is End.UNCLEAN_STEP:
             return UNCLEAN
         if decision.ticks != self._config.action_repeat:
             return MISSING_IMAGES
-        numbers = (decision.observation["vector"], following["vector"], decision.action)
+        numbers = (decision.observation[VECTOR], following[VECTOR], decision.action)
         if not all(np.isfinite(values).all() for values in (*numbers, decision.reward.total)):
             return NOT_FINITE
         return ""

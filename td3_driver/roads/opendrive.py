@@ -27,7 +27,7 @@ _SHAPES = {"line", "arc", "spiral", "poly3", "paramPoly3"}
 
 
 @dataclass(frozen=True)
-class Section:
+class LaneSection:
     """A stretch of a road with the same lanes all along; `start` and `end` in metres along it."""
 
     road: int
@@ -44,7 +44,7 @@ class _RoadError(ValueError):
     """What is wrong with a road, in words that follow `road 7 has `."""
 
 
-def read_sections(name: str, text: str) -> list[Section]:
+def read_sections(name: str, text: str) -> list[LaneSection]:
     """Return the sections of all roads, in the document's order.
 
     Raises RoadMapError where the document is not OpenDRIVE, has no driving lane, or has what
@@ -58,7 +58,7 @@ def read_sections(name: str, text: str) -> list[Section]:
         raise RoadMapError(f"map {name!r} is not OpenDRIVE: its root element is <{root.tag}>")
     if root.find("header") is None:
         raise RoadMapError(f"map {name!r} is not OpenDRIVE: it has no <header>")
-    by_road: dict[int, list[Section]] = {}
+    by_road: dict[int, list[LaneSection]] = {}
     for road in root.iterfind("road"):
         with _naming(name, road):
             sections = _sections(road)
@@ -93,7 +93,7 @@ def _naming(name: str, road: ElementTree.Element) -> Iterator[None]:
         raise RoadMapError(f"map {name!r}: road {road.get('id', '?')} has {error}") from None
 
 
-def _sections(road: ElementTree.Element) -> list[Section]:
+def _sections(road: ElementTree.Element) -> list[LaneSection]:
     number, length = _whole(road, "id"), _finite(road, "length")
     junction = _whole(road, "junction") if "junction" in road.attrib else NO_JUNCTION
     _check_shape(road)
@@ -107,7 +107,7 @@ def _sections(road: ElementTree.Element) -> list[Section]:
             f"lane sections that do not go from 0 to its length of {length} m in order"
         )
     return [
-        Section(number, index, start, end, _lanes(element), junction)
+        LaneSection(number, index, start, end, _lanes(element), junction)
         for index, ((start, end), element) in enumerate(
             zip(itertools.pairwise(edges), elements, strict=True)
         )
@@ -139,7 +139,7 @@ def _lanes(section: ElementTree.Element) -> dict[int, str]:
     }
 
 
-def _check_links(road: ElementTree.Element, by_road: dict[int, list[Section]]) -> None:
+def _check_links(road: ElementTree.Element, by_road: dict[int, list[LaneSection]]) -> None:
     """Check that every lane link leads to a lane that exists."""
     sections = by_road[_whole(road, "id")]
     elements = road.findall("lanes/laneSection")
@@ -157,8 +157,8 @@ def _check_links(road: ElementTree.Element, by_road: dict[int, list[Section]]) -
 
 
 def _neighbour(
-    road: ElementTree.Element, direction: str, by_road: dict[int, list[Section]]
-) -> Section | None:
+    road: ElementTree.Element, direction: str, by_road: dict[int, list[LaneSection]]
+) -> LaneSection | None:
     """Return the section of another road that a road's end meets; None if there is none."""
     link = road.find(f"link/{direction}")
     if link is None or link.get("elementType") != "road":

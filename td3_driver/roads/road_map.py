@@ -3,7 +3,7 @@
 
 """Roads of one OpenDRIVE map: lanes, routes, spawn places, surfaces and markings.
 
-Everything is in the ROS map frame (x, y left, yaw counter-clockwise); `frames` is where CARLA's
+Everything is in the ROS map frame (x, y left, yaw counter-clockwise); `axes` is where CARLA's
 left-handed frame is converted.
 
 Lanes may end: a route never leads beyond such an end, and a lane from which too little road lies
@@ -23,14 +23,14 @@ import networkx as nx
 import numpy as np
 
 from td3_driver.driving.world import Pose
+from td3_driver.roads.axes import ros_pose
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.frames import ros_pose
 from td3_driver.roads.lane_finder import LaneFinder, LanePoint, LaneStrip
 from td3_driver.roads.lane_graph import Lane, LaneGraph, LanePlace
 from td3_driver.roads.opendrive import (
     NO_JUNCTION,
     LaneKey,
-    Section,
+    LaneSection,
     has_constant_spiral,
     read_sections,
 )
@@ -259,7 +259,7 @@ class RoadMap:
             links.remove_node(key)
         return LaneGraph(lanes, list(links.edges))
 
-    def _lane(self, section: Section, lane: int) -> Lane:
+    def _lane(self, section: LaneSection, lane: int) -> Lane:
         poses = [ros_pose(waypoint.transform) for waypoint in self._waypoints(section, lane)]
         points = np.array([(pose.x, pose.y, pose.yaw) for pose in poses])
         if not np.isfinite(points).all():
@@ -284,7 +284,7 @@ class RoadMap:
             "<geometry>, <elevation> and <width> elements"
         )
 
-    def _waypoints(self, section: Section, lane: int) -> list[carla.Waypoint]:
+    def _waypoints(self, section: LaneSection, lane: int) -> list[carla.Waypoint]:
         """Return waypoints along a lane in the road's direction, both ends included."""
         start, end = section.start + _SECTION_MARGIN_M, section.end - _SECTION_MARGIN_M
         count = max(2, int(np.ceil((end - start) / _SAMPLE_M)) + 1)
@@ -301,7 +301,7 @@ class RoadMap:
         return found
 
     @cached_property
-    def _strips(self) -> list[tuple[Section, int, LaneStrip]]:
+    def _strips(self) -> list[tuple[LaneSection, int, LaneStrip]]:
         """Every lane of every type, with its section and its number there."""
         return [
             (section, lane, self._strip(section, lane))
@@ -313,7 +313,7 @@ class RoadMap:
     def _finder(self) -> LaneFinder:
         return LaneFinder([strip for _, _, strip in self._strips])
 
-    def _strip(self, section: Section, lane: int) -> LaneStrip:
+    def _strip(self, section: LaneSection, lane: int) -> LaneStrip:
         waypoints = self._waypoints(section, lane)
         poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
         yaw = np.array([pose.yaw for pose in poses])

@@ -236,7 +236,7 @@ class Guard:
             self._changed(stop)
 
 
-class Watch:
+class WatchThread:
     """A thread that has a guard check, whatever the rest of the process is busy with."""
 
     def __init__(self, guard: Guard, failed: Callable[[BaseException], None]) -> None:

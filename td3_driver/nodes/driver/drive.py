@@ -23,7 +23,7 @@ from td3_driver.nodes.driver.policy import DrivingPolicy
 from td3_driver.nodes.driver.reports import Changes, Reports
 from td3_driver.nodes.driver.shadow import Shadow
 from td3_driver.runs import RunFolder
-from td3_driver.safety.guard import WATCH_PERIOD_S, Guard, Watch
+from td3_driver.safety.guard import WATCH_PERIOD_S, Guard, WatchThread
 
 # A simulator that says nothing for so long will not tell when the car stands.
 NO_SPEED_S = 0.3
@@ -79,7 +79,7 @@ class Drive:
         # Simulation time stands still when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         node.create_timer(WATCH_PERIOD_S, lambda: self._guard.beat("executor"), clock=steady)
-        self._watch = Watch(self._guard, self._on_watch_failed)
+        self._watch = WatchThread(self._guard, self._on_watch_failed)
         self._watch.start()
         self._reports = Reports(
             node,

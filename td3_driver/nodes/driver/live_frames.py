@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from td3_driver.bridge.conversion import (
     ns_from_stamp,
     odometry_from_message,
     route_from_path,
+    speed_from_message,
 )
 from td3_driver.bridge.runtime import take_waiting
 from td3_driver.bridge.topics import Topic
@@ -189,17 +189,12 @@ class LiveFrames:
 
     def _on_odometry(self, message: Any) -> None:
         pose, yaw_rate = odometry_from_message(message)
-        if not math.isfinite(yaw_rate):
-            raise ConversionError(f"the yaw rate is not finite: {yaw_rate}")
         self._odometries.append((ns_from_stamp(message.header.stamp), pose, yaw_rate))
         self._guard.heard(Source.ODOMETRY)
         self._match()
 
     def _on_speed(self, message: Any) -> None:
-        speed = float(message.data)
-        if not math.isfinite(speed):
-            raise ConversionError(f"the speed is not finite: {speed}")
-        self.speed = speed
+        self.speed = speed_from_message(message)
         self._guard.heard(Source.SPEEDOMETER)
         self._match()
 

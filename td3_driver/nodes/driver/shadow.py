@@ -13,8 +13,9 @@ from rclpy.node import Node
 from td3_driver.bridge import topics
 from td3_driver.bridge.driver_messages import ComparedWith, Disagreement
 from td3_driver.bridge.driver_topics import SHADOW_DISAGREEMENT
+from td3_driver.bridge.messages import ackermann_from_message
 from td3_driver.config import CarlaConfig
-from td3_driver.driving.control import Command
+from td3_driver.driving.control import AckermannCommand, Command
 from td3_driver.driving.world import VehicleControl
 from td3_driver.nodes.driver.policy_messages import disagreement_to_message
 
@@ -24,21 +25,19 @@ COMMAND_AGE_S = 0.5
 
 def disagreement(
     own: Command,
-    ackermann: tuple[float, float] | None,
+    ackermann: AckermannCommand | None,
     control: VehicleControl | None,
     vehicle_max_steer_rad: float,
 ) -> Disagreement | None:
     """Return what `own` has more than the other's command; None where there is none.
 
-    `ackermann` is the other's steering angle (rad, + = left) and speed (m/s), and goes before
-    `control`, the one that the simulator has in force.
+    The other's `ackermann` command goes before `control`, which the simulator has in force.
     """
     if ackermann is not None:
-        angle, speed = ackermann
         return Disagreement(
             ComparedWith.ACKERMANN_COMMAND,
-            own.ackermann.steering_angle - angle,
-            speed_mps=own.ackermann.speed - speed,
+            own.ackermann.steering_angle - ackermann.steering_angle,
+            speed_mps=own.ackermann.speed - ackermann.speed,
         )
     if control is None:
         return None
@@ -54,7 +53,7 @@ class Shadow:
 
     def __init__(self, node: Node, names: CarlaConfig, vehicle_max_steer_rad: float) -> None:
         self._max_steer_rad = vehicle_max_steer_rad
-        self._ackermann: tuple[float, float] | None = None
+        self._ackermann: AckermannCommand | None = None
         self._ackermann_s = 0.0
         self._control: VehicleControl | None = None
         self._control_s = 0.0
@@ -79,9 +78,7 @@ class Shadow:
             self._publisher.publish(disagreement_to_message(found, stamp_ns))
 
     def _on_ackermann(self, message: Any) -> None:
-        # Some forks stamp it, and have the command inside.
-        drive = getattr(message, "drive", message)
-        self._ackermann = (drive.steering_angle, drive.speed)
+        self._ackermann = ackermann_from_message(message)
         self._ackermann_s = time.monotonic()
 
     def _on_status(self, message: Any) -> None:

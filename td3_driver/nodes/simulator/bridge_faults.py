@@ -54,7 +54,7 @@ _FAULT = re.compile(
 
 
 @dataclass
-class Fault:
+class BridgeFault:
     """One fault and the ticks it strikes in, the first tick after it was set being 1."""
 
     kind: str
@@ -80,12 +80,12 @@ class Fault:
         return True
 
 
-def parse(text: str) -> list[Fault]:
+def parse(text: str) -> list[BridgeFault]:
     """Return the faults in `text`, separated by commas; raises ConfigError naming a wrong one."""
     return [_parse_one(part.strip()) for part in text.split(",") if part.strip()]
 
 
-def _parse_one(text: str) -> Fault:
+def _parse_one(text: str) -> BridgeFault:
     match = _FAULT.fullmatch(text)
     if match is None:
         raise ConfigError(f"simulator.faults: {text!r} is not of the form {_FORM}")
@@ -99,7 +99,7 @@ def _parse_one(text: str) -> Fault:
         )
     if kind in TIMED and seconds is None:
         raise ConfigError(f"simulator.faults: {text!r} says not how long: {kind}=SECONDS@...")
-    return Fault(
+    return BridgeFault(
         kind,
         first=int(match["first"]),
         count=int(match["count"] or 1),
@@ -121,15 +121,15 @@ class Faults:
         """Count a tick."""
         self._tick += 1
 
-    def now(self, kind: str, topic: Topic | None = None) -> Fault | None:
+    def now(self, kind: str, topic: Topic | None = None) -> BridgeFault | None:
         """Return the fault of a kind that strikes in the tick under way, if one does."""
         return self._find(kind, topic, self._tick)
 
-    def next(self, kind: str) -> Fault | None:
+    def next(self, kind: str) -> BridgeFault | None:
         """Return the fault of a kind that strikes before, or in, the tick to come."""
         return self._find(kind, None, self._tick + 1)
 
-    def _find(self, kind: str, topic: Topic | None, tick: int) -> Fault | None:
+    def _find(self, kind: str, topic: Topic | None, tick: int) -> BridgeFault | None:
         for fault in self._faults:
             if fault.kind == kind and fault.topic is topic and fault.strikes(tick):
                 return fault

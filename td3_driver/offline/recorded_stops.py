@@ -25,7 +25,7 @@ class ToldStop:
     """The fault and, where it was told, the reason in words."""
 
 
-class ToldStops:
+class RecordedStops:
     """Collects the stops; `heard` tells whether there was a watchdog to tell of any."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ class Event:
     text: str
 
 
-class Watch:
+class EventDetector:
     """Looks at every frame that passes by, decided on or not."""
 
     def __init__(self, frames: BagFrames) -> None:
@@ -110,7 +110,7 @@ class Watch:
     def _stops(self) -> list[Event]:
         """Return the stops that no image called for: as the watchdog told of them, or inferred."""
         findings = self._frames.findings
-        told = findings.told_stops
+        told = findings.recorded_stops
         stops = [
             (stop.log_ns, "watchdog_stop", stop.text)
             for stop in told.stops
