@@ -143,7 +143,7 @@ def kill_a_recorder(path: Path) -> None:
     ):
         wait_until_it_records(path)
         time.sleep(1.0)
-        latest_ns = simulator._world.stamp_ns
+        latest_ns = simulator.world.stamp_ns
         recorder.kill()
         recorder.wait()
     stamps = image_stamps(path)
@@ -183,7 +183,7 @@ def test_a_nearly_full_disk_ends_a_complete_bag(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     disk.free = 1_000_000
-    writing._thread.join(60.0)
+    writing.thread.join(60.0)
     assert "the disk has only 1 MB left" in writing.failure
     with Reader(tmp_path / "bag") as reader:
         assert reader.message_count == 3

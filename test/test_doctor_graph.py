@@ -112,7 +112,7 @@ def test_all_is_well_with_the_embedded_simulator_and_the_car_moves() -> None:
         findings = examine(simulator, move=True)
         assert healthy(list(findings.values())), failures(findings)
         assert findings["the car moves"].verdict is Verdict.OK
-        assert abs(simulator._world.vehicle.speed) < 0.2  # left standing
+        assert abs(simulator.world.vehicle.speed) < 0.2  # left standing
     for topic in topics.TOPICS:
         if topic.direction is Direction.FROM_SIMULATOR:
             assert findings[name(topic)].verdict is Verdict.OK, topic

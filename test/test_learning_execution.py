@@ -167,13 +167,13 @@ def test_an_update_reads_nothing_back(
     settings: dict[str, Any], image: tuple[int, ...], actor: bool
 ) -> None:
     learner, replay, generator = make(image=image, **settings)
-    replay._gathers_pixels = True  # as on a GPU
+    replay.gathers_pixels = True  # as on a GPU
     updates = GraphedUpdates(learner, replay, generator)
-    moves = UpdateKind(actor=actor, targets=actor)
-    updates._update(moves)  # sets the optimisers up, which reads
+    kind = UpdateKind(actor=actor, targets=actor)
+    updates.update_eagerly(kind)  # sets the optimisers up, which reads
     before = weights(learner)
     with NothingReadBack():
-        updates._update(moves)
+        updates.update_eagerly(kind)
     assert any(not torch.equal(*pair) for pair in zip(before, weights(learner), strict=True))
 
 
@@ -206,7 +206,7 @@ def test_gathering_pixels_gives_what_shifting_images_gives(image: tuple[int, ...
     slots = replay.transitions[20:60]
     shifts = torch.randint(-5, 6, (2, 2, len(slots)))
     blocks = replay.gather(slots, shifts)
-    replay._gathers_pixels = True
+    replay.gathers_pixels = True
     pixels = replay.gather(slots, shifts)
     for one, other in (
         (blocks.observations[IMAGE], pixels.observations[IMAGE]),
@@ -266,9 +266,9 @@ def test_bfloat16_stays_close_to_float32() -> None:
     for precision in (torch.float32, torch.bfloat16):
         learner, replay, generator = make(precision=precision, actor_warmup_updates=0)
         batch = replay.sample(64, generator)
-        seen = learner._prepare(batch.observations)
+        seen = learner.prepare(batch.observations)
         assert seen[IMAGE].dtype == precision
-        with learner._autocast():
+        with learner.autocast():
             q1, _ = learner.critic(seen, batch.actions)
             pre_tanh = learner.actor.pre_tanh(seen)
         assert q1.dtype == pre_tanh.dtype == torch.float32
@@ -404,7 +404,7 @@ def test_captured_updates_equal_eager_ones(
             assert torch.equal(eager.batch.slots, graphed.batch.slots)
             for key, value in eager.batch.observations.items():
                 assert torch.equal(value, graphed.batch.observations[key])
-    assert {UpdateKind(False, False), UpdateKind(True, True)} <= graphed._graphs.keys()
+    assert {UpdateKind(False, False), UpdateKind(True, True)} <= graphed.graphs.keys()
     assert eager.learner.updates == graphed.learner.updates == 30
     assert torch.equal(eager.learner.generator.get_state(), graphed.learner.generator.get_state())
     assert bool(eager.learner.finite) and bool(graphed.learner.finite)
@@ -453,7 +453,7 @@ def test_another_thread_may_add_while_updates_are_captured(cuda: torch.device) -
         adding.join()
     torch.cuda.synchronize()
     assert not wrong and bool(learner.finite)
-    assert len(updates._graphs) >= 2  # type: ignore[attr-defined]
+    assert len(updates.graphs) >= 2  # type: ignore[attr-defined]
 
 
 @needs_gpu

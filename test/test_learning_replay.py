@@ -526,7 +526,7 @@ def test_what_is_new_gets_the_greatest_priority_there_has_been() -> None:
     assert buffer.priorities[:7].tolist() == [7.0, 0.25, 1.0, 1.0, 1.0, 0.0, 0.0]
     fill(buffer, 1, 2)
     assert buffer.priorities[:10].tolist()[6:] == [7.0, 7.0, 0.0, 0.0]
-    assert copied(buffer)._greatest_priority.item() == 7.0
+    assert copied(buffer).greatest_priority.item() == 7.0
 
 
 def test_a_priority_for_what_has_been_overwritten_is_left_out() -> None:

@@ -722,7 +722,7 @@ def test_hubers_loss_is_quadratic_up_to_its_threshold_and_linear_beyond(threshol
     small = 0.5 * errors**2
     large = threshold * (errors.abs() - 0.5 * threshold)
     wanted = torch.where(errors.abs() <= threshold, small, large).mean()
-    torch.testing.assert_close(learner._critic_loss(errors, torch.zeros(4)), wanted)
+    torch.testing.assert_close(learner.critic_loss(errors, torch.zeros(4)), wanted)
 
 
 def test_clipping_scales_each_networks_gradient_to_the_norm() -> None:

@@ -110,14 +110,14 @@ class Truth:
 
     def __init__(self, simulator, monkeypatch):
         self.ticks = {}
-        tick = simulator._world.tick
+        tick = simulator.world.tick
 
         def noted():
             frame = tick()
             self.ticks[frame.frame] = frame
             return frame
 
-        monkeypatch.setattr(simulator._world, "tick", noted)
+        monkeypatch.setattr(simulator.world, "tick", noted)
 
     def assert_clean(self, frame, before, control):
         """Check that a frame that says it is clean is one tick of the command after `before`."""
@@ -155,7 +155,7 @@ def renew(world, simulator):
     """Bring a world to a start, with counters at zero."""
     set_faults(simulator, "")
     world.reset(make_start())
-    world._lock_step.counters = Counters()
+    world.lock_step.counters = Counters()
 
 
 def where_nothing_stands_still(test):
@@ -192,7 +192,7 @@ def commands(count):
 
 def drive(world, truth, count=8):
     """Step; check every step that calls itself clean; return the reasons of the others."""
-    before, reasons, unclean = world._frame, [], world.counters.unclean_steps
+    before, reasons, unclean = world.frame, [], world.counters.unclean_steps
     for control in commands(count):
         frame = world.step(control)
         if frame.clean:
@@ -308,7 +308,7 @@ def test_a_phantom_collision_of_the_reset_does_not_end_the_episode(world, simula
 @where_nothing_stands_still
 def test_a_simulator_that_hangs_is_waited_for(world, truth, simulator):
     said = []
-    world._on_outage = said.append
+    world.on_outage = said.append
     set_faults(simulator, "hang=3.5@3")
     found = drive(world, truth)
     assert len(found) == 1 and "hangs in its tick or has died" in found[0]
@@ -334,7 +334,7 @@ def test_a_reset_begins_again_after_an_outage(world, simulator):
 
 
 def test_a_car_that_does_not_stay_is_put_elsewhere(world, simulator, monkeypatch):
-    refused, putting = [], simulator._world.teleport
+    refused, putting = [], simulator.world.teleport
 
     def put(pose):
         # As if something stood at the first place.
@@ -343,7 +343,7 @@ def test_a_car_that_does_not_stay_is_put_elsewhere(world, simulator, monkeypatch
         else:
             putting(pose)
 
-    monkeypatch.setattr(simulator._world, "teleport", put)
+    monkeypatch.setattr(simulator.world, "teleport", put)
     env = DrivingEnv(world, StartSampler([MAP], 60.0), DrivingConfig())
     _, info = env.reset(seed=5)
     assert (info["start"].pose.x, info["start"].pose.y) != refused[0]
@@ -396,8 +396,8 @@ def test_a_message_that_means_nothing_is_no_clean_step(world, truth, monkeypatch
 def test_a_car_that_falls_on_the_road_is_given_the_time(world, simulator, monkeypatch):
     """CARLA lets it down from above; the embedded simulator does not, so it is told here."""
     velocities = iter([2.0, 1.0, 0.5])
-    monkeypatch.setattr(world._placement, "_velocity", lambda: next(velocities, 0.0))
-    before = world._frame
+    monkeypatch.setattr(world.placement, "velocity", lambda: next(velocities, 0.0))
+    before = world.frame
     frame = world.reset(make_start())
     assert frame.frame == before.frame + 1 + CONFIG.reset_settle_ticks + 3
     assert world.counters.reset_retries == 0
@@ -426,7 +426,7 @@ def test_a_dead_thread_is_told_from_a_dead_simulator(monkeypatch):
         assert 2.0 < time.monotonic() - start < 12.0
         client = node.create_client(GetParameters, "/simulator/get_parameters")
         future = client.call_async(GetParameters.Request(names=["simulator.faults"]))
-        assert world._lock_step.spin_until(future.done, 5.0)
+        assert world.lock_step.spin_until(future.done, 5.0)
         assert future.result().values[0].string_value == "dead_thread@2"
         world.close()
 
@@ -449,7 +449,7 @@ def test_a_restarted_simulator_is_taken_hold_of(monkeypatch):
                 if len(simulators) == 1:
                     simulators.append(simulator_process(domain, "simulator.map:=ring_quarry"))
 
-            world._on_outage = restart
+            world.on_outage = restart
             frame = world.step(second)
             assert not frame.clean and frame.image is before.image
             assert world.map_name == "ring_quarry"

@@ -185,7 +185,7 @@ def test_episodes_start_there_with_a_route_to_the_goal(world, starts):
 
 def test_along_the_published_route_no_goal_is_asked_for(world, simulator):
     reset(world, TrainingConfig(starts="town", route_length_m=150.0), 3)
-    goal, whole = simulator._world.goal, simulator._world.route
+    goal, whole = simulator.world.goal, simulator.world.route
     sampler = make_sampler(TrainingConfig(starts="route", route_length_m=60.0), world)
     starts = draw(sampler)
     assert len({(start.pose.x, start.pose.y) for start in starts}) > 10
@@ -196,23 +196,23 @@ def test_along_the_published_route_no_goal_is_asked_for(world, simulator):
         assert len(frame.route) == pytest.approx(61, abs=2)
         gaps = np.hypot(*(whole[:, None, :2] - frame.route[None, :, :2]).transpose(2, 0, 1))
         assert gaps.min(axis=0).max() < 1e-6
-    assert simulator._world.goal == goal
+    assert simulator.world.goal == goal
 
 
 def test_routes_can_be_planned_here(world, simulator, agent, monkeypatch):
-    monkeypatch.setattr(world, "_config", CONFIG.model_copy(update={"route_planner": "own"}))
-    goal = simulator._world.goal
+    monkeypatch.setattr(world, "config", CONFIG.model_copy(update={"route_planner": "own"}))
+    goal = simulator.world.goal
     start, frame = reset(world, TrainingConfig(starts="town", route_length_m=60.0), 5)
     route = RoadMap.load(MAP).route(start.pose, start.goal)
     np.testing.assert_allclose(frame.route, route, atol=1e-9)
-    assert simulator._world.goal == goal
+    assert simulator.world.goal == goal
 
 
 def test_nobody_who_plans_routes_is_an_error(world, monkeypatch):
     config = CONFIG.model_copy(update={"startup_timeout_s": 0.1})
-    monkeypatch.setattr(world, "_config", config)
+    monkeypatch.setattr(world, "config", config)
     silent = SimpleNamespace(get_subscription_count=lambda: 0)
-    monkeypatch.setattr(world, "_goals", silent)
+    monkeypatch.setattr(world, "goals", silent)
     with pytest.raises(WorldError, match=r"/goal \(no subscriber\).*Nobody plans.*planner to own"):
         reset(world, TrainingConfig(starts="town"))
 
@@ -220,11 +220,11 @@ def test_nobody_who_plans_routes_is_an_error(world, monkeypatch):
 def test_a_car_on_its_side_is_no_start(world):
     message = Odometry()
     message.pose.pose.orientation = pose_to_message(Pose(0.0, 0.0, 1.0)).orientation
-    world._inbox.messages[topics.ODOMETRY] = message
-    assert world._placement._tilt() == ""
+    world.inbox.messages[topics.ODOMETRY] = message
+    assert world.placement.tilt() == ""
     turned = message.pose.pose.orientation
     turned.x, turned.y, turned.z, turned.w = math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)
-    assert world._placement._tilt() == "it is tilted by 1.57 rad"
+    assert world.placement.tilt() == "it is tilted by 1.57 rad"
 
 
 def test_a_town_that_changes_while_the_simulator_is_away_is_another_start(
@@ -233,19 +233,19 @@ def test_a_town_that_changes_while_the_simulator_is_away_is_another_start(
     """As when CARLA's bridge is started again with another town."""
     monkeypatch.setattr("td3_driver.lockstep.town.SIMULATOR_NODE", "/carla_ros_bridge")
     monkeypatch.setattr("td3_driver.lockstep.town.SERVICE_DISCOVERY_S", 0.1)
-    teleport, lost = world._placement._teleport, []
+    teleport, lost = world.placement.teleport, []
 
     def lose_once(pose):
         if not lost:
             lost.append(pose)
-            simulator._world.load_map(OTHER_MAP)
-            simulator._announce_map()
+            simulator.world.load_map(OTHER_MAP)
+            simulator.announce_map()
             raise SimulatorLostError("it is gone.")
         return teleport(pose)
 
-    monkeypatch.setattr(world._placement, "_teleport", lose_once)
+    monkeypatch.setattr(world.placement, "teleport", lose_once)
     monkeypatch.setattr(
-        world._lock_step, "_config", CONFIG.model_copy(update={"outage_timeout_s": 20.0})
+        world.lock_step, "config", CONFIG.model_copy(update={"outage_timeout_s": 20.0})
     )
     start, frame = reset(world, TrainingConfig(starts="town", route_length_m=60.0))
     assert start.map_name == world.map_name == OTHER_MAP and close_to(frame.pose, start.pose)

@@ -42,7 +42,7 @@ FORWARD = VehicleControl(throttle=0.5)
 @pytest.fixture
 def world(connected, monkeypatch):
     """A world whose counters start at zero."""
-    monkeypatch.setattr(connected._lock_step, "counters", Counters())
+    monkeypatch.setattr(connected.lock_step, "counters", Counters())
     return connected
 
 
@@ -232,7 +232,7 @@ def test_a_command_that_was_not_in_force_is_noticed(world, observer):
 def test_a_lost_step_is_sent_once_more(world, monkeypatch):
     monkeypatch.setattr("td3_driver.lockstep.lock_step.STEP_ANSWER_S", 0.1)
     before = world.reset(make_start())
-    send = world._lock_step._send
+    send = world.lock_step.send
     sent = []
 
     def lose_the_first(command):
@@ -240,7 +240,7 @@ def test_a_lost_step_is_sent_once_more(world, monkeypatch):
         if len(sent) > 1:
             send(command)
 
-    monkeypatch.setattr(world._lock_step, "_send", lose_the_first)
+    monkeypatch.setattr(world.lock_step, "send", lose_the_first)
     frame = world.step(FORWARD)
     assert frame.clean and frame.frame == before.frame + 1
     assert sent == [RunCommand.STEP_ONCE] * 2
@@ -251,16 +251,16 @@ def test_a_simulator_that_has_not_heard_pause_is_told_again(world, monkeypatch):
     """As one that is started while it is waited for."""
     monkeypatch.setattr("td3_driver.lockstep.lock_step.PAUSE_ANSWER_S", 0.2)
     world.reset(make_start())
-    world._lock_step.play()
-    send, sent = world._lock_step._send, []
+    world.lock_step.play()
+    send, sent = world.lock_step.send, []
 
     def lose_the_first(command):
         sent.append(command)
         if len(sent) > 1:
             send(command)
 
-    monkeypatch.setattr(world._lock_step, "_send", lose_the_first)
-    world._lock_step.pause(20.0)
+    monkeypatch.setattr(world.lock_step, "send", lose_the_first)
+    world.lock_step.pause(20.0)
     assert len(sent) > 1 and set(sent) == {RunCommand.PAUSE}
     assert world.step(FORWARD).clean
 
@@ -268,7 +268,7 @@ def test_a_simulator_that_has_not_heard_pause_is_told_again(world, monkeypatch):
 def test_a_missing_image_is_flagged_and_then_an_error(world, simulator, monkeypatch):
     monkeypatch.setattr("td3_driver.lockstep.lock_step.SENSOR_GRACE_S", 0.1)
     before = world.reset(make_start())
-    monkeypatch.setattr(simulator._publications, "_camera", lambda frame: None)
+    monkeypatch.setattr(simulator.publications, "camera", lambda frame: None)
     frame = world.step(FORWARD)
     assert not frame.clean and "/carla/ego_vehicle/rgb_front/image" in frame.reason
     assert frame.image is before.image and frame.frame == before.frame + 1

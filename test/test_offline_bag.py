@@ -103,7 +103,7 @@ def test_a_cut_off_bag_is_read_up_to_its_last_whole_part(
     writer = BagWriter(path)
     for item in driven.messages:
         name = item.topic.name(NAMES)
-        if name not in writer._topics:
+        if name not in writer.topics:
             writer.add_topic(name, item.topic.type_name)
         writer.write(name, item.log_ns, item.data)
         if item.topic is topics.VEHICLE_CONTROL:
@@ -127,8 +127,8 @@ def test_a_writer_given_up_never_touches_the_file_that_has_its_number_next(
 ) -> None:
     writer = BagWriter(tmp_path / "bag")
     writer.add_topic(IMAGE, topics.IMAGE.type_name)
-    writer._stream.write(b"not written yet")
-    number = writer._stream.fileno()
+    writer.stream.write(b"not written yet")
+    number = writer.stream.fileno()
     writer.abandon()
     with (tmp_path / "other").open("wb", buffering=0) as other:
         assert other.fileno() == number  # the lowest that is free

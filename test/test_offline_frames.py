@@ -21,10 +21,10 @@ from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalCo
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.pilot import Pilot
 from td3_driver.driving.task import DrivingTask
-from td3_driver.offline import frames as frames_module
 from td3_driver.offline.bag import Bag, BagError
+from td3_driver.offline.bag_names import bag_names
 from td3_driver.offline.decisions import decisions
-from td3_driver.offline.frames import BagFrame, BagFrames, bag_names
+from td3_driver.offline.frames import HOLD_S, BagFrame, BagFrames
 from td3_driver.offline.writer import BagWriter
 
 CONFIG = DrivingConfig(action_repeat=2)
@@ -261,19 +261,11 @@ def test_compressed_images_are_read(driven: Drive, tmp_path: Path) -> None:
     assert np.array_equal(found[5].frame.image[:, :, :3], driven.frames[5].image[:, :, :3])
 
 
-def test_memory_does_not_grow_with_the_bag(
-    driven: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held: list[int] = []
-    hand_on = frames_module._Reading._hand_on
-
-    def watched(self: frames_module._Reading, due: object) -> object:
-        held.append(len(self._waiting))
-        return hand_on(self, due)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(frames_module._Reading, "_hand_on", watched)
-    frames_of(write(tmp_path / "bag", driven.messages))
-    assert max(held[:-1]) <= frames_module.HOLD_S / 0.05 + 1
+def test_memory_does_not_grow_with_the_bag(driven: Drive, tmp_path: Path) -> None:
+    with Bag(write(tmp_path / "bag", driven.messages)) as bag:
+        source = BagFrames(bag, CARLA)
+        assert len(list(source)) == len(driven.frames)
+        assert 1 <= source.findings.images_held <= HOLD_S / 0.05 + 1 < len(driven.frames)
 
 
 def test_the_driver_s_own_stops_are_told_from_answers(driven: Drive, tmp_path: Path) -> None:

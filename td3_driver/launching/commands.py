@@ -411,7 +411,7 @@ def _ros2_bag_record(bag: Path, parameters: Parameters) -> tuple[str, ...]:
 
 def _replay(values: Mapping[str, Any]) -> list[Process]:
     from td3_driver.offline.bag import BagError
-    from td3_driver.offline.frames import bag_names
+    from td3_driver.offline.bag_names import bag_names
 
     shared = _shared(values, _run_configuration(values["run"]))
     settings = _in_effect(shared)

@@ -81,7 +81,7 @@ class GraphedUpdates(Updates):
 
     def __init__(self, learner: TD3, replay: Replay, sampling: torch.Generator) -> None:
         super().__init__(learner, replay, sampling)
-        self._graphs: dict[UpdateKind, torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[UpdateKind, torch.cuda.CUDAGraph] = {}
         self._batches: dict[UpdateKind, Batch] = {}
         self._eager: dict[UpdateKind, int] = {}
 
@@ -90,26 +90,27 @@ class GraphedUpdates(Updates):
         with self.replay.lock:
             if not len(self.replay):
                 raise ValueError("the replay buffer holds no transition yet")
-            moves = self.learner.begin_update()
-            if measure or self._eager.get(moves, 0) < CAPTURE_AFTER_UPDATES:
-                self._eager[moves] = self._eager.get(moves, 0) + 1
-                return self._update(moves, measure)
-            if moves not in self._graphs:
-                self._capture(moves)
-            self._graphs[moves].replay()
-            self.batch = self._batches[moves]
+            kind = self.learner.begin_update()
+            if measure or self._eager.get(kind, 0) < CAPTURE_AFTER_UPDATES:
+                self._eager[kind] = self._eager.get(kind, 0) + 1
+                return self.update_eagerly(kind, measure)
+            if kind not in self.graphs:
+                self._capture(kind)
+            self.graphs[kind].replay()
+            self.batch = self._batches[kind]
             return {}
 
-    def _update(self, moves: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
+    def update_eagerly(self, kind: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
+        """Take an update of a kind, one operation after the other."""
         learner, replay = self.learner, self.replay
         self.batch = replay.draw(learner.settings.batch_size, self._sampling, self._shifts())
-        figures = learner.move(self.batch, moves, measure)
+        figures = learner.move(self.batch, kind, measure)
         if replay.prioritized:
             assert self.batch.slots is not None
             replay.put_priorities(self.batch.slots, learner.priorities())
         return figures
 
-    def _capture(self, moves: UpdateKind) -> None:
+    def _capture(self, kind: UpdateKind) -> None:
         """Record an update of this kind without running it."""
         learner = self.learner
         # Gradients that the eager updates left must not be what the recorded step reads.
@@ -121,14 +122,14 @@ class GraphedUpdates(Updates):
         try:
             # Another thread may be using the device meanwhile: only this one must not wait.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._update(moves)
+                self.update_eagerly(kind)
         except RuntimeError as error:
             raise RuntimeError(
                 f"an update could not be captured as a CUDA graph ({error}): "
                 "set learning.cuda_graphs to false"
             ) from error
         assert self.batch is not None
-        self._graphs[moves], self._batches[moves] = graph, self.batch
+        self.graphs[kind], self._batches[kind] = graph, self.batch
 
 
 def make_updates(learner: TD3, replay: Replay, sampling: torch.Generator) -> Updates:

@@ -90,8 +90,8 @@ class ReplayBuffer:
         self.queue = torch.from_numpy(self._queue).to(self.device)
         self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)
         # On a CPU, whole images are copied, then shifted: their pixels one by one cost more.
-        self._gathers_pixels = self.device.type != "cpu"
-        self._greatest_priority = torch.ones((), device=self.device)
+        self.gathers_pixels = self.device.type != "cpu"
+        self.greatest_priority = torch.ones((), device=self.device)
         self._added = 0
         self._in_episode = False
         self._mirror: Tensor | None = None  # of the images, in host memory
@@ -146,7 +146,7 @@ class ReplayBuffer:
             stacked = min(int(self._stacked[row]) + 1, self.spec.stack - 1)
             self._append(observation, stacked)
             if clean:
-                self.priorities[row] = self._greatest_priority
+                self.priorities[row] = self.greatest_priority
                 self._set("transitions", int(self._queue[1]) % self.capacity, slot)
                 self._set("queue", 1, self._queue[1] + 1)
             self._in_episode = not (terminated or truncated)
@@ -251,7 +251,7 @@ class ReplayBuffer:
 
     def _images(self, rows: Tensor, shifts: Tensor | None) -> Tensor:
         """Return the images of rows (B, stack), shifted."""
-        if shifts is None or not self._gathers_pixels:
+        if shifts is None or not self.gathers_pixels:
             images = self.images.index_select(0, rows.flatten())
             images = images.view(*rows.shape, *self.images.shape[1:])
             return images if shifts is None else shift_images(images, shifts)
@@ -286,7 +286,7 @@ class ReplayBuffer:
         priorities = torch.where(alive, priorities, self.priorities[rows])
         # One that was drawn twice gets the greater: which comes last would be left to chance.
         self.priorities.scatter_reduce_(0, rows, priorities, "amax", include_self=False)
-        torch.maximum(self._greatest_priority, priorities.max(), out=self._greatest_priority)
+        torch.maximum(self.greatest_priority, priorities.max(), out=self.greatest_priority)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of everything stored, as tensors in host memory.
@@ -304,7 +304,7 @@ class ReplayBuffer:
             return tensors | {
                 "images": self._mirror_images()[:used],
                 "counters": torch.tensor([self._added, *self._queue]),
-                "greatest_priority": self._greatest_priority.to("cpu", copy=True),
+                "greatest_priority": self.greatest_priority.to("cpu", copy=True),
             }
 
     def _mirror_images(self) -> Tensor:
@@ -348,7 +348,7 @@ class ReplayBuffer:
             self._transitions[:used] = state["transitions"].numpy()
             self._queue[:] = first, end
             self.queue.copy_(torch.from_numpy(self._queue))
-            self._greatest_priority.copy_(state["greatest_priority"])
+            self.greatest_priority.copy_(state["greatest_priority"])
             self._added = added
             self._in_episode = False
             self._mirrored = 0

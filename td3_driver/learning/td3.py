@@ -113,7 +113,7 @@ class TD3:
         return torch.optim.Adam(groups, fused=True, capturable=graphed)
 
     def begin_update(self) -> UpdateKind:
-        """Count an update, set its learning rates, and return what it moves.
+        """Count an update, set its learning rates, and return its kind.
 
         The actor and all targets move every `policy_freq`-th update, once the critic has had
         `actor_warmup_updates` to itself (the targets move during those as well).
@@ -145,16 +145,16 @@ class TD3:
         """Take one TD3 update; with `measure`, return its figures as tensors."""
         return self.move(batch, self.begin_update(), measure)
 
-    def move(self, batch: Batch, moves: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
+    def move(self, batch: Batch, kind: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
         """Do the arithmetic of an update that `begin_update` has begun, all on the device."""
         batch = batch.to(self.device)
         self._observe(batch)
-        observations = self._prepare(batch.observations)
-        next_observations = self._prepare(batch.next_observations)
+        observations = self.prepare(batch.observations)
+        next_observations = self.prepare(batch.next_observations)
         figures = self._update_critic(batch, observations, next_observations, measure)
-        if moves.actor:
+        if kind.actor:
             figures |= self._update_actor(observations, batch.actions, measure)
-        if moves.targets:
+        if kind.targets:
             self._move_targets()
         return {name: figure.detach() for name, figure in figures.items()}
 
@@ -176,7 +176,7 @@ class TD3:
         if self.spec.vector_scale:
             self.actor.encoder.vector_norm.observe(batch.observations[VECTOR])
 
-    def _prepare(self, observations: Observations) -> Observations:
+    def prepare(self, observations: Observations) -> Observations:
         """Scale the image once for all networks: each would do it again."""
         if IMAGE not in observations:
             return observations
@@ -185,7 +185,8 @@ class TD3:
             dtype = next(self.actor.parameters()).dtype
         return {**observations, IMAGE: scale_image(observations[IMAGE], dtype)}
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Return the context in which networks run in the learner's precision."""
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
         )
@@ -194,7 +195,7 @@ class TD3:
         """Return r + discount^steps (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
         settings = self.settings
         with torch.no_grad():
-            with self._autocast():
+            with self.autocast():
                 actions = self.actor_target(next_observations)
                 noise = torch.randn(
                     actions.shape,
@@ -209,7 +210,8 @@ class TD3:
             bootstrap = (1.0 - batch.terminated) * settings.discount**batch.steps
             return self.reward_norm(batch.rewards) + bootstrap * torch.minimum(q1, q2)
 
-    def _critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
+    def critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of Q-values, both (B,), as the settings have it."""
         # LAP needs Huber's loss: its bias is what the priorities undo.
         if self.settings.critic_loss == "huber" or self.settings.replay_sampling == "lap":
             return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
@@ -223,9 +225,9 @@ class TD3:
         measure: bool,
     ) -> dict[str, Tensor]:
         target = self.target_values(batch, next_observations)
-        with self._autocast():
+        with self.autocast():
             q1, q2 = self.critic(observations, batch.actions)
-        loss = self._critic_loss(q1, target) + self._critic_loss(q2, target)
+        loss = self.critic_loss(q1, target) + self.critic_loss(q2, target)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         figures = self._gradient_figures("critic", self.critic) if measure else {}
@@ -268,7 +270,7 @@ class TD3:
     ) -> dict[str, Tensor]:
         if IMAGE not in observations:
             return {}
-        with self._autocast():
+        with self.autocast():
             return {f"{name}_dormant_share": dormant_share(network.encoder, observations)}
 
     def actor_loss(
@@ -278,7 +280,7 @@ class TD3:
 
         `recorded` are the actions of the batch, (B, actions), which `bc_alpha` needs.
         """
-        with self._autocast():
+        with self.autocast():
             pre_tanh = self.actor.pre_tanh(observations)
             actions = torch.tanh(pre_tanh)
             q = self.critic.q1_of_action(observations, actions)

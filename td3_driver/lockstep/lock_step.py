@@ -68,7 +68,7 @@ class LockStep:
         self.inbox = Inbox(node, config)
         self.fixed_delta_s = 0.0
         self._node = node
-        self._config = config
+        self.config = config
         self._logger = node.get_logger()
         self._publishers: dict[Topic, Publisher] = {}
         self._spinner = Spinner(node)
@@ -91,7 +91,7 @@ class LockStep:
     def publisher(self, topic: Topic) -> Publisher:
         """Return the publisher of a topic, created at the first use."""
         if topic not in self._publishers:
-            self._publishers[topic] = topics.create_publisher(self._node, topic, self._config)
+            self._publishers[topic] = topics.create_publisher(self._node, topic, self.config)
         return self._publishers[topic]
 
     def connect(self) -> None:
@@ -99,7 +99,7 @@ class LockStep:
 
         Raises WorldError saying which topics are missing.
         """
-        self._take_hold(self._config.startup_timeout_s)
+        self._take_hold(self.config.startup_timeout_s)
         self.counters = Counters()
 
     def reconnect(self, lost: SimulatorLostError, waiting: Callable[[str], object]) -> None:
@@ -108,7 +108,7 @@ class LockStep:
         `waiting` is given a line at every attempt. Raises WorldError where it does not come back
         in `outage_timeout_s`, and KeyboardInterrupt after `interrupt`.
         """
-        timeout_s = self._config.outage_timeout_s
+        timeout_s = self.config.outage_timeout_s
         start = time.monotonic()
         problem = lost
         self.counters.outages += 1
@@ -152,7 +152,7 @@ class LockStep:
             lambda: ", ".join(self._unmatched()),
             "Is the simulator (or carla-ros-bridge in active synchronous mode) running, in "
             f"ROS_DOMAIN_ID {self._node.context.get_domain_id()}, with a car whose role name is "
-            f"{self._config.role_name!r} and a camera {self._config.camera!r}?",
+            f"{self.config.role_name!r} and a camera {self.config.camera!r}?",
         )
         self.pause(timeout_s)
         self._time = None
@@ -164,7 +164,7 @@ class LockStep:
         self._send_pause()
         if not self.spin_until(self._is_held, min(PAUSE_ANSWER_S, timeout_s)):
             if not self.inbox.statuses:
-                self._send(RunCommand.STEP_ONCE)
+                self.send(RunCommand.STEP_ONCE)
             self.wait_until(
                 self._is_held,
                 timeout_s,
@@ -218,7 +218,7 @@ class LockStep:
 
     def play(self) -> None:
         """Let the simulator run freely."""
-        self._send(RunCommand.PLAY)
+        self.send(RunCommand.PLAY)
 
     def destroy(self) -> None:
         """End the subscriptions and publishers; the node stays its owner's."""
@@ -264,11 +264,12 @@ class LockStep:
             self.inbox.take_all()
         return True
 
-    def _send(self, command: RunCommand) -> None:
+    def send(self, command: RunCommand) -> None:
+        """Publish a command to run, pause or step the simulation."""
         self.publisher(topics.CONTROL).publish(self._run_commands[command])
 
     def _name(self, topic: Topic) -> str:
-        return topic.name(self._config)
+        return topic.name(self.config)
 
     def _unmatched(self) -> list[str]:
         """Return the names of the topics whose other end is not there yet."""
@@ -296,7 +297,7 @@ class LockStep:
 
     def _send_pause(self) -> None:
         self._told_to_pause_s = time.monotonic()
-        self._send(RunCommand.PAUSE)
+        self.send(RunCommand.PAUSE)
 
     def _paused_hint(self) -> str:
         if not self.inbox.statuses:
@@ -311,17 +312,17 @@ class LockStep:
 
     def _await_step(self, expected: int) -> None:
         """Wait for the statuses that end a step; resend one that was lost."""
-        answer_s = min(STEP_ANSWER_S, self._config.step_timeout_s / 2.0)
+        answer_s = min(STEP_ANSWER_S, self.config.step_timeout_s / 2.0)
         if self.spin_until(lambda: self._step_ended(expected), answer_s):
             return
         resent = not self.inbox.statuses
         if resent:
             self.counters.steps_resent += 1
             self._logger.warning(f"no answer to STEP_ONCE for {answer_s:g} s: sending it again")
-            self._send(RunCommand.STEP_ONCE)
+            self.send(RunCommand.STEP_ONCE)
         self.wait_until(
             lambda: self._step_ended(expected),
-            max(self._config.step_timeout_s - answer_s, 0.0),
+            max(self.config.step_timeout_s - answer_s, 0.0),
             lambda: f"{self._name(topics.STATUS)} for the end of frame {expected}",
             self._stalled_hint,
         )
@@ -367,9 +368,9 @@ class LockStep:
         """Run one tick and take the frame number it ended with."""
         self.inbox.begin_tick()
         self.command(control)
-        if self._config.command_lead_s:
-            time.sleep(self._config.command_lead_s)
-        self._send(RunCommand.STEP_ONCE)
+        if self.config.command_lead_s:
+            time.sleep(self.config.command_lead_s)
+        self.send(RunCommand.STEP_ONCE)
         self._await_step(expected)
         self._number = int(self.inbox.statuses[-1].frame)
         self.counters.ticks += 1
@@ -439,7 +440,7 @@ class LockStep:
         self._logger.warning(reason)
         for _ in range(RESYNCHRONISATIONS):
             self.counters.frame_jumps += 1
-            self.pause(self._config.step_timeout_s)
+            self.pause(self.config.step_timeout_s)
             assert self._number is not None
             expected = self._number + 1
             self._step(control, expected)

@@ -72,8 +72,8 @@ class Placement:
         problem = ""
         for attempt in range(TRIES):
             self._lock_step.counters.reset_retries += attempt > 0
-            frame = self._teleport(pose)
-            problem = _displacement(frame, pose, self._velocity()) or self._tilt()
+            frame = self.teleport(pose)
+            problem = _displacement(frame, pose, self.velocity()) or self.tilt()
             if not problem:
                 return frame
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
@@ -82,7 +82,7 @@ class Placement:
             f"{TRIES} times: {problem}. Start elsewhere, or look what stands there."
         )
 
-    def _tilt(self) -> str:
+    def tilt(self) -> str:
         """Say by how much the car lies on its side; empty if it stands."""
         orientation = self._inbox.messages[topics.ODOMETRY].pose.pose.orientation
         upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
@@ -97,7 +97,7 @@ class Placement:
             frame = self._step(STANDING)
         raise SimulatorLostError(f"no clean tick in {CLEAN_FRAME_TRIES}: {frame.reason}.")
 
-    def _teleport(self, pose: Pose) -> Frame:
+    def teleport(self, pose: Pose) -> Frame:
         """Stop the car, move it to `pose` and return the frame after it has settled."""
         self._publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
         self._publishers[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
@@ -111,12 +111,12 @@ class Placement:
         for _ in range(self._config.reset_settle_ticks):
             frame = self._step(STANDING)
         for _ in range(FALLING_TICKS):
-            if self._velocity() <= STANDING_SPEED_MPS:
+            if self.velocity() <= STANDING_SPEED_MPS:
                 break
             frame = self._step(STANDING)
         return self.clean_frame(frame)
 
-    def _velocity(self) -> float:
+    def velocity(self) -> float:
         """Return the speed in any direction, m/s: that of a fall as well."""
         status = self._inbox.messages.get(topics.VEHICLE_STATUS)
         return math.inf if status is None else float(status.velocity)

@@ -87,21 +87,21 @@ class CarlaWorld:
         not there in time, and ConfigError for a profile that has not all of them.
         """
         topics.require(config, NEEDED)
-        self._on_outage = on_outage
+        self.on_outage = on_outage
         self._node = node
-        self._config = config
-        self._frame: Frame | None = None
+        self.config = config
+        self.frame: Frame | None = None
         self._planned_route: np.ndarray | None = None
         """The episode's route, where it is not the one that is published."""
         self._incomplete_ticks = 0
-        self._lock_step = LockStep(node, config)
-        self._inbox = self._lock_step.inbox
-        self._town = Town(node, config, self._lock_step)
-        self._placement = Placement(node, config, self._lock_step, self._step)
+        self.lock_step = LockStep(node, config)
+        self.inbox = self.lock_step.inbox
+        self._town = Town(node, config, self.lock_step)
+        self.placement = Placement(node, config, self.lock_step, self._step)
         # Not the lock-step's, which waits for the other end: not everybody plans routes.
-        self._goals = topics.create_publisher(node, topics.GOAL, config)
+        self.goals = topics.create_publisher(node, topics.GOAL, config)
         try:
-            self._lock_step.connect()
+            self.lock_step.connect()
         except BaseException:
             self._destroy()
             raise
@@ -109,12 +109,12 @@ class CarlaWorld:
     @property
     def fixed_delta_s(self) -> float:
         """Simulated time of one step, seconds."""
-        return self._lock_step.fixed_delta_s
+        return self.lock_step.fixed_delta_s
 
     @property
     def counters(self) -> Counters:
         """What went otherwise than one clean tick for each command."""
-        return self._lock_step.counters
+        return self.lock_step.counters
 
     @property
     def map_name(self) -> str:
@@ -156,24 +156,24 @@ class CarlaWorld:
     def _reset(self, start: Start) -> Frame:
         if not self._town.is_called(start.map_name):
             self._town.change(start.map_name)
-            self._frame = None
-        frame = self._placement.put_down(start.pose)
+            self.frame = None
+        frame = self.placement.put_down(start.pose)
         self._planned_route = self._known_route(start)
         if self._planned_route is None:
             frame = self._request_route(start.goal, frame)
-        frame = self._placement.clean_frame(frame)
-        self._inbox.forget_events(until_ns=frame.stamp_ns)
-        self._frame = replace(frame, route=self._route, collisions=(), lane_invasions=())
-        return self._frame
+        frame = self.placement.clean_frame(frame)
+        self.inbox.forget_events(until_ns=frame.stamp_ns)
+        self.frame = replace(frame, route=self._route, collisions=(), lane_invasions=())
+        return self.frame
 
     @property
     def _route(self) -> np.ndarray:
         """The route of the episode."""
-        return self._inbox.route if self._planned_route is None else self._planned_route
+        return self.inbox.route if self._planned_route is None else self._planned_route
 
     def _known_route(self, start: Start) -> np.ndarray | None:
         """Return the route where nobody has to be asked for it."""
-        if start.route is not None or self._config.route_planner == "waypoint_publisher":
+        if start.route is not None or self.config.route_planner == "waypoint_publisher":
             return start.route
         from td3_driver.roads.errors import RoadMapError
 
@@ -188,14 +188,14 @@ class CarlaWorld:
         Raises WorldError where there is none.
         """
         deadline = time.monotonic() + ROUTE_TIMEOUT_S
-        while not self._lock_step.spin_until(lambda: len(self._inbox.path) > 1, ROUTE_TICK_S):
+        while not self.lock_step.spin_until(lambda: len(self.inbox.path) > 1, ROUTE_TICK_S):
             if time.monotonic() >= deadline:
                 raise WorldError(
-                    f"no Path of two points or more on {topics.WAYPOINTS.name(self._config)} in "
+                    f"no Path of two points or more on {topics.WAYPOINTS.name(self.config)} in "
                     f"{ROUTE_TIMEOUT_S:g} s: publish a route, or choose other training.starts"
                 )
             self._step(STANDING)
-        return self._inbox.path
+        return self.inbox.path
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it.
@@ -206,7 +206,7 @@ class CarlaWorld:
         try:
             frame = self._step(control)
         except SimulatorLostError as lost:
-            before = self._frame
+            before = self.frame
             self._wait_for_return(lost)
             if before is None:
                 raise
@@ -216,12 +216,12 @@ class CarlaWorld:
 
     def interrupt(self) -> None:
         """End a wait for the simulator with KeyboardInterrupt; a signal handler may call it."""
-        self._lock_step.interrupt()
+        self.lock_step.interrupt()
 
     def _step(self, control: VehicleControl) -> Frame:
-        tick = self._lock_step.tick(control)
-        self._frame = self._make_frame(tick, control)
-        return self._frame
+        tick = self.lock_step.tick(control)
+        self.frame = self._make_frame(tick, control)
+        return self.frame
 
     def _wait_for_return(self, lost: SimulatorLostError) -> None:
         """Wait for a lost simulator; raise WorldError where it stays away."""
@@ -229,31 +229,31 @@ class CarlaWorld:
 
         def say(line: str) -> None:
             logger.warning(line)
-            self._on_outage(line)
+            self.on_outage(line)
 
-        self._lock_step.reconnect(lost, say)
+        self.lock_step.reconnect(lost, say)
         self._incomplete_ticks = 0
         self._town.forget()
         logger.info("the simulator is back")
-        self._on_outage("")
+        self.on_outage("")
 
     def close(self) -> None:
         """Stop the car and let the simulator go on without this client."""
         if self._node.context.ok():
-            self._lock_step.command(FULL_BRAKE)
-            if self._config.command_lead_s:
-                time.sleep(self._config.command_lead_s)
-            self._lock_step.play()
+            self.lock_step.command(FULL_BRAKE)
+            if self.config.command_lead_s:
+                time.sleep(self.config.command_lead_s)
+            self.lock_step.play()
         self._destroy()
 
     def _destroy(self) -> None:
-        self._lock_step.destroy()
-        self._placement.destroy()
-        self._node.destroy_publisher(self._goals)
+        self.lock_step.destroy()
+        self.placement.destroy()
+        self._node.destroy_publisher(self.goals)
 
     def _make_frame(self, tick: Tick, control: VehicleControl) -> Frame:
         """Return the tick's messages as a frame; what is missing is as in the frame before."""
-        inbox, before = self._inbox, self._frame
+        inbox, before = self.inbox, self.frame
         image = inbox.messages.get(topics.IMAGE)
         odometry = inbox.messages.get(topics.ODOMETRY)
         speedometer = inbox.messages.get(topics.SPEEDOMETER)
@@ -303,16 +303,16 @@ class CarlaWorld:
 
         Returns the latest frame.
         """
-        before = self._inbox.routes_received
+        before = self.inbox.routes_received
         goal_message = PoseStamped(
-            header=make_header(frame.stamp_ns, topics.map_frame(self._config))
+            header=make_header(frame.stamp_ns, topics.map_frame(self.config))
         )
         goal_message.pose = pose_to_message(goal)
-        name = topics.GOAL.name(self._config)
+        name = topics.GOAL.name(self.config)
         try:
-            self._lock_step.wait_until(
-                lambda: self._goals.get_subscription_count() > 0,
-                self._config.startup_timeout_s,
+            self.lock_step.wait_until(
+                lambda: self.goals.get_subscription_count() > 0,
+                self.config.startup_timeout_s,
                 lambda: f"{name} (no subscriber)",
                 "Nobody plans routes.",
             )
@@ -321,18 +321,18 @@ class CarlaWorld:
             raise WorldError(
                 f"{error} Start carla_waypoint_publisher, or set carla.route_planner to own"
             ) from error
-        self._goals.publish(goal_message)
+        self.goals.publish(goal_message)
 
         def arrived() -> bool:
-            new = self._inbox.routes_received > before
+            new = self.inbox.routes_received > before
             return new and not self._route_problem(goal, frame.pose)
 
         deadline = time.monotonic() + ROUTE_TIMEOUT_S
-        while not self._lock_step.spin_until(arrived, ROUTE_TICK_S):
+        while not self.lock_step.spin_until(arrived, ROUTE_TICK_S):
             if time.monotonic() >= deadline:
                 problem = self._route_problem(goal, frame.pose)
                 raise StartRefusedError(
-                    f"no route on {topics.WAYPOINTS.name(self._config)} in {ROUTE_TIMEOUT_S:g} s "
+                    f"no route on {topics.WAYPOINTS.name(self.config)} in {ROUTE_TIMEOUT_S:g} s "
                     f"for the goal at x {goal.x:.1f}, y {goal.y:.1f}: {problem or 'no new Path'}"
                 )
             frame = self._step(STANDING)
@@ -340,7 +340,7 @@ class CarlaWorld:
 
     def _route_problem(self, goal: Pose, car: Pose) -> str:
         """Say why the latest route is not one from the car to `goal`; empty if it is."""
-        route = self._inbox.route
+        route = self.inbox.route
         if not len(route):
             return "the Path is empty"
         from_car_m = _distance(route[0], car)

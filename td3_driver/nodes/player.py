@@ -24,7 +24,7 @@ from td3_driver.bridge.topics import Direction, Qos
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
-from td3_driver.offline.frames import bag_names
+from td3_driver.offline.bag_names import bag_names
 
 NODE_NAME = "player"
 OWN_PARAMETERS: dict[str, tuple[Any, str]] = {

@@ -161,8 +161,8 @@ class BagThread:
         self.dropped = 0
         """Messages that found the queue full."""
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(QUEUED)
-        self._thread = threading.Thread(target=self._run, name="bag", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="bag", daemon=True)
+        self.thread.start()
 
     def add_topic(self, *description: str) -> None:
         """Announce a topic, as `BagWriter.add_topic`."""
@@ -177,9 +177,9 @@ class BagThread:
 
     def close(self) -> None:
         """Write what is there and complete the bag."""
-        if self._thread.is_alive():
+        if self.thread.is_alive():
             self._queue.put(None)
-            self._thread.join()
+            self.thread.join()
 
     def _run(self) -> None:
         try:

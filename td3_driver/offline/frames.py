@@ -10,13 +10,11 @@ right within `HOLD_S`, which is also all that is held in memory.
 
 from __future__ import annotations
 
-import re
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -44,7 +42,8 @@ from td3_driver.driving.world import (
     LaneInvasion,
     VehicleControl,
 )
-from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
+from td3_driver.offline.bag import Bag, BagError, RawMessage
+from td3_driver.offline.bag_names import bag_names, image_topic
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.recorded_stops import RecordedStops
 
@@ -58,7 +57,6 @@ SPEED_AGE_S = 0.25
 """A speedometer's message this far from the odometry's is not of its tick."""
 DEFAULT_DELTA_S = 0.05
 
-COMPRESSED = "/compressed"
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 
@@ -89,6 +87,8 @@ class Findings:
     """Images without the odometry of their stamp."""
     repeated_images: int = 0
     """Images with a stamp that had been there, or too late to be put in order."""
+    images_held: int = 0
+    """Most images that were held at once, waiting for what belongs to them."""
     unreadable: Counter[str] = field(default_factory=Counter)
     """Messages that mean nothing, by topic."""
     reasons: dict[str, str] = field(default_factory=dict)
@@ -102,45 +102,6 @@ class Findings:
     """What the driver's watchdog told of its stops."""
     policy_record: PolicyRecord = field(default_factory=PolicyRecord)
     """What the driver published about its policy and its decisions."""
-
-
-def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
-    """Return the names of the car and its camera in a bag: the wanted ones, or the only ones.
-
-    Raises BagError naming what there is, where it cannot be told.
-    """
-    if not isinstance(bag, Bag):
-        with Bag(bag) as opened:
-            return bag_names(opened, wanted)
-    if _image_topic(bag, wanted) is not None:
-        return wanted
-    pattern = re.compile(r"^/carla/(?P<role>[^/]+)/(?P<camera>.+)/image(/compressed)?$")
-    cameras = {
-        (match["role"], match["camera"])
-        for name, topic in bag.topics.items()
-        if topic.count and (match := pattern.match(name))
-    }
-    expected = topics.IMAGE.name(wanted)
-    if not cameras:
-        others = [name for name, topic in bag.topics.items() if topic.type_name.endswith("Image")]
-        there = f"; images are on {', '.join(others)}" if others else ""
-        raise BagError(f"{bag.path} has no camera image: nothing on {expected}{there}")
-    if len(cameras) > 1:
-        listed = ", ".join(f"{role}/{camera}" for role, camera in sorted(cameras))
-        raise BagError(
-            f"{bag.path} has nothing on {expected}, and several cameras ({listed}): choose one "
-            "by its role name and id"
-        )
-    role, camera = cameras.pop()
-    return wanted.model_copy(update={"role_name": role, "camera": camera})
-
-
-def _image_topic(bag: Bag, config: CarlaConfig) -> BagTopic | None:
-    name = topics.IMAGE.name(config)
-    for topic in (bag.topics.get(name), bag.topics.get(name + COMPRESSED)):
-        if topic is not None and topic.count:
-            return topic
-    return None
 
 
 Item = TypeVar("Item")
@@ -205,7 +166,7 @@ class BagFrames:
         self.fixed_delta_s = delta_s or self._recorded_delta_s() or DEFAULT_DELTA_S
         self.findings = Findings()
         """Of the latest iteration."""
-        image = _image_topic(bag, self.names)
+        image = image_topic(bag, self.names)
         assert image is not None  # `bag_names` has seen to it
         self._image = image
         self.missing = [
@@ -326,6 +287,7 @@ class _Reading:
             return
         self._latest_ns = max(stamp_ns, self._latest_ns or stamp_ns)
         insort(self._waiting, _Waiting(stamp_ns, message.log_ns, message))
+        self._findings.images_held = max(self._findings.images_held, len(self._waiting))
         hold_ns = int(HOLD_S * 1e9)
         yield from self._hand_on(
             lambda waiting: (

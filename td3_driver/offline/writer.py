@@ -41,11 +41,11 @@ class BagWriter:
         except OSError as error:
             raise BagError(f"{self.path} cannot be made: {error.strerror}") from None
         self.file = self.path / f"{self.path.name}_0.mcap"
-        self._stream = self.file.open("wb")
-        self._writer = Writer(self._stream, compression=CompressionType.ZSTD)
+        self.stream = self.file.open("wb")
+        self._writer = Writer(self.stream, compression=CompressionType.ZSTD)
         self._writer.start(profile="ros2", library="td3_driver")
         self._schemas: dict[str, int] = {}
-        self._topics: dict[str, _Topic] = {}
+        self.topics: dict[str, _Topic] = {}
         self._begin_ns: int | None = None
         self._end_ns = 0
 
@@ -63,7 +63,7 @@ class BagWriter:
     @property
     def messages(self) -> int:
         """Number of messages written."""
-        return sum(topic.count for topic in self._topics.values())
+        return sum(topic.count for topic in self.topics.values())
 
     def add_topic(
         self,
@@ -90,11 +90,11 @@ class BagWriter:
             self._schemas[type_name],
             {"offered_qos_profiles": qos, "topic_type_hash": type_hash},
         )
-        self._topics[name] = _Topic(type_name, channel, qos)
+        self.topics[name] = _Topic(type_name, channel, qos)
 
     def write(self, name: str, log_ns: int, data: bytes, publish_ns: int | None = None) -> None:
         """Add a message of an announced topic; raises OSError where the disk is full."""
-        topic = self._topics[name]
+        topic = self.topics[name]
         published_ns = log_ns if publish_ns is None else publish_ns
         self._writer.add_message(topic.channel, log_ns, data, published_ns, topic.count)
         topic.count += 1
@@ -107,12 +107,12 @@ class BagWriter:
 
     def close(self) -> None:
         """Complete the file with its index, and the bag with its description."""
-        if self._stream.closed:
+        if self.stream.closed:
             return
         try:
             self._writer.finish()
         finally:
-            self._stream.close()
+            self.stream.close()
         text = yaml.safe_dump({"rosbag2_bagfile_information": self._description()})
         unfinished = self.path / f".{METADATA}"
         unfinished.write_text(text)
@@ -121,7 +121,7 @@ class BagWriter:
     def abandon(self) -> None:
         """Close what is there as it is, after a failure to write."""
         # The buffer's rest cannot be written, and closing the buffer would try to.
-        self._stream.raw.close()
+        self.stream.raw.close()
 
     def _description(self) -> dict[str, Any]:
         begin_ns = self._begin_ns or 0
@@ -143,7 +143,7 @@ class BagWriter:
                 },
                 "message_count": topic.count,
             }
-            for name, topic in self._topics.items()
+            for name, topic in self.topics.items()
         ]
         return {
             "version": METADATA_VERSION,

@@ -58,7 +58,7 @@ class SimulatorNode(ConfiguredNode):
             context=context,
             parameter_overrides=parameter_overrides,
         )
-        self._world = SimulatedWorld(self.config.simulator)
+        self.world = SimulatedWorld(self.config.simulator)
         self._run_state = RunState(self._publish_status)
         self._faults = Faults(self.config.simulator.faults)
         self._agenda = Agenda()
@@ -69,7 +69,7 @@ class SimulatorNode(ConfiguredNode):
         self._override = False
         self._next_tick_s = time.monotonic()
         self._published_route: Any = None
-        self._publications = Publications(
+        self.publications = Publications(
             self, self.config.carla, self.config.simulator, self._deliver
         )
         handlers: dict[Topic, Callable[[Any], None]] = {
@@ -83,20 +83,20 @@ class SimulatorNode(ConfiguredNode):
         self._inputs = [self._subscribe(topic, handler) for topic, handler in handlers.items()]
         self._control = self._subscribe(topics.CONTROL, self._on_run_command)
         self._publish_status(self._run_state.running)
-        self._publications.vehicle_info(
+        self.publications.vehicle_info(
             vehicle_info_to_message(
-                self._world.vehicle.parameters,
+                self.world.vehicle.parameters,
                 EGO_ACTOR_ID,
                 VEHICLE_TYPE,
                 self.config.carla.role_name,
             )
         )
-        self.get_logger().info(self._announce_map())
+        self.get_logger().info(self.announce_map())
 
     @property
     def speed(self) -> float:
         """Signed forward speed of the car, m/s, as the world has it."""
-        return self._world.vehicle.speed
+        return self.world.vehicle.speed
 
     def stop(self) -> None:
         """End `run`, from any thread."""
@@ -119,19 +119,19 @@ class SimulatorNode(ConfiguredNode):
         if name == self.config.simulator.map:
             return
         try:
-            self._world.load_map(name)
+            self.world.load_map(name)
         except RoadMapError as error:
             raise ConfigError(str(error)) from error
         # A trainer changes maps with every episode.
-        self.get_logger().debug(self._announce_map())
+        self.get_logger().debug(self.announce_map())
 
     def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
         return topics.create_bridge_subscription(self, topic, self.config.carla, handler)
 
-    def _announce_map(self) -> str:
+    def announce_map(self) -> str:
         """Publish the map and its route; return a line about it."""
-        road_map, config = self._world.road_map, self.config.simulator
-        self._publications.world_info(road_map.name, road_map.opendrive)
+        road_map, config = self.world.road_map, self.config.simulator
+        self.publications.world_info(road_map.name, road_map.opendrive)
         self._publish_route()
         spawn_poses = len(road_map.spawn_poses(SPAWN_SPACING_M))
         return (
@@ -173,10 +173,10 @@ class SimulatorNode(ConfiguredNode):
             runtime.take_waiting(subscription)
         self._faults.begin_tick()
         self._schedule()
-        frame = self._disturbed(self._world.tick)
+        frame = self._disturbed(self.world.tick)
         self._publish_status(self._run_state.running)
-        vehicle = self._world.vehicle
-        self._publications.tick(frame, vehicle.lateral_speed, self._world.acceleration)
+        vehicle = self.world.vehicle
+        self.publications.tick(frame, vehicle.lateral_speed, self.world.acceleration)
         self._publish_route()
 
     def _disturbed(self, tick: Callable[[], Frame]) -> Frame:
@@ -185,11 +185,11 @@ class SimulatorNode(ConfiguredNode):
         if faults.now("extra_tick"):
             tick()
         if faults.now("map_load"):
-            self._world.load_map(self.config.simulator.map)
-            self._announce_map()
+            self.world.load_map(self.config.simulator.map)
+            self.announce_map()
         frame = tick()
         if self._late_control is not None:
-            self._world.apply(self._late_control)
+            self.world.apply(self._late_control)
             self._late_control = None
         if faults.now("foreign_step"):
             self._run_state.command(RunCommand.STEP_ONCE)
@@ -218,14 +218,14 @@ class SimulatorNode(ConfiguredNode):
             self._next_tick_s = now + period_s
 
     def _publish_status(self, running: bool) -> None:
-        self._publications.status(self._world.frame, running)
+        self.publications.status(self.world.frame, running)
 
     def _publish_route(self) -> None:
         """Publish the route if it has changed."""
-        route = self._world.route
+        route = self.world.route
         if route is not self._published_route:
             self._published_route = route
-            self._publications.waypoints(route, self._world.stamp_ns)
+            self.publications.waypoints(route, self.world.stamp_ns)
 
     def _on_run_command(self, message: Any) -> None:
         try:
@@ -251,11 +251,11 @@ class SimulatorNode(ConfiguredNode):
         if self._faults.next("late_command"):
             self._late_control = control
         else:
-            self._world.apply(control)
+            self.world.apply(control)
 
     def _on_transform(self, message: Any) -> None:
         try:
-            self._world.teleport(pose_from_message(message))
+            self.world.teleport(pose_from_message(message))
         except ConversionError as error:
             self.get_logger().warning(f"teleport refused: {error}")
         self._publish_route()
@@ -265,13 +265,13 @@ class SimulatorNode(ConfiguredNode):
             return
         try:
             forward, _, yaw_rate = target_velocity_from_message(message)
-            self._world.set_velocity(forward, yaw_rate)
+            self.world.set_velocity(forward, yaw_rate)
         except ConversionError as error:
             self.get_logger().warning(f"velocity refused: {error}")
 
     def _on_goal(self, message: Any) -> None:
         try:
-            self._world.set_goal(pose_from_message(message.pose))
+            self.world.set_goal(pose_from_message(message.pose))
         except (ConversionError, RoadMapError) as error:
             self.get_logger().warning(f"goal refused: {error}")
         self._publish_route()

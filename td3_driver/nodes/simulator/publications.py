@@ -115,7 +115,7 @@ class Publications:
                 topics.VEHICLE_STATUS,
                 vehicle_status_to_message(frame.pose, speed, acceleration, frame.control, in_map),
             )
-        self._camera(frame)
+        self.camera(frame)
         for collision in frame.collisions:
             self._publish(
                 topics.COLLISION,
@@ -142,7 +142,8 @@ class Publications:
     def _heard(self, topic: Topic) -> bool:
         return self._publishers[topic].get_subscription_count() > 0
 
-    def _camera(self, frame: Frame) -> None:
+    def camera(self, frame: Frame) -> None:
+        """Publish the image, and the camera's parameters with it."""
         header = make_header(frame.stamp_ns, self._camera_frame)
         if self._heard(topics.CAMERA_INFO):
             camera = self._simulator

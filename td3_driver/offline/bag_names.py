@@ -1,0 +1,56 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whose car and which camera a bag is of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from td3_driver.bridge import topics
+from td3_driver.config import CarlaConfig
+from td3_driver.offline.bag import Bag, BagError, BagTopic
+
+COMPRESSED = "/compressed"
+"""Ends the topic of a camera's compressed images."""
+
+
+def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
+    """Return the names of the car and its camera in a bag: the wanted ones, or the only ones.
+
+    Raises BagError naming what there is, where it cannot be told.
+    """
+    if not isinstance(bag, Bag):
+        with Bag(bag) as opened:
+            return bag_names(opened, wanted)
+    if image_topic(bag, wanted) is not None:
+        return wanted
+    pattern = re.compile(r"^/carla/(?P<role>[^/]+)/(?P<camera>.+)/image(/compressed)?$")
+    cameras = {
+        (match["role"], match["camera"])
+        for name, topic in bag.topics.items()
+        if topic.count and (match := pattern.match(name))
+    }
+    expected = topics.IMAGE.name(wanted)
+    if not cameras:
+        others = [name for name, topic in bag.topics.items() if topic.type_name.endswith("Image")]
+        there = f"; images are on {', '.join(others)}" if others else ""
+        raise BagError(f"{bag.path} has no camera image: nothing on {expected}{there}")
+    if len(cameras) > 1:
+        listed = ", ".join(f"{role}/{camera}" for role, camera in sorted(cameras))
+        raise BagError(
+            f"{bag.path} has nothing on {expected}, and several cameras ({listed}): choose one "
+            "by its role name and id"
+        )
+    role, camera = cameras.pop()
+    return wanted.model_copy(update={"role_name": role, "camera": camera})
+
+
+def image_topic(bag: Bag, config: CarlaConfig) -> BagTopic | None:
+    """Return the topic of the camera's images, plain or compressed; None where it has none."""
+    name = topics.IMAGE.name(config)
+    for topic in (bag.topics.get(name), bag.topics.get(name + COMPRESSED)):
+        if topic is not None and topic.count:
+            return topic
+    return None
