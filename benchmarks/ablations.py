@@ -45,12 +45,8 @@ BASE = "base"
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
     "n_step 3": {"learning.n_step": 3},
-    "critic layer norm": {"learning.critic_layer_norm": True},
     "image layer norm off": {"learning.image_layer_norm": False},
-    "vector trunk of 32": {"learning.vector_features": 32},
-    "normalised vector": {"learning.normalize_vector": True},
     "normalised rewards": {"learning.normalize_rewards": True},
-    "Huber loss": {"learning.critic_loss": "huber", "learning.huber_threshold": 0.5},
     "LAP": {"learning.replay_sampling": "lap", "learning.huber_threshold": 0.1},
     "gradients clipped at 1": {"learning.gradient_clip_norm": 1.0},
     "learning rates decay to 0.1": {"learning.learning_rate_decay_updates": 1500},

@@ -105,10 +105,10 @@ class CarlaConfig(Section):
     )
     camera: str = _setting("rgb_front", "Id of the camera sensor.", min_length=1)
     control: str = _setting("control", "Id of the actor.pseudo.control.", min_length=1)
-    profile: Literal["ros_bridge", "ttgamage", "tum", "openads", "native"] = _setting(
+    profile: Literal["ros_bridge", "ttgamage", "tum", "openads"] = _setting(
         "ros_bridge",
         "Which bridge's names, types and QoS: ros_bridge (carla-simulator's, and "
-        "ika-rwth-aachen's), another fork, or native (CARLA's own --ros2). See docs/carla.md.",
+        "ika-rwth-aachen's), or another fork. See docs/carla.md.",
     )
     topic_names: str = _setting(
         "",
@@ -303,12 +303,9 @@ class LearningConfig(Section):
         gt=0.0,
         lt=1.0,
     )
-    critic_loss: Literal["mse", "huber"] = _setting(
-        "mse", "Loss of the TD errors; Huber's is linear beyond huber_threshold."
-    )
     huber_threshold: float = _setting(
         1.0,
-        "TD error from which Huber's loss is linear, and LAP's priority above its least.",
+        "TD error from which LAP's loss (Huber's) is linear, and its priority above the least.",
         gt=0,
     )
     gradient_clip_norm: float = _setting(
@@ -325,9 +322,6 @@ class LearningConfig(Section):
     normalize_rewards: bool = _setting(
         False, "Divide rewards by their mean absolute value so far (Fujimoto et al., 2025)."
     )
-    normalize_vector: bool = _setting(
-        False, "Bring the vector to mean 0 and deviation 1, as sampled so far (Lee et al., 2025)."
-    )
     replay_sampling: Literal["uniform", "lap"] = _setting(
         "uniform",
         "How transitions are drawn: uniformly, or by TD error (LAP, Fujimoto et al., 2020).",
@@ -342,10 +336,6 @@ class LearningConfig(Section):
     image_layer_norm: bool = _setting(
         True, "Bound the image features by LayerNorm and tanh; off = a ReLU."
     )
-    vector_features: int = _setting(
-        0, "Features made of the vector by a layer with LayerNorm and tanh; 0 = as it is.", ge=0
-    )
-    critic_layer_norm: bool = _setting(False, "LayerNorm in the hidden layers of the critic.")
     hidden: tuple[PositiveInt, ...] = _setting((256, 256), "Widths of the heads' hidden layers.")
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(

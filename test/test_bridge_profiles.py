@@ -16,8 +16,6 @@ from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import VehicleControl
 from td3_driver.lockstep.world import CarlaWorld
 
-FORKS = [name for name in topics.PROFILES if name != "native"]
-
 
 def test_every_profile_can_be_set():
     annotation = CarlaConfig.model_fields["profile"].annotation
@@ -30,8 +28,6 @@ def test_every_profile_can_be_set():
         ("ros_bridge", topics.GOAL, "/carla/hero/goal"),
         ("ttgamage", topics.GOAL, "/carla/hero/goal_pose"),
         ("openads", topics.VEHICLE_CONTROL, "/carla/hero/vehicle_control_cmd_automated"),
-        ("native", topics.ACKERMANN, "/carla/hero/ackermann_control_cmd"),
-        ("native", topics.VEHICLE_CONTROL, "/carla/hero/vehicle_control_cmd"),
     ],
 )
 def test_names_are_the_forks(profile, topic, name):
@@ -95,7 +91,7 @@ def test_ackermann_commands_are_stamped_where_the_bridge_wants_them_so():
         ackermann_to_message(AckermannCommand(speed=float("nan")), CarlaConfig())
 
 
-@pytest.mark.parametrize("profile", FORKS)
+@pytest.mark.parametrize("profile", topics.PROFILES)
 def test_a_world_steps_and_resets_over_a_forks_topics(profile):
     domain = own_domain()
     config = CONFIG.model_copy(update={"profile": profile, "role_name": "hero"})
@@ -118,15 +114,3 @@ def test_a_world_steps_and_resets_over_a_forks_topics(profile):
         best_effort = info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
         assert best_effort == (profile == "tum")
         world.close()
-
-
-def test_the_native_interface_cannot_be_stepped_and_says_so():
-    config = CarlaConfig(profile="native", role_name="hero")
-    words = r"profile is native .*does not have /carla/hero/odometry.*use a bridge"
-    with ros_node("agent", own_domain()) as node, pytest.raises(ConfigError, match=words):
-        CarlaWorld(node, config)
-    topics.require(config, [topics.IMAGE, topics.VEHICLE_CONTROL, topics.ACKERMANN])
-    with pytest.raises(ConfigError):
-        topics.require(config, [topics.ODOMETRY])
-    named = CarlaConfig(profile="native", topic_names="odometry=/ekf/odometry")
-    topics.require(named, [topics.ODOMETRY])

@@ -58,16 +58,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no vector": {"vector_scale": ()},
     "other keys": {"image_key": "camera/front", "vector_key": "state"},
     "image features by ReLU, one image": {"image_layer_norm": False, "image": (1, 36, 40)},
-    "vector features": {"vector_features": 6},
-    "running normalisation": {"normalize_vector": True},
-    "no image": {"image": None, "vector_features": 6, "normalize_vector": True},
-    "critic's LayerNorm": {"critic_layer_norm": True},
+    "no image": {"image": None},
     "one layer, three actions": {"hidden": (), "actions": 3},
 }
 
 
 def policy_of(**options: Any) -> Policy:
-    """A policy whose actions fill their range, and whose statistics are not the initial ones."""
+    """A policy whose actions fill their range."""
     torch.manual_seed(0)
     spec = NetworkSpec(**{**SPEC, **options})
     actor = Actor(spec)
@@ -75,9 +72,6 @@ def policy_of(**options: Any) -> Policy:
         for parameter in actor.parameters():
             parameter.mul_(2.5 if parameter.ndim > 1 else 1.0)
         actor.head[-1].bias.zero_()
-    if spec.normalize_vector:
-        scale = torch.tensor(spec.vector_scale)
-        actor.encoder.vector_norm.observe(scale * (0.7 + 0.3 * torch.randn(500, len(scale))))
     return Policy(actor, spec)
 
 

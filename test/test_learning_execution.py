@@ -42,12 +42,9 @@ EVERYTHING: dict[str, Any] = {
     "n_step": 3,
     "gradient_clip_norm": 1.0,
     "normalize_rewards": True,
-    "normalize_vector": True,
-    "critic_layer_norm": True,
-    "vector_features": 5,
     "learning_rate_decay_updates": 100,
 }
-SETTINGS = [{}, {"image_shift_px": 0}, {"critic_loss": "huber"}, EVERYTHING]
+SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +105,7 @@ def make(
             **settings,
         }
     )
-    shape = {
-        name: getattr(config, name)
-        for name in ("normalize_vector", "critic_layer_norm", "vector_features")
-    }
-    spec = make_spec(image, **shape)
+    spec = make_spec(image)
     learner = TD3(spec, config, device, seed=1, precision=precision)
     replay = make_replay(spec, config, device)
     add_episodes(replay, 150)

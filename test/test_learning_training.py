@@ -196,9 +196,6 @@ EVERY_OPTION: dict[str, Any] = {
     "learning_rate_decay_updates": 120,
     "exploration_noise_decay_steps": 100,
     "normalize_rewards": True,
-    "normalize_vector": True,
-    "vector_features": 4,
-    "critic_layer_norm": True,
 }
 
 

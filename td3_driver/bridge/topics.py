@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -279,8 +279,6 @@ class Profile:
     map_frame: str = "map"
     ackermann_type: str = ACKERMANN.type_name
     images_reliable: bool = True
-    absent: frozenset[Topic] = frozenset()
-    """Topics that it does not have at all."""
 
 
 PROFILES: dict[str, Profile] = {
@@ -298,23 +296,6 @@ PROFILES: dict[str, Profile] = {
         map_frame="carla_map",
         ackermann_type=ACKERMANN_STAMPED,
     ),
-    "native": Profile(
-        "CARLA's native interface (--ros2): a camera and commands, no step, reset or odometry",
-        names={ACKERMANN: "/carla/{role}/ackermann_control_cmd"},
-        ackermann_type=ACKERMANN_STAMPED,
-        images_reliable=False,
-        absent=frozenset(TOPICS)
-        - {
-            CLOCK,
-            TF,
-            CAMERA_INFO,
-            IMAGE,
-            COLLISION,
-            LANE_INVASION,
-            VEHICLE_CONTROL,
-            ACKERMANN,
-        },
-    ),
 }
 
 
@@ -328,18 +309,6 @@ def ackermann_type(config: CarlaConfig) -> str:
     if config.ackermann_message == "profile":
         return PROFILES[config.profile].ackermann_type
     return f"ackermann_msgs/msg/{config.ackermann_message}"
-
-
-def require(config: CarlaConfig, wanted: Iterable[Topic]) -> None:
-    """Raise ConfigError where a profile does not have some topics, and they are not named."""
-    absent = PROFILES[config.profile].absent - _given_names(config.topic_names).keys()
-    missing = [topic.name(config) for topic in wanted if topic in absent]
-    if missing:
-        raise ConfigError(
-            f"carla.profile is {config.profile} ({PROFILES[config.profile].description}), which "
-            f"does not have {', '.join(missing)}: use a bridge, or say in carla.topic_names where "
-            "they are to be found"
-        )
 
 
 def create_publisher(node: Node, topic: Topic, config: CarlaConfig) -> Publisher:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from td3_driver.config import ConfigError, LearningConfig
 from td3_driver.learning.convolution import Convolution
-from td3_driver.learning.normalization import VectorNorm
 
 IMAGE, VECTOR = "image", "vector"
 """The keys of the learner's own observations, whatever the environment calls them."""
@@ -43,16 +42,12 @@ class NetworkSpec:
     image_key: str = IMAGE
     vector_key: str = VECTOR
     image_layer_norm: bool = True
-    vector_features: int = 0
-    critic_layer_norm: bool = False
-    normalize_vector: bool = False
 
     @property
     def state_size(self) -> int:
         """Size of an encoder's output: features of the image and of the vector."""
         image = self.image_features if self.image else 0
-        vector = self.vector_features or len(self.vector_scale)
-        return image + (vector if self.vector_scale else 0)
+        return image + len(self.vector_scale)
 
     def select(self, observation: Mapping[str, Entry]) -> dict[str, Entry]:
         """Return what the networks see of an environment's observation, under their own names."""
@@ -94,9 +89,6 @@ def network_spec(
         image_key=config.image_key,
         vector_key=config.vector_key,
         image_layer_norm=config.image_layer_norm,
-        vector_features=config.vector_features,
-        critic_layer_norm=config.critic_layer_norm,
-        normalize_vector=config.normalize_vector,
     )
 
 
@@ -121,15 +113,10 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
 
 
-def _mlp(
-    inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool = False
-) -> nn.Sequential:
+def _mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in hidden:
-        layers.append(nn.Linear(inputs, width))
-        if layer_norm:
-            layers.append(nn.LayerNorm(width))
-        layers.append(nn.ReLU(inplace=True))
+        layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
@@ -159,18 +146,15 @@ class Encoder(nn.Module):
     scaled vector beside them. Either key may be left out.
     """
 
+    vector_scale: Tensor
+
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
         if spec.image:
             self._add_image(spec)
         if spec.vector_scale:
-            self.vector_norm = VectorNorm(spec.vector_scale, running=spec.normalize_vector)
-            self.vector_trunk = (
-                _bounded(len(spec.vector_scale), spec.vector_features)
-                if spec.vector_features
-                else nn.Identity()
-            )
+            self.register_buffer("vector_scale", torch.tensor(spec.vector_scale))
 
     def _add_image(self, spec: NetworkSpec) -> None:
         assert spec.image is not None
@@ -205,7 +189,7 @@ class Encoder(nn.Module):
             image = scale_image(observations[IMAGE], _dtype(self.convolutions))
             parts.append(self.trunk(self.convolutions(image)))
         if self.spec.vector_scale:
-            parts.append(self.vector_trunk(self.vector_norm(observations[VECTOR])))
+            parts.append(observations[VECTOR] / self.vector_scale)
         return torch.cat(parts, dim=1)
 
 
@@ -233,8 +217,8 @@ class Critic(nn.Module):
         super().__init__()
         self.encoder = Encoder(spec)
         inputs = spec.state_size + spec.actions
-        self.q1 = _mlp(inputs, spec.hidden, 1, spec.critic_layer_norm)
-        self.q2 = _mlp(inputs, spec.hidden, 1, spec.critic_layer_norm)
+        self.q1 = _mlp(inputs, spec.hidden, 1)
+        self.q2 = _mlp(inputs, spec.hidden, 1)
 
     def forward(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return both Q-values, each (B,)."""

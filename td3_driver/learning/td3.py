@@ -23,7 +23,6 @@ from td3_driver.learning.augmentation import draw_shifts
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
-    VECTOR,
     Actor,
     Critic,
     NetworkSpec,
@@ -77,7 +76,6 @@ class TD3:
         self.reward_norm = RewardNorm(settings.reward_scale, settings.normalize_rewards).to(
             self.device
         )
-        self._share_vector_norm()
         self.actor_optimizer = self._adam(
             self.actor, settings.actor_encoder_learning_rate, settings.actor_learning_rate
         )
@@ -92,12 +90,6 @@ class TD3:
         """Weight of the recorded actions in the actor's loss, where there is `bc_alpha`."""
         self.td_errors = torch.zeros(0, device=self.device)
         """The greater of the twins' absolute errors on the latest batch, (B,)."""
-
-    def _share_vector_norm(self) -> None:
-        """Let all networks see the vector with the same statistics, kept once."""
-        if self.spec.vector_scale:
-            for network in (self.critic, self.actor_target, self.critic_target):
-                network.encoder.vector_norm = self.actor.encoder.vector_norm
 
     def _adam(self, network: nn.Module, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
         encoder, head = split_parameters(network)
@@ -148,7 +140,7 @@ class TD3:
     def move(self, batch: Batch, kind: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
         """Do the arithmetic of an update that `begin_update` has begun, all on the device."""
         batch = batch.to(self.device)
-        self._observe(batch)
+        self.reward_norm.observe(batch.rewards)
         observations = self.prepare(batch.observations)
         next_observations = self.prepare(batch.next_observations)
         figures = self._update_critic(batch, observations, next_observations, measure)
@@ -169,12 +161,6 @@ class TD3:
         """Return LAP's priorities of the latest batch, (B,) (Fujimoto et al., 2020, eq. 12)."""
         errors = self.td_errors.clamp(min=self.settings.huber_threshold)
         return errors.pow(self.settings.priority_exponent)
-
-    def _observe(self, batch: Batch) -> None:
-        """Take the batch into the running statistics."""
-        self.reward_norm.observe(batch.rewards)
-        if self.spec.vector_scale:
-            self.actor.encoder.vector_norm.observe(batch.observations[VECTOR])
 
     def prepare(self, observations: Observations) -> Observations:
         """Scale the image once for all networks: each would do it again."""
@@ -213,7 +199,7 @@ class TD3:
     def critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
         """Return the loss of Q-values, both (B,), as the settings have it."""
         # LAP needs Huber's loss: its bias is what the priorities undo.
-        if self.settings.critic_loss == "huber" or self.settings.replay_sampling == "lap":
+        if self.settings.replay_sampling == "lap":
             return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
         return functional.mse_loss(q, target)
 

@@ -37,7 +37,6 @@ from td3_driver.driving.world import (
     WorldError,
 )
 from td3_driver.lockstep.counters import Counters
-from td3_driver.lockstep.inbox import REQUIRED
 from td3_driver.lockstep.lock_step import LockStep, SimulatorLostError, Tick
 from td3_driver.lockstep.placement import STANDING, Placement
 from td3_driver.lockstep.town import Town
@@ -45,16 +44,6 @@ from td3_driver.lockstep.town import Town
 if TYPE_CHECKING:
     from td3_driver.roads.road_map import RoadMap
 
-NEEDED = (
-    *REQUIRED,
-    topics.STATUS,
-    topics.CLOCK,
-    topics.WORLD_INFO,
-    topics.CONTROL,
-    topics.VEHICLE_CONTROL,
-    topics.SET_TRANSFORM,
-    topics.SET_TARGET_VELOCITY,
-)
 RESETS_AFTER_OUTAGE = 5
 # A new route begins where the car projects to its lane and ends where the goal does.
 ROUTE_START_TOLERANCE_M = 3.0
@@ -84,9 +73,8 @@ class CarlaWorld:
 
         `on_outage` is given a line now and then while a simulator that was lost is waited for, and
         an empty one when it is back. Raises WorldError when the simulator or one of its topics is
-        not there in time, and ConfigError for a profile that has not all of them.
+        not there in time.
         """
-        topics.require(config, NEEDED)
         self.on_outage = on_outage
         self._node = node
         self.config = config

@@ -105,12 +105,6 @@ class SimulatedWorld:
         """Acceleration of the car over the latest tick in map axes, m/s^2."""
         return self._acceleration
 
-    @property
-    def orientation(self) -> tuple[float, float, float, float]:
-        """Orientation of the car in the map, as quaternion x, y, z, w."""
-        half = self.vehicle.pose.yaw / 2.0
-        return 0.0, 0.0, math.sin(half), math.cos(half)
-
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
