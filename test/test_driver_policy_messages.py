@@ -81,6 +81,7 @@ def test_a_checkpoint_is_named_with_its_step_and_what_its_actions_mean(
     assert (message.refused_path, message.refused_reason) == (str(refused[0]), refused[1])
 
 
+@pytest.mark.long
 def test_a_policy_file_has_the_step_of_its_checkpoint(
     config: Config, run: RunFolder, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import CheckpointError, Policy
 from td3_driver.learning.trainer import EPISODES_AVERAGED, Progress
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -95,7 +95,6 @@ def test_rows_hold_the_actors_figures_whatever_the_interval(tmp_path: Path) -> N
     assert len({row["actor_loss"] for row in rows}) == len({row["q1_mean"] for row in rows}) == 8
 
 
-@pytest.mark.long
 def test_first_steps_are_random_and_later_ones_the_policys_with_noise(tmp_path: Path) -> None:
     env = Bandit()
     training = make(
@@ -112,7 +111,6 @@ def test_first_steps_are_random_and_later_ones_the_policys_with_noise(tmp_path: 
     assert np.all(np.abs(env.actions) <= 1.0)
 
 
-@pytest.mark.long
 def test_it_learns_the_rewarded_actions_from_the_picture(tmp_path: Path) -> None:
     training = make(
         tmp_path,
@@ -141,7 +139,6 @@ def test_it_learns_the_rewarded_actions_from_the_picture(tmp_path: Path) -> None
     assert float(rows[-1]["return_mean"]) > float(rows[1]["return_mean"]) + 1.0
 
 
-@pytest.mark.long
 def test_the_same_seed_in_turn_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
     runs, envs = [], [Bandit(), Bandit(), Bandit()]
     for env, name, seed in zip(envs, ("one", "again", "other"), (3, 3, 4), strict=True):
@@ -199,7 +196,6 @@ EVERY_OPTION: dict[str, Any] = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "stopped_by, halfway, end, options",
     [
@@ -460,7 +456,6 @@ def test_where_and_how_it_learns_is_said(tmp_path: Path) -> None:
     assert "learning on cpu, bfloat16, eager; batches of 16 from cpu" in heard.lines
 
 
-@pytest.mark.long
 def test_bfloat16_learns_the_rewarded_actions_as_well(tmp_path: Path) -> None:
     training = make(tmp_path, precision="bfloat16", total_steps=300)
     training.run()
