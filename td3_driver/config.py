@@ -5,7 +5,7 @@
 
 `load()` reads a YAML file in the form of a ROS 2 parameter file over these defaults. The nodes
 declare the same settings as ROS parameters (`td3_driver.bridge.parameters`), and a run's folder
-keeps the values that were in effect.
+keeps the values in effect.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SimulatorConfig(Section):
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
     faults: str = _setting(
         "",
-        "Faults for testing what a client does about them, such as 'lost_step@40, "
+        "Faults to inject, to test how a client handles them, such as 'lost_step@40, "
         "missing:image@80x3/500'; empty = none. See docs/carla.md.",
     )
 
@@ -107,12 +107,12 @@ class CarlaConfig(Section):
     control: str = _setting("control", "Id of the actor.pseudo.control.", min_length=1)
     profile: Literal["ros_bridge", "ttgamage", "tum", "openads"] = _setting(
         "ros_bridge",
-        "Which bridge's names, types and QoS: ros_bridge (carla-simulator's, and "
+        "Which bridge's names, types and QoS to use: ros_bridge (carla-simulator's, and "
         "ika-rwth-aachen's), or another fork. See docs/carla.md.",
     )
     topic_names: str = _setting(
         "",
-        "Names instead of the profile's, such as "
+        "Topic names that override the profile's, such as "
         "'image=/carla/{role}/front/image, goal=/goal_pose'.",
     )
     map_frame: str = _setting("", "Frame of the map; empty = the profile's.")
@@ -121,7 +121,7 @@ class CarlaConfig(Section):
     )
     image_reliability: Literal["best_effort", "reliable"] = _setting(
         "best_effort",
-        "Reliability asked of the camera's images: best_effort matches every bridge.",
+        "Reliability requested for the camera's images: best_effort matches every bridge.",
     )
     command_lead_s: float = _setting(
         0.0,
@@ -137,21 +137,21 @@ class CarlaConfig(Section):
     step_timeout_s: float = _setting(5.0, "Wall-clock wait for one step to complete.", "s", gt=0.0)
     outage_timeout_s: float = _setting(
         600.0,
-        "Wall-clock wait for a simulator that stops answering to come back; then the training "
-        "ends with everything saved.",
+        "Wall-clock wait for a simulator that stopped answering to come back; after that, "
+        "training ends with everything saved.",
         "s",
         ge=0.0,
     )
     route_planner: Literal["waypoint_publisher", "own"] = _setting(
         "waypoint_publisher",
-        "Who plans an episode's route: the node that answers goals with a Path, or this package "
-        "from the map's OpenDRIVE, along the same lane centres.",
+        "Who plans an episode's route: the node that answers goals with a Path, or this package, "
+        "from the map's OpenDRIVE along the same lane centres.",
     )
     teleport_height_m: float = _setting(
-        0.3, "Height above the road from which a reset lets the car down.", "m", ge=0.0, le=2.0
+        0.3, "Height above the road from which a reset drops the car.", "m", ge=0.0, le=2.0
     )
     reset_settle_ticks: int = _setting(
-        3, "Ticks the car stands still after a teleport.", ge=1, le=100
+        3, "Ticks for which the car is held still after a teleport.", ge=1, le=100
     )
 
 
@@ -196,12 +196,12 @@ class DrivingConfig(Section):
 
     target_speed_mps: float = _setting(6.0, "Speed that earns the full reward.", "m/s", gt=0.0)
     reward_speed_limit_mps: float = _setting(
-        9.0, "Speed from which nothing is earned.", "m/s", gt=0.0
+        9.0, "Speed from which the reward is 0.", "m/s", gt=0.0
     )
     lateral_limit_m: float = _setting(
         2.0, "Distance from the route that counts as off the lane.", "m", gt=0.0
     )
-    off_lane_ticks: int = _setting(2, "Decisions in a row off the lane that end it.", ge=1)
+    off_lane_ticks: int = _setting(2, "Decisions in a row off the lane that end an episode.", ge=1)
     heading_limit_rad: float = _setting(
         0.7854, "Heading error at which the reward is 0.", "rad", gt=0.0, le=3.15
     )
@@ -216,12 +216,16 @@ class DrivingConfig(Section):
     collision_impulse_ns: float = _setting(
         1.0, "Impulse from which a contact is a collision.", "N s", ge=0.0
     )
-    stuck_speed_mps: float = _setting(0.3, "Below this speed the car stands.", "m/s", ge=0.0)
-    stuck_time_s: float = _setting(10.0, "Standing this long is being stuck.", "s", gt=0.0)
-    stuck_grace_s: float = _setting(2.0, "Standing is allowed at the start for.", "s", ge=0.0)
+    stuck_speed_mps: float = _setting(
+        0.3, "Speed below which the car counts as standing.", "m/s", ge=0.0
+    )
+    stuck_time_s: float = _setting(10.0, "Standing time that counts as stuck.", "s", gt=0.0)
+    stuck_grace_s: float = _setting(
+        2.0, "Time at the start during which standing is allowed.", "s", ge=0.0
+    )
     time_limit_s: float = _setting(90.0, "Simulated time that truncates an episode.", "s", gt=0.0)
     goal_tolerance_m: float = _setting(
-        2.0, "Rest of the route at which it counts as driven to its end.", "m", ge=0.0
+        2.0, "Remaining route at which its end counts as reached.", "m", ge=0.0
     )
 
     @model_validator(mode="after")
@@ -234,7 +238,7 @@ class DrivingConfig(Section):
 class LearningConfig(Section):
     """TD3 with separate encoders for actor and critic (Fujimoto et al., 2018).
 
-    Which of the options pay is measured in docs/ablations.md.
+    docs/ablations.md measures which options pay off.
     """
 
     image_key: str = _setting(
@@ -249,17 +253,17 @@ class LearningConfig(Section):
         1, "Decisions whose rewards are summed before the target bootstraps.", ge=1, le=20
     )
     tau: float = _setting(0.005, "Share of the online networks in each target step.", gt=0.0, le=1)
-    policy_noise: float = _setting(0.2, "Deviation of the target policy's noise.", ge=0.0)
+    policy_noise: float = _setting(0.2, "Standard deviation of the target policy's noise.", ge=0.0)
     noise_clip: float = _setting(0.5, "Bound of the target policy's noise.", ge=0.0)
     policy_freq: int = _setting(2, "Critic updates per actor update.", ge=1)
     exploration_noise: float = _setting(
-        0.1, "Deviation of the acting policy's noise, at first.", ge=0.0
+        0.1, "Initial standard deviation of the acting policy's noise.", ge=0.0
     )
     exploration_noise_final: float = _setting(
-        0.05, "Deviation of the acting policy's noise once it has decayed.", ge=0.0
+        0.05, "Standard deviation of the acting policy's noise after its decay.", ge=0.0
     )
     exploration_noise_decay_steps: int = _setting(
-        0, "Decisions over which the noise goes linearly to its final value; 0 = never.", ge=0
+        0, "Decisions over which the noise decays linearly to its final value; 0 = no decay.", ge=0
     )
     actor_learning_rate: float = _setting(3e-4, "Adam's rate for the actor's head.", gt=0.0)
     critic_learning_rate: float = _setting(3e-4, "Adam's rate for the critic's heads.", gt=0.0)
@@ -270,10 +274,10 @@ class LearningConfig(Section):
         1e-4, "Adam's rate for the critic's encoder.", gt=0.0
     )
     learning_rate_final_share: float = _setting(
-        0.1, "Share of every learning rate that is left after its decay.", gt=0.0, le=1.0
+        0.1, "Share of every learning rate that remains after its decay.", gt=0.0, le=1.0
     )
     learning_rate_decay_updates: int = _setting(
-        0, "Updates over which the rates go linearly to that share; 0 = never.", ge=0
+        0, "Updates over which the rates decay linearly to that share; 0 = no decay.", ge=0
     )
     actor_warmup_updates: int = _setting(
         400, "Updates of the critic alone before the actor learns.", ge=0
@@ -283,33 +287,33 @@ class LearningConfig(Section):
     )
     bc_alpha: float = _setting(
         0.0,
-        "Size of Q beside the squared distance to the recorded actions, in the actor's loss "
-        "(TD3+BC, Fujimoto and Gu, 2021); 0 = plain TD3, for which pretraining takes 0.5.",
+        "Weight of Q against the squared distance to the recorded actions in the actor's loss "
+        "(TD3+BC, Fujimoto and Gu, 2021); 0 = plain TD3, and pretraining then uses 0.5.",
         ge=0.0,
     )
     bc_decay_steps: int = _setting(
         20_000,
-        "Decisions online over which the weight of the recorded actions goes linearly from 1 to "
-        "bc_weight_final (after Beeson and Montana, 2022); 0 = never.",
+        "Online decisions over which the weight of the recorded actions decays linearly from 1 to "
+        "bc_weight_final (after Beeson and Montana, 2022); 0 = no decay.",
         ge=0,
     )
     bc_weight_final: float = _setting(
-        0.2, "Weight of the recorded actions once it has faded.", ge=0.0, le=1.0
+        0.2, "Weight of the recorded actions after its decay.", ge=0.0, le=1.0
     )
     offline_share: float = _setting(
         0.5,
-        "Share of each batch from the recorded drives, once training goes on online (Ball et "
+        "Share of each batch from the recorded drives when training continues online (Ball et "
         "al., 2023).",
         gt=0.0,
         lt=1.0,
     )
     huber_threshold: float = _setting(
         1.0,
-        "TD error from which LAP's loss (Huber's) is linear, and its priority above the least.",
+        "TD error from which LAP's loss (Huber's) is linear and its priority exceeds the minimum.",
         gt=0,
     )
     gradient_clip_norm: float = _setting(
-        0.0, "Largest norm of a network's gradient, to which it is scaled; 0 = any.", ge=0.0
+        0.0, "Norm to which a network's larger gradient is clipped; 0 = no clipping.", ge=0.0
     )
     image_shift_px: int = _setting(
         4,
@@ -340,8 +344,8 @@ class LearningConfig(Section):
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
         0.5,
-        "Share of the device's memory that the replay buffer may take; its copy for checkpoints "
-        "takes as much again of the host's.",
+        "Share of the device's memory that the replay buffer may use; its copy for checkpoints "
+        "uses the same amount of the host's memory.",
         gt=0.0,
         le=0.95,
     )
@@ -351,7 +355,7 @@ class LearningConfig(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = _setting(
         "auto",
-        "Arithmetic of the encoders and hidden layers; auto = bfloat16 where that is quicker.",
+        "Arithmetic of the encoders and hidden layers; auto = bfloat16 where that is faster.",
     )
     cuda_graphs: bool = _setting(
         True, "Capture an update once and replay it, where networks and replay are on one GPU."
@@ -360,7 +364,9 @@ class LearningConfig(Section):
     @model_validator(mode="after")
     def _sees_something(self) -> LearningConfig:
         if not (self.image_key or self.vector_key):
-            raise ValueError("image_key and vector_key are both empty: nothing would be seen")
+            raise ValueError(
+                "image_key and vector_key are both empty: the networks would see nothing"
+            )
         if self.image_key == self.vector_key:
             raise ValueError("image_key and vector_key are the same key")
         return self
@@ -374,13 +380,13 @@ class TrainingConfig(Section):
     offline_updates: int = _setting(20_000, "Updates on recorded drives, in pretraining.", ge=1)
     random_steps: int = _setting(
         4000,
-        "Decisions taken at random before the first update; none where a pretrained run goes on.",
+        "Random decisions before the first update; none when continuing from another run.",
         ge=0,
     )
-    updates_per_step: float = _setting(1.0, "Ratio of updates to decisions, held.", gt=0.0, le=16)
+    updates_per_step: float = _setting(1.0, "Ratio of updates to decisions.", gt=0.0, le=16)
     synchronous_updates: bool = _setting(
         False,
-        "Update in turn with the steps (repeatable) instead of beside them (faster).",
+        "Alternate updates and steps (repeatable) instead of running them in parallel (faster).",
     )
     maps: tuple[str, ...] = _setting(
         ("ring_meadow", "ring_harbour", "ring_orchard", "ring_quarry", "grid_old_town"),
@@ -390,8 +396,8 @@ class TrainingConfig(Section):
     starts: Literal["maps", "town", "listed", "route"] = _setting(
         "maps",
         "Where episodes start: at random on training.maps, which the embedded simulator loads; at "
-        "random in the town that the simulator has; at the places listed in training.starts_file; "
-        "or along the route that is published when the training begins.",
+        "random in the simulator's current town; at the places listed in training.starts_file; or "
+        "along the route that is published when training begins.",
     )
     starts_file: str = _setting(
         "carla_towns",
@@ -411,7 +417,7 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Driving without noise on maps that were not trained on."""
+    """Driving without noise on held-out maps."""
 
     maps: tuple[str, ...] = _setting(
         ("ring_lakeside", "ring_vineyard", "grid_new_town"),
@@ -433,8 +439,8 @@ class DriverConfig(Section):
     )
     shadow: bool = _setting(
         False,
-        "Compute everything and command nothing: commands go to ~/shadow/, with how they differ "
-        "from those of whoever drives.",
+        "Compute everything but command nothing: commands go to ~/shadow/, with their difference "
+        "from the commands of whoever drives.",
     )
     camera_timeout_s: float = _setting(
         0.3, "Wall-clock silence of the camera that stops the car.", "s", gt=0.0, le=0.4
@@ -447,8 +453,8 @@ class DriverConfig(Section):
     )
     route_timeout_s: float = _setting(
         0.0,
-        "Wall-clock age of the route that stops the car; 0 = a route does not age, as the "
-        "bridge publishes it once.",
+        "Wall-clock age of the route that stops the car; 0 = a route never expires, as the "
+        "bridge publishes it only once.",
         "s",
         ge=0.0,
     )
@@ -461,38 +467,37 @@ class DriverConfig(Section):
     )
     max_clock_gap_s: float = _setting(
         0.5,
-        "Simulated time from one image to the next, coming without a pause, that is a jump of "
-        "the clock.",
+        "Simulated time between two images, received without a pause, that means a clock jump.",
         "s",
         gt=0.0,
         le=10.0,
     )
     image_width_px: int = _setting(
-        0, "Width that images must have; 0 = that of the first one.", "px", ge=0
+        0, "Width that images must have; 0 = the first image's.", "px", ge=0
     )
     image_height_px: int = _setting(
-        0, "Height that images must have; 0 = that of the first one.", "px", ge=0
+        0, "Height that images must have; 0 = the first image's.", "px", ge=0
     )
     resume_after: tuple[Fault | Literal["none"], ...] = _setting(
         HARMLESS,
-        "Faults after which the car drives on by itself; after others it stands until ~/resume.",
+        "Faults after which the car resumes by itself; after others it stands until ~/resume.",
         min_length=1,  # ROS parameters know no empty list.
     )
     resume_delay_s: float = _setting(
-        0.5, "Wall-clock time without a fault before the car drives on.", "s", ge=0.0
+        0.5, "Wall-clock time without a fault before the car resumes.", "s", ge=0.0
     )
     standstill_timeout_s: float = _setting(
         2.5,
-        "Longest wall-clock wait for the car to stand when the driver is deactivated or ends.",
+        "Longest wall-clock wait for the car to stop when the driver is deactivated or ends.",
         "s",
         ge=0.0,
         le=10.0,
     )
     watch_checkpoints: bool = _setting(
-        True, "Take over newer checkpoints of the run while driving."
+        True, "Switch to newer checkpoints of the run while driving."
     )
     watch_period_s: float = _setting(
-        2.0, "Wall-clock time between two looks for a newer checkpoint.", "s", gt=0.0
+        2.0, "Wall-clock time between checks for a newer checkpoint.", "s", gt=0.0
     )
 
 
@@ -530,7 +535,7 @@ class Config(Section):
 
 
 def build(values: dict[str, Any], source: str) -> Config:
-    """Build a configuration from nested values, given over the defaults.
+    """Build a configuration from the defaults and nested values that override them.
 
     Raises ConfigError naming every wrong setting; `source` says where they came from.
     """
@@ -541,7 +546,7 @@ def build(values: dict[str, Any], source: str) -> Config:
 
 
 def in_words(error: ValidationError) -> str:
-    """Return a line for each setting that is wrong."""
+    """Return one line for each wrong setting."""
     lines = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
@@ -553,7 +558,7 @@ def in_words(error: ValidationError) -> str:
 
 
 def override(base: Config, values: Mapping[str, Any], source: str) -> Config:
-    """Return `base` with `section.setting` values over it; raises ConfigError."""
+    """Return `base` with `section.setting` values overridden; raises ConfigError."""
     sections = base.model_dump()
     for name, value in values.items():
         section, _, setting = name.partition(".")
