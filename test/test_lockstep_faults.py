@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from carla_graph import (
     MAP,
+    Observer,
     make_start,
     own_domain,
     ros_node,
@@ -331,6 +332,46 @@ def test_a_reset_begins_again_after_an_outage(world, simulator):
     frame = world.reset(make_start())
     assert frame.clean and world.counters.outages == 1
     assert world.counters.unclean_steps == 0
+
+
+def test_a_reset_leaves_an_autopilot_alone_that_nobody_has_switched_on(world, truth, simulator):
+    # Even to switch it off, the bridge builds a traffic manager, and hears nothing meanwhile.
+    set_faults(simulator, "autopilot=20@1x100000")
+    frame = world.reset(make_start())
+    assert frame.clean and world.counters.reset_retries == 0
+    assert drive(world, truth) == []
+
+
+def listening_for_the_autopilot(node, world):
+    """Return an observer that the world's switch of the autopilot reaches."""
+    observer = Observer(node)
+    observer.listen(topics.ENABLE_AUTOPILOT)
+    switch = world.placement.publishers[topics.ENABLE_AUTOPILOT]
+    # The simulator, the world itself, and the observer.
+    observer.wait(lambda: switch.get_subscription_count() == 3)
+    return observer
+
+
+def test_a_reset_switches_an_autopilot_off_that_somebody_has_switched_on(world, simulator):
+    with ros_node("somebody", simulator.context.get_domain_id()) as node:
+        somebody = listening_for_the_autopilot(node, world)
+        heard = somebody.received[topics.ENABLE_AUTOPILOT]
+        somebody.publish(topics.ENABLE_AUTOPILOT, data=True)
+        somebody.wait(lambda: world.reset(make_start()).clean and len(heard) == 2)
+        assert [message.data for message in heard] == [True, False]
+        assert world.reset(make_start()).clean
+        somebody.wait(lambda: True)
+        assert len(heard) == 2
+
+
+def test_a_command_of_somebody_else_is_taken_for_the_autopilots(world, simulator):
+    with ros_node("somebody", simulator.context.get_domain_id()) as node:
+        somebody = listening_for_the_autopilot(node, world)
+        world.step(VehicleControl(throttle=0.5))
+        set_faults(simulator, "lost_command@1x80")  # what is in force is not ours for a while
+        assert world.reset(make_start()).clean
+        somebody.wait(lambda: bool(somebody.received[topics.ENABLE_AUTOPILOT]))
+        assert not somebody.received[topics.ENABLE_AUTOPILOT][0].data
 
 
 def test_a_car_that_does_not_stay_is_put_elsewhere(world, simulator, monkeypatch):

@@ -13,7 +13,12 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 
 from td3_driver.bridge import topics
-from td3_driver.bridge.conversion import pose_to_message, target_velocity_to_message
+from td3_driver.bridge.conversion import (
+    pose_to_message,
+    same_control,
+    target_velocity_to_message,
+)
+from td3_driver.bridge.runtime import take_waiting
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import (
     FULL_BRAKE,
@@ -27,6 +32,8 @@ from td3_driver.lockstep.lock_step import LockStep, SimulatorLostError
 STANDING = replace(FULL_BRAKE, hand_brake=True)
 TRIES = 3
 CLEAN_FRAME_TRIES = 10
+FOREIGN_COMMANDS = 3
+"""Ticks under another command than ours after which the autopilot is taken to be on."""
 POSITION_TOLERANCE_M = 0.5
 YAW_TOLERANCE_RAD = 0.1
 TILT_TOLERANCE_RAD = 0.5
@@ -54,14 +61,23 @@ class Placement:
         for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
             lock_step.publisher(topic)
         # Nobody need listen to these.
-        self._publishers = {
+        self.publishers = {
             topic: topics.create_publisher(node, topic, config)
             for topic in (topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
         }
+        self._autopilot = False
+        """Whether somebody has switched the autopilot on, as far as is known."""
+        self._subscription = topics.create_subscription(
+            node, topics.ENABLE_AUTOPILOT, config, self._on_autopilot
+        )
+
+    def _on_autopilot(self, message: Bool) -> None:
+        self._autopilot = message.data
 
     def destroy(self) -> None:
-        """End the publishers that are not the lock-step's."""
-        for publisher in self._publishers.values():
+        """End the subscription, and the publishers that are not the lock-step's."""
+        self._node.destroy_subscription(self._subscription)
+        for publisher in self.publishers.values():
             self._node.destroy_publisher(publisher)
 
     def put_down(self, pose: Pose) -> Frame:
@@ -91,16 +107,21 @@ class Placement:
 
     def clean_frame(self, frame: Frame) -> Frame:
         """Let the car stand until a tick is clean, if that of `frame` was not."""
-        for _ in range(CLEAN_FRAME_TRIES):
+        for tries in range(CLEAN_FRAME_TRIES):
             if frame.clean:
                 return frame
+            if tries == FOREIGN_COMMANDS and not same_control(frame.control, STANDING):
+                # Switched on before anybody listened, perhaps.
+                self._switch_autopilot_off("another command is in force than ours")
             frame = self._step(STANDING)
         raise SimulatorLostError(f"no clean tick in {CLEAN_FRAME_TRIES}: {frame.reason}.")
 
     def teleport(self, pose: Pose) -> Frame:
         """Stop the car, move it to `pose` and return the frame after it has settled."""
-        self._publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
-        self._publishers[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
+        take_waiting(self._subscription)
+        if self._autopilot:
+            self._switch_autopilot_off("it has been switched on")
+        self.publishers[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
         self._lock_step.command(STANDING)
         self._stop()
         above = replace(pose, z=pose.z + self._config.teleport_height_m)
@@ -115,6 +136,16 @@ class Placement:
                 break
             frame = self._step(STANDING)
         return self.clean_frame(frame)
+
+    def _switch_autopilot_off(self, reason: str) -> None:
+        """Switch CARLA's autopilot off.
+
+        Only where there is need: the bridge builds a traffic manager even for that, and holds
+        commands and teleports meanwhile, for many seconds on a large map.
+        """
+        self._node.get_logger().warning(f"switching the autopilot off: {reason}")
+        self.publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
+        self._autopilot = False
 
     def velocity(self) -> float:
         """Return the speed in any direction, m/s: that of a fall as well."""

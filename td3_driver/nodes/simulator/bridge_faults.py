@@ -37,8 +37,9 @@ KINDS: dict[str, str] = {
     "missing": "TOPIC has no message; the bridge waits SECONDS (1) for it first",
     "late": "TOPIC's message comes SECONDS later, and what follows on it not before",
     "collision": "a collision is told that is none, as after a teleport",
+    "autopilot": "switching the autopilot on or off holds commands and teleports for SECONDS",
 }
-TIMED = frozenset({"late_step", "hang", "late"})
+TIMED = frozenset({"late_step", "hang", "late", "autopilot"})
 OF_A_TOPIC = frozenset({"missing", "late"})
 TOPICS: dict[str, Topic] = {
     key: topic

@@ -64,6 +64,8 @@ class SimulatorNode(ConfiguredNode):
         self._agenda = Agenda()
         self._held = False
         """Whether the tick under way hangs, or the thread that ticks has died."""
+        self._inputs_held_until_s = 0.0
+        """Until when the autopilot's switching holds what is heard, on the steady clock."""
         self._late_control: VehicleControl | None = None
         self._stopped = False
         self._override = False
@@ -77,10 +79,14 @@ class SimulatorNode(ConfiguredNode):
             topics.SET_TRANSFORM: self._on_transform,
             topics.SET_TARGET_VELOCITY: self._on_target_velocity,
             topics.GOAL: self._on_goal,
+            topics.ENABLE_AUTOPILOT: self._on_autopilot,
             topics.VEHICLE_CONTROL: lambda message: self._on_control(message, manual=False),
             topics.VEHICLE_CONTROL_MANUAL: lambda message: self._on_control(message, manual=True),
         }
-        self._inputs = [self._subscribe(topic, handler) for topic, handler in handlers.items()]
+        self._inputs = [
+            self._subscribe(topic, self._held_by_autopilot(handler))
+            for topic, handler in handlers.items()
+        ]
         self._control = self._subscribe(topics.CONTROL, self._on_run_command)
         self._publish_status(self._run_state.running)
         self.publications.vehicle_info(
@@ -240,6 +246,23 @@ class SimulatorNode(ConfiguredNode):
                 self._agenda.after(late.seconds or 0.0, lambda: self._run_state.command(command))
                 return
         self._run_state.command(command)
+
+    def _held_by_autopilot(self, handler: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return a handler that waits while the autopilot is being switched, in order."""
+
+        def handle(message: Any) -> None:
+            held_s = self._inputs_held_until_s - time.monotonic()
+            if held_s > 0.0:
+                self._agenda.after(held_s, lambda: handler(message))
+            else:
+                handler(message)
+
+        return handle
+
+    def _on_autopilot(self, message: Any) -> None:
+        # There is none here; switching it is what holds the bridge up.
+        if fault := self._faults.next("autopilot"):
+            self._inputs_held_until_s = time.monotonic() + (fault.seconds or 0.0)
 
     def _on_override(self, message: Any) -> None:
         self._override = message.data
