@@ -17,13 +17,12 @@ from pathlib import Path
 
 from td3_driver.config import Config, ConfigError, load, override
 from td3_driver.launching import supervision
-from td3_driver.launching.commands import (
-    COMMANDS,
+from td3_driver.launching.commands import COMMANDS
+from td3_driver.launching.parts import Command, Option
+from td3_driver.launching.settings import (
     CONFIG,
     ROLE_NAME,
     SET,
-    Command,
-    Option,
     effective_settings,
     setting_overrides,
 )

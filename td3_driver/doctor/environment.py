@@ -18,8 +18,8 @@ from packaging.specifiers import SpecifierSet
 
 from td3_driver.bridge import topics
 from td3_driver.doctor.findings import Finding, Verdict
-from td3_driver.launching import fastdds
-from td3_driver.launching.commands import BRIDGE_PACKAGES, PACKAGE
+from td3_driver.launching import carla_bridge, fastdds
+from td3_driver.launching.parts import PACKAGE
 
 GROUP = "environment"
 SETUP = "run `make setup`, or `pip install -r requirements.txt -c constraints.txt`"
@@ -172,7 +172,7 @@ def _shared_memory() -> list[Finding]:
 
 def _bridge() -> list[Finding]:
     """Look for the bridge's packages, and whether the carla wheel is the one it insists on."""
-    missing = [name for name in BRIDGE_PACKAGES if not _in_ament_index(name)]
+    missing = [name for name in carla_bridge.PACKAGES if not _in_ament_index(name)]
     if missing:
         remedy = "install them for `ros2 launch` to start the bridge, or join a running one"
         return [_warning("carla-ros-bridge", f"not installed here: {', '.join(missing)}", remedy)]

@@ -28,7 +28,8 @@ from launch_ros.actions import Node
 
 from td3_driver.config import ConfigError
 from td3_driver.launching import fastdds, supervision
-from td3_driver.launching.commands import LAUNCHES, PACKAGE, Command, Include, Option, Process
+from td3_driver.launching.commands import LAUNCHES
+from td3_driver.launching.parts import PACKAGE, Command, Include, Option, Process
 
 HOW_TO_GET_THE_BRIDGE = (
     "build https://github.com/carla-simulator/ros-bridge (on Jazzy "
@@ -38,7 +39,7 @@ HOW_TO_GET_THE_BRIDGE = (
 
 
 def launch_description(command_name: str) -> LaunchDescription:
-    """Return the launch description of one of `processes.LAUNCHES`."""
+    """Return the launch description of one of `commands.LAUNCHES`."""
     command = LAUNCHES[command_name]
 
     def actions(context: LaunchContext) -> list[Any]:
