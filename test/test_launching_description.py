@@ -27,7 +27,7 @@ import pytest
 from bag_drives import drive, write
 
 from td3_driver.config import Config, ConfigError
-from td3_driver.launching import carla_bridge, commands, fastdds
+from td3_driver.launching import carla_bridge, fastdds
 from td3_driver.launching.commands import LAUNCHES
 from td3_driver.launching.parts import Process
 from td3_driver.runs import RunFolder
@@ -281,7 +281,12 @@ def test_a_recorder_comes_first_and_its_end_is_not_the_end_of_all(
 def test_ros2_bag_records_where_it_is_installed(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_has_ros2_bag", lambda: True)
+    tool = tmp_path / "ros2"
+    tool.touch(mode=0o755)
+    (tmp_path / "ros2bag").mkdir()
+    (tmp_path / "ros2bag" / "__init__.py").touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(str(tmp_path))
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
     *command, pattern = recorder.cmd
     assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()
