@@ -14,14 +14,14 @@ NODE_NAME = "driver"
 WATCHDOG = "watchdog"
 """Its status on /diagnostics, after the node's name."""
 FAULT = "fault"
-"""That status's key for the fault in force."""
+"""That status's key for the current fault."""
 STOPPED = "stopped: "
-"""Begins that status's message while the car is stopped; the reason follows."""
+"""That status's message starts with this while the car is stopped; the reason follows."""
 STOPS = "stops_"
-"""With a fault's name: that status's key for how often the car has been stopped by it."""
+"""With a fault's name: that status's key for how often that fault has stopped the car."""
 
 PROCESS = "process"
-"""Its own process's status on /diagnostics, after the node's name."""
+"""The status of its own process on /diagnostics, after the node's name."""
 STANDSTILLS = "standstills"
 """That status's key for how often the driver's own threads stood still."""
 
@@ -57,7 +57,7 @@ SHADOW_VEHICLE_CONTROL = _published(
 SHADOW_DISAGREEMENT = _published(
     "~/shadow/disagreement",
     "sensor_msgs/msg/JointState",
-    "In shadow mode, stamped as the image: own command less that of whoever drives, in "
+    "In shadow mode, stamped as the image: own command minus the active driver's, in "
     "`position` by `name`: steering_angle_rad (+ = further left), and speed_mps where "
     "ackermann_cmd is in use, else pedal (throttle less brake, of vehicle_status).",
 )
@@ -79,11 +79,11 @@ class Service:
 RELOAD = Service(
     "~/reload",
     "std_srvs/srv/Trigger",
-    "Look for a newer checkpoint now; ~/policy tells what came of it.",
+    "Look for a newer checkpoint now; ~/policy has the result.",
 )
 RESUME = Service(
     "~/resume",
     "std_srvs/srv/Trigger",
-    "Vouch for what stopped the car, so that it drives on once nothing is wrong any more.",
+    "Confirm that the car may drive again after a stop; it resumes once no fault is active.",
 )
 DRIVER_SERVICES = (RELOAD, RESUME)
