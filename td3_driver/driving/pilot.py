@@ -23,7 +23,7 @@ MAX_GAP_S = 0.5
 
 
 class Pilot:
-    """Turns every frame into a command; stands where there is no way to drive."""
+    """Turns every frame into a command; stops the car where it cannot drive."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class Pilot:
         self.standing_because = "it has not begun"
         """Why the car is stopped; empty while it drives."""
         self.off_course: End | None = None
-        """How the latest decision would have failed an episode; None where it would not."""
+        """How the latest decision would have failed an episode; None if it would not."""
         self.inference_s = 0.0
         """Wall-clock time of the latest decision."""
         self.decisions = 0
         self.observation: Observation = {}
-        """What the latest decision was made on."""
+        """The observation of the latest decision."""
         self.action = np.zeros(2, dtype=np.float32)
         """The latest decision."""
         self._config = config
@@ -55,11 +55,11 @@ class Pilot:
 
     @property
     def task(self) -> DrivingTask:
-        """The task of the present route."""
+        """The task for the current route."""
         return self._task
 
     def drive(self, frame: Frame) -> Command:
-        """Return the command for a frame; raise ValueError where that, or it, is not finite."""
+        """Return the command for a frame; raise ValueError if either is not finite."""
         observation = self._observe(frame)
         self._stamp_ns = frame.stamp_ns
         if self.standing_because:
@@ -78,9 +78,9 @@ class Pilot:
         return self._last
 
     def stop(self, reason: str) -> Command:
-        """Return the command that stops the car at once, its wheels turned as they are.
+        """Return the command that stops the car at once, with the steering angle unchanged.
 
-        Driving begins anew with the next frame.
+        Driving starts over with the next frame.
         """
         self.standing_because = reason
         self._last = Command(
@@ -90,7 +90,7 @@ class Pilot:
         return self._last
 
     def _observe(self, frame: Frame) -> Observation | None:
-        """Return what to decide on; None while an action is held, or where the car stands."""
+        """Return the observation to decide on; None while an action is held or the car stands."""
         if frame.route is not self._route:
             self._arrived = False
         if self._arrived:
@@ -119,7 +119,7 @@ class Pilot:
         )
 
     def _begin(self, frame: Frame) -> Observation | None:
-        """Begin to drive along the frame's route; None where that cannot be."""
+        """Begin to drive along the frame's route; None if that is impossible."""
         task = DrivingTask(self._config, self._fixed_delta_s)
         new_route = frame.route is not self._route
         self._route = frame.route
@@ -137,7 +137,7 @@ class Pilot:
             self.standing_because = f"the route is {away_m:.1f} m away"
             return None
         if new_route and not self.standing_because:
-            # Given a new route while it drives, the car does not jerk its wheels straight.
+            # With a new route while driving, the car does not jerk its wheels straight.
             task.limiter, task.pedals = self._task.limiter, self._task.pedals
         self._task = task
         self.standing_because = ""
