@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Finds what drives: a run's newest checkpoint, or an exported file."""
+"""Loads the policy to drive with: a run's newest checkpoint, or an exported file."""
 
 from __future__ import annotations
 
