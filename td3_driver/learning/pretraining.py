@@ -21,8 +21,8 @@ from td3_driver.learning.warm_start import restored
 BC_ALPHA = 0.5
 """`learning.bc_alpha` for runs that learn from records.
 
-Fujimoto and Gu's 2.5 is for records of many behaviours. Drives are mostly of one, which tells the
-critic little of other actions, and with 2.5 it pulls the policy away (docs/offline.md).
+Fujimoto and Gu's 2.5 is for records of many behaviours. Drives mostly show one, which teaches the
+critic little about other actions, and with 2.5 it pulls the policy away (docs/offline.md).
 """
 
 

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint's learner has beside its actor: networks that tell what actions are worth."""
+"""The rest of a checkpoint's learner: the networks that estimate the value of actions."""
 
 from __future__ import annotations
 
