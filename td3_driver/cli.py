@@ -17,13 +17,12 @@ from pathlib import Path
 
 from td3_driver.config import Config, ConfigError, load, override
 from td3_driver.launching import supervision
-from td3_driver.launching.commands import (
-    COMMANDS,
+from td3_driver.launching.commands import COMMANDS
+from td3_driver.launching.parts import LaunchCommand, Option
+from td3_driver.launching.settings import (
     CONFIG,
     ROLE_NAME,
     SET,
-    Command,
-    Option,
     effective_settings,
     setting_overrides,
 )
@@ -70,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_processes_command(parser: argparse.ArgumentParser, command: Command) -> None:
+def _add_processes_command(parser: argparse.ArgumentParser, command: LaunchCommand) -> None:
     parser.description = command.summary
     for option in command.options:
         if not option.launch_only:

@@ -16,7 +16,8 @@ from driver_runs import make_run, small_config
 
 from td3_driver import cli
 from td3_driver.launching import supervision
-from td3_driver.launching.commands import COMMANDS, Process
+from td3_driver.launching.commands import COMMANDS
+from td3_driver.launching.parts import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,6 +18,7 @@ from td3_driver.bridge import topics
 from td3_driver.bridge.driver_topics import DRIVER_TOPICS
 from td3_driver.doctor import environment, graph
 from td3_driver.doctor.findings import Finding, Verdict, as_dict, healthy, table
+from td3_driver.launching import carla_bridge
 
 
 def found(world: str = "auto") -> dict[str, Finding]:
@@ -121,7 +122,7 @@ def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install packages of the bridge's names; return its Python package."""
     index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
     index.mkdir(parents=True)
-    for name in environment.BRIDGE_PACKAGES:
+    for name in carla_bridge.PACKAGES:
         (index / name).touch()
     package = tmp_path / "carla_ros_bridge"
     package.mkdir()

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,11 @@ from td3_driver.bridge.conversion import (
 from td3_driver.bridge.run_state import RunCommand
 from td3_driver.bridge.topics import Direction, Qos, Topic
 from td3_driver.config import Config, build
-from td3_driver.doctor import graph
+from td3_driver.doctor import moving
+from td3_driver.doctor.commanding import LISTENED_TO
 from td3_driver.doctor.findings import Finding, Verdict, healthy
-from td3_driver.doctor.watching import Graph
+from td3_driver.doctor.graph import DISCOVERY_S, examine_graph
+from td3_driver.doctor.watching import NODE_NAME, SETTLE_S, Graph
 from td3_driver.driving.world import Pose, VehicleControl
 
 TICK_S = 0.05
@@ -46,12 +47,19 @@ WATCHED_TICKS = 8
 
 
 class PatientGraph(Graph):
-    """Watches until enough has come, however long a slow machine takes for it."""
+    """Waits until all has been found and enough has come, however slow the machine is."""
 
-    def spin(self, duration_s: float) -> None:
-        super().spin(duration_s)
-        if duration_s == WATCH_S:
-            self.spin_until(lambda: self.records[topics.STATUS].count >= WATCHED_TICKS, 30.0)
+    def __init__(self, node: Node, config: Config, ends: int, ticks: int) -> None:
+        super().__init__(node, config)
+        self._ends = ends
+        self._ticks = ticks
+
+    def settle(self, timeout_s: float) -> None:
+        self.spin_until(lambda: self.ends() >= self._ends, timeout_s)
+
+    def watch(self, duration_s: float) -> None:
+        super().watch(duration_s)
+        self.spin_until(lambda: self.records[topics.STATUS].count >= self._ticks, 30.0)
 
 
 def ends_of(node: Node, known: set[str]) -> int:
@@ -71,26 +79,21 @@ def examine(
     ends = sum(ends_of(node, known) for node in nodes)
     context = Context()
     context.init(args=[], domain_id=own_domain())
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(
-            graph._Examination,
-            "_let_settle",
-            lambda self: self._graph.spin_until(lambda: self._graph.ends() >= ends, 60.0),
+    seen = PatientGraph(
+        Node(NODE_NAME, context=context), config, ends, WATCHED_TICKS if ticks else 0
+    )
+    try:
+        findings = examine_graph(
+            seen,
+            discovery_s=60.0 if nodes else 0.5,
+            watch_s=WATCH_S,
+            move=move,
+            required=required,
+            say=lambda message: None,
         )
-        monkeypatch.setattr(graph, "Graph", PatientGraph if ticks else Graph)
-        if nodes:
-            monkeypatch.setattr(graph, "DISCOVERY_S", 60.0)
-        try:
-            findings = graph.examine(
-                config,
-                watch_s=WATCH_S,
-                move=move,
-                required=required,
-                say=lambda message: None,
-                context=context,
-            )
-        finally:
-            context.try_shutdown()
+    finally:
+        seen.close()
+        context.try_shutdown()
     for finding in findings:
         assert finding.remedy or finding.verdict is not Verdict.FAILED, finding
     return {finding.check: finding for finding in findings}
@@ -112,7 +115,10 @@ def test_all_is_well_with_the_embedded_simulator_and_the_car_moves() -> None:
         findings = examine(simulator, move=True)
         assert healthy(list(findings.values())), failures(findings)
         assert findings["the car moves"].verdict is Verdict.OK
-        assert abs(simulator.world.vehicle.speed) < 0.2  # left standing
+        with ros_node("watcher", own_domain()) as node:
+            watcher = Observer(node)
+            watcher.listen_and_hear(topics.SPEEDOMETER)
+            assert abs(watcher.latest[topics.SPEEDOMETER].data) < 0.2  # left standing
     for topic in topics.TOPICS:
         if topic.direction is Direction.FROM_SIMULATOR:
             assert findings[name(topic)].verdict is Verdict.OK, topic
@@ -133,8 +139,7 @@ def test_the_car_is_not_touched_unless_asked() -> None:
     assert findings["the car moves"].verdict is Verdict.SKIPPED
 
 
-def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "DISCOVERY_S", 0.5)
+def test_nothing_runs() -> None:
     findings = examine()
     assert failures(findings) == {"running"}
     assert f"ROS_DOMAIN_ID {own_domain()}" in findings["running"].found
@@ -184,7 +189,7 @@ def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_o
 
 
 def test_a_manual_override_is_named_with_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "DRIVE_S", 0.5)  # in vain
+    monkeypatch.setattr(moving, "DRIVE_S", 0.5)  # in vain
     with simulator_node(own_domain()) as simulator, ros_node("manual", own_domain()) as node:
         Observer(node).publish(topics.MANUAL_OVERRIDE, data=True)
         findings = examine(simulator, node, move=True)
@@ -221,15 +226,26 @@ def test_two_simulators_are_found() -> None:
     assert "2 publish /carla/status" in findings["only one"].found
 
 
-def test_the_search_ends_when_nothing_new_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends, spun = [3, 5, 9, 9, 12], []
-    found = SimpleNamespace(ends=lambda: ends[len(spun)], spin=spun.append)
-    examination = SimpleNamespace(_graph=found)
-    graph._Examination._let_settle(examination)  # type: ignore[arg-type]
-    assert spun == [graph.SETTLE_S] * 3
-    monkeypatch.setattr(graph, "DISCOVERY_S", 0.0)
-    graph._Examination._let_settle(examination)  # type: ignore[arg-type]
-    assert len(spun) == 3
+class GrowingGraph(Graph):
+    """Finds more ends with each spin, as given."""
+
+    def __init__(self, found: list[int]) -> None:
+        self.found = found
+        self.spun: list[float] = []
+
+    def ends(self) -> int:
+        return self.found[len(self.spun)]
+
+    def spin(self, duration_s: float) -> None:
+        self.spun.append(duration_s)
+
+
+def test_the_search_ends_when_nothing_new_is_found() -> None:
+    growing = GrowingGraph([3, 5, 9, 9, 12])
+    growing.settle(DISCOVERY_S)
+    assert growing.spun == [SETTLE_S] * 3
+    growing.settle(0.0)
+    assert len(growing.spun) == 3
 
 
 # --- a bridge with faults ----------------------------------------------------------------------
@@ -272,7 +288,7 @@ class FaultyBridge:
             for topic in topics.TOPICS
             if topic.direction is Direction.FROM_SIMULATOR and topic not in faults.absent
         }
-        for topic in graph.LISTENED_TO:
+        for topic in LISTENED_TO:
             if topic not in faults.absent:
                 node.create_subscription(
                     self._type(topic), name(topic), lambda _: None, self._qos(topic).profile()

@@ -19,7 +19,9 @@ from bag_drives import drive, write
 
 from td3_driver.config import CarlaConfig, Config, ConfigError
 from td3_driver.faults import Fault
-from td3_driver.launching.commands import COMMANDS, Process, setting_overrides
+from td3_driver.launching.commands import COMMANDS
+from td3_driver.launching.parts import Process
+from td3_driver.launching.settings import setting_overrides
 from td3_driver.runs import RunFolder
 
 
@@ -268,7 +270,7 @@ SUPERVISOR = """
 import sys
 from dataclasses import dataclass
 from td3_driver.launching import supervision
-from td3_driver.launching.commands import Process
+from td3_driver.launching.parts import Process
 
 supervision.KILL_TIMEOUT_S = 0.5
 

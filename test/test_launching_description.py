@@ -27,8 +27,9 @@ import pytest
 from bag_drives import drive, write
 
 from td3_driver.config import Config, ConfigError
-from td3_driver.launching import commands, fastdds
-from td3_driver.launching.commands import BRIDGE_PACKAGES, LAUNCHES, Process
+from td3_driver.launching import carla_bridge, fastdds
+from td3_driver.launching.commands import LAUNCHES
+from td3_driver.launching.parts import Process
 from td3_driver.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -280,7 +281,12 @@ def test_a_recorder_comes_first_and_its_end_is_not_the_end_of_all(
 def test_ros2_bag_records_where_it_is_installed(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_has_ros2_bag", lambda: True)
+    tool = tmp_path / "ros2"
+    tool.touch(mode=0o755)
+    (tmp_path / "ros2bag").mkdir()
+    (tmp_path / "ros2bag" / "__init__.py").touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(str(tmp_path))
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
     *command, pattern = recorder.cmd
     assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()
@@ -313,7 +319,7 @@ def install(folder: Path, *packages: str) -> None:
 @pytest.fixture
 def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install the bridge's packages; return where their launch files are."""
-    install(tmp_path, *BRIDGE_PACKAGES)
+    install(tmp_path, *carla_bridge.PACKAGES)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     return tmp_path / "share"
 
@@ -321,7 +327,9 @@ def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("stand_ins")
 def test_carla_is_brought_up_with_every_argument_given(bridge: Path) -> None:
     includes = describe("train").includes(world="carla", town="Town03", role_name="hero")
-    assert list(includes) == [f"{bridge}/{name}/{name}.launch.py" for name in BRIDGE_PACKAGES]
+    assert list(includes) == [
+        f"{bridge}/{name}/{name}.launch.py" for name in carla_bridge.PACKAGES
+    ]
     server, spawn, route = includes.values()
     assert server == {
         "host": "localhost",
@@ -349,7 +357,7 @@ def test_carla_takes_the_simulator_s_place_or_is_joined(command: str, run: str) 
     assert (
         node.executable == joining.executable == {"train": "trainer", "drive": "driver"}[command]
     )
-    assert len(describe(command).includes(**given)) == len(BRIDGE_PACKAGES)
+    assert len(describe(command).includes(**given)) == len(carla_bridge.PACKAGES)
     assert not describe(command).includes(**given, start_bridge="false")
     assert not describe(command).includes(run=run)
 
@@ -532,7 +540,7 @@ BRIDGE_ARGUMENTS = {
 
 @pytest.mark.usefixtures("real_launch")
 def test_a_real_launch_of_carla_starts_all_and_keeps_arguments_apart(tmp_path: Path) -> None:
-    install(tmp_path, *BRIDGE_PACKAGES)
+    install(tmp_path, *carla_bridge.PACKAGES)
     for package, arguments in BRIDGE_ARGUMENTS.items():
         file = tmp_path / "share" / package / f"{package}.launch.py"
         file.write_text(BRIDGE_LAUNCH.format(package=package, arguments=arguments))
@@ -542,12 +550,12 @@ def test_a_real_launch_of_carla_starts_all_and_keeps_arguments_apart(tmp_path: P
     launched.process.send_signal(signal.SIGINT)
     output, _ = launched.process.communicate(timeout=END_S)
     started = launched.events("started")
-    assert set(started) == {"trainer", *BRIDGE_PACKAGES}, output
+    assert set(started) == {"trainer", *carla_bridge.PACKAGES}, output
 
     def given(package: str) -> dict[str, str]:
         return dict(text.split("=", 1) for text in started[package] if "=" in text)
 
-    server, spawn, route = (given(package) for package in BRIDGE_PACKAGES)
+    server, spawn, route = (given(package) for package in carla_bridge.PACKAGES)
     assert server["host"] == "localhost" and server["timeout"] == "60"
     assert server["ego_vehicle_role_name"] == '["hero"]'
     assert server["objects_definition_file"] == "unset"
@@ -573,8 +581,8 @@ def test_a_real_launch_without_the_bridge_says_so_in_a_line(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("real_launch")
 def test_a_dead_spawner_ends_the_launch(tmp_path: Path) -> None:
-    install(tmp_path, *BRIDGE_PACKAGES)
-    for package in BRIDGE_PACKAGES:
+    install(tmp_path, *carla_bridge.PACKAGES)
+    for package in carla_bridge.PACKAGES:
         file = tmp_path / "share" / package / f"{package}.launch.py"
         file.write_text(BRIDGE_LAUNCH.format(package=package, arguments=[]))
         write_executable(tmp_path, package, package)

@@ -15,7 +15,7 @@ import pytest
 
 from td3_driver.config import SimulatorConfig
 from td3_driver.launching import fastdds
-from td3_driver.launching.commands import Process
+from td3_driver.launching.parts import Process
 from td3_driver.launching.supervision import run
 
 NAMESPACE = "{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}"

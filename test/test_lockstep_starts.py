@@ -105,7 +105,7 @@ def test_a_start_without_a_goal_gets_one_ahead(town, file):
         ),
         (
             "ring_meadow: [{start: {x_m: -72.9, y_m: -30.6, yaw_deg: -131.4}}]",
-            "entry 1, start looks against its lane, which leads to 4",
+            "entry 1, start faces against its lane, which leads to 4",
         ),
         (
             "ring_meadow: [{start: {x_m: -72.9, y_m: -30.6, yaw_deg: 48.6}, "
@@ -213,7 +213,9 @@ def test_nobody_who_plans_routes_is_an_error(world, monkeypatch):
     monkeypatch.setattr(world, "config", config)
     silent = SimpleNamespace(get_subscription_count=lambda: 0)
     monkeypatch.setattr(world, "goals", silent)
-    with pytest.raises(WorldError, match=r"/goal \(no subscriber\).*Nobody plans.*planner to own"):
+    with pytest.raises(
+        WorldError, match=r"no subscriber\).*No node plans.*planner to own"
+    ):
         reset(world, TrainingConfig(starts="town"))
 
 

@@ -50,7 +50,7 @@ from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleContr
 
 MAP_FRAME = "map"
 
-# Reading needs no ROS and has a module of its own; who talks to ROS finds both ways here.
+# Reading needs no ROS and has its own module; code that uses ROS finds both directions here.
 __all__ = [
     "ConversionError",
     "ackermann_to_message",
@@ -112,9 +112,9 @@ def pose_to_message(pose: Pose) -> PoseMessage:
 def control_to_message(
     control: VehicleControl, stamp_ns: int | None = None
 ) -> CarlaEgoVehicleControl:
-    """Return a command as a message; raises ConversionError where it is not finite.
+    """Return a command as a message; raises ConversionError if it is not finite.
 
-    `stamp_ns` is that of the image the command answers, so that latency can be measured.
+    `stamp_ns` is the stamp of the image that the command answers, so latency can be measured.
     """
     if not all(map(math.isfinite, (control.throttle, control.steer, control.brake))):
         raise ConversionError(f"the command is not finite: {control}")
@@ -135,10 +135,10 @@ def control_to_message(
 def ackermann_to_message(
     command: AckermannCommand, config: CarlaConfig, stamp_ns: int | None = None
 ) -> Any:
-    """Return a command as the message that the settings ask for, stamped or not.
+    """Return a command as the message type in the settings, stamped or not.
 
-    Raises ConversionError where it is not finite. `stamp_ns` is that of the image the command
-    answers; `ackermann_msgs/AckermannDrive` has no place for it.
+    Raises ConversionError if it is not finite. `stamp_ns` is the stamp of the image that the
+    command answers; `ackermann_msgs/AckermannDrive` has no field for it.
     """
     if not all(map(math.isfinite, (command.steering_angle, command.speed))):
         raise ConversionError(f"the command is not finite: {command}")
@@ -168,7 +168,7 @@ def same_control(first: VehicleControl, second: VehicleControl, tolerance: float
 def image_to_message(image: np.ndarray, header: Header) -> Image:
     """Return a uint8 (height, width, 4) image as a `bgra8` message."""
     height, width, channels = image.shape
-    data = array("B")  # The one type that rclpy takes over without looking at every byte.
+    data = array("B")  # The only type that rclpy accepts without checking every byte.
     data.frombytes(np.ascontiguousarray(image).data)
     return Image(
         header=header,

@@ -15,14 +15,14 @@ NODE_NAME = "driver"
 WATCHDOG = "watchdog"
 """Its status on /diagnostics, after the node's name."""
 FAULT = "fault"
-"""That status's key for the fault in force."""
+"""That status's key for the current fault."""
 STOPPED = "stopped: "
-"""Begins that status's message while the car is stopped; the reason follows."""
+"""That status's message starts with this while the car is stopped; the reason follows."""
 STOPS = "stops_"
-"""With a fault's name: that status's key for how often the car has been stopped by it."""
+"""With a fault's name: that status's key for how often that fault has stopped the car."""
 
 PROCESS = "process"
-"""Its own process's status on /diagnostics, after the node's name."""
+"""The status of its own process on /diagnostics, after the node's name."""
 STANDSTILLS = "standstills"
 """That status's key for how often the driver's own threads stood still."""
 
@@ -55,7 +55,7 @@ SHADOW_VEHICLE_CONTROL = _published(
 SHADOW_DISAGREEMENT = _published(
     "~/shadow/disagreement",
     "td3_driver_msgs/msg/ShadowDisagreement",
-    "In shadow mode, stamped as the image: own command less that of whoever drives; speeds where "
+    "In shadow mode, stamped as the image: own command minus the active driver's; speeds if "
     "ackermann_cmd is in use, else the pedals of vehicle_status.",
 )
 
@@ -81,11 +81,11 @@ class Service:
 RELOAD = Service(
     "~/reload",
     "std_srvs/srv/Trigger",
-    "Look for a newer checkpoint now; ~/policy tells what came of it.",
+    "Look for a newer checkpoint now; ~/policy has the result.",
 )
 RESUME = Service(
     "~/resume",
     "std_srvs/srv/Trigger",
-    "Vouch for what stopped the car, so that it drives on once nothing is wrong any more.",
+    "Confirm that the car may drive again after a stop; it resumes once no fault is active.",
 )
 DRIVER_SERVICES = (RELOAD, RESUME)

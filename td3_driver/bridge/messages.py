@@ -35,7 +35,7 @@ IMAGE_CHANNELS: dict[str, tuple[int, ...]] = {
 
 
 class ConversionError(ValueError):
-    """A message does not mean anything; the text says what is wrong with it."""
+    """A message is invalid; the text says what is wrong with it."""
 
 
 class EncodingError(ConversionError):
@@ -51,13 +51,13 @@ def yaw_from_quaternion(quaternion: Any) -> float:
     """Return the rotation about z, radians; 0 for a zero quaternion, as the bridge takes it."""
     x, y, z, w = quaternion.x, quaternion.y, quaternion.z, quaternion.w
     if x == 0.0 and y == 0.0:
-        # Exact for pure yaw up to +-pi, so that a pose survives the way there and back.
+        # Exact for pure yaw up to +-pi, so a pose survives the round trip.
         return math.remainder(2.0 * math.atan2(z, w), math.tau) if z or w else 0.0
     return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
 def pose_from_message(message: Any) -> Pose:
-    """Return the position and the yaw of a pose; raises ConversionError where not finite."""
+    """Return the position and the yaw of a pose; raises ConversionError if not finite."""
     position = message.position
     pose = Pose(position.x, position.y, yaw_from_quaternion(message.orientation), position.z)
     if not all(map(math.isfinite, (pose.x, pose.y, pose.z, pose.yaw))):
@@ -66,7 +66,7 @@ def pose_from_message(message: Any) -> Pose:
 
 
 def control_from_message(message: Any) -> VehicleControl:
-    """Return a command as it is; one that is not finite is the simulator's to judge."""
+    """Return a command unchecked; the simulator decides what to do if it is not finite."""
     return VehicleControl(
         throttle=message.throttle,
         steer=message.steer,

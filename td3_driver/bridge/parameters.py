@@ -3,8 +3,8 @@
 
 """Every setting as a ROS parameter `section.setting`, described and limited as in `config`.
 
-Defaults give way to the file named by the parameter `config`, and that to what the process was
-started with (`-p learning.batch_size:=64`, or `--params-file`).
+The file named by the parameter `config` overrides the defaults, and the process's own arguments
+override both (`-p learning.batch_size:=64`, or `--params-file`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FLOAT_BOUNDS = (-sys.float_info.max, sys.float_info.max)
 
 
 class Own(NamedTuple):
-    """A parameter of one node that is no setting: what the process is to do."""
+    """A parameter of one node that is not a setting: what the process should do."""
 
     default: Any
     description: str
@@ -61,7 +61,7 @@ class Own(NamedTuple):
         return descriptor
 
     def check(self, name: str, value: Any) -> None:
-        """Raise ConfigError where `value` is of another type, or out of bounds."""
+        """Raise ConfigError if `value` has the wrong type or is out of bounds."""
         if type(value) is not type(self.default):
             raise ConfigError(f"{name}: {value!r} is not a {type(self.default).__name__}")
         if self.low is not None and value < self.low:
@@ -71,7 +71,7 @@ class Own(NamedTuple):
 
 
 CONFIG = Own("", "Name of a shipped configuration, or path of a YAML file.")
-"""What every node has beside its own parameters, as `config`."""
+"""The parameter `config`, which every node has besides its own parameters."""
 
 
 def _choices(kind: Any) -> list[str]:
@@ -84,7 +84,7 @@ def _choices(kind: Any) -> list[str]:
 
 
 def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
-    """Say in words what a ROS range cannot."""
+    """Say in words what a ROS range cannot express."""
     if get_origin(field.annotation) is Literal:
         return "One of " + ", ".join(map(str, get_args(field.annotation))) + "."
     if get_origin(field.annotation) is tuple:
@@ -97,7 +97,7 @@ def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
 
 
 def _of_a_list(items: tuple[Any, ...], not_empty: bool) -> str:
-    """Say in words how long a list is, and what is in it."""
+    """Say in words how long a list is and what it contains."""
     if choices := _choices(items[0]):
         return "Any of " + ", ".join(choices) + "."
     any_length = items[-1] is Ellipsis
@@ -117,7 +117,7 @@ def describe(field: FieldInfo, read_only: bool) -> ParameterDescriptor:
     if low is None and high is None:
         return descriptor
     if field.annotation is int:
-        # A strict bound of whole numbers is the next one's.
+        # A strict bound on a whole number equals an inclusive bound on the next one.
         bounds = (
             _INTEGER_BOUNDS[0] if low is None else low + ("gt" in limits),
             _INTEGER_BOUNDS[1] if high is None else high - ("lt" in limits),
@@ -136,7 +136,7 @@ def describe(field: FieldInfo, read_only: bool) -> ParameterDescriptor:
 class ConfiguredNode(Node):
     """A node whose parameters are the settings of some sections.
 
-    `config` holds every section, with what the process was started with taken into account.
+    `config` holds every section, including the values that the process was started with.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class ConfiguredNode(Node):
         self.add_on_set_parameters_callback(self._set_parameters_callback)
 
     def change_settings(self, new: Config) -> None:
-        """Put changed settings in force; raise ConfigError to refuse them."""
+        """Apply changed settings; raise ConfigError to refuse them."""
 
     def _declare(self, sections: tuple[str, ...], own: Mapping[str, tuple[Any, ...]]) -> None:
         given = self._take_overrides()
@@ -222,7 +222,7 @@ class ConfiguredNode(Node):
 
 
 class ConfiguredLifecycleNode(LifecycleNodeMixin, ConfiguredNode):
-    """A configured node that others take through the states of a managed node."""
+    """A configured node that is also a managed (lifecycle) node."""
 
     def __init__(self, node_name: str, sections: Iterable[str] = SECTIONS, **options: Any) -> None:
         """Declare the settings as `ConfiguredNode` does; the node begins unconfigured."""

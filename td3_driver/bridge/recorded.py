@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What belongs to the record of a drive, and what of it this package's own nodes have told."""
+"""The topics in the record of a drive, and those that this package's own nodes publish."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from td3_driver.bridge.topics import DIAGNOSTICS, TOPICS
 from td3_driver.config import CarlaConfig
 
 STATIC_TRANSFORMS = "/tf_static"
-"""What others tell of their frames, where they do; this package does not use it."""
+"""Where other nodes publish their fixed frames, if they do; this package does not use it."""
 
 
 def told_by_nodes(config: CarlaConfig) -> frozenset[str]:
-    """Return the topics on which the driver and the trainer tell of themselves."""
+    """Return the topics on which the driver and the trainer report about themselves."""
     return frozenset(full_name(topic, config) for topic in (*DRIVER_TOPICS, DIAGNOSTICS))
 
 

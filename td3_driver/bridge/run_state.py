@@ -21,13 +21,13 @@ class RunCommand(enum.IntEnum):
 class RunState:
     """Decides whether the next tick may go ahead; starts in PLAY, as the bridge does.
 
-    Commands wait in a queue. A running simulator looks at the last one only, so several STEP_ONCE
-    given during a tick collapse into one; a paused simulator takes them one at a time. STEP_ONCE
+    Commands wait in a queue. A running simulator looks only at the last one, so several STEP_ONCE
+    sent during a tick collapse into one; a paused simulator takes them one at a time. STEP_ONCE
     queues a PAUSE behind it, which a later command can overtake.
     """
 
     def __init__(self, on_running_changed: Callable[[bool], None]) -> None:
-        """`on_running_changed` hears of every change between running and paused."""
+        """`on_running_changed` is called at every change between running and paused."""
         self._commands: deque[RunCommand] = deque()
         self._paused = False
         self._running = True
@@ -35,7 +35,7 @@ class RunState:
 
     @property
     def waiting(self) -> bool:
-        """Whether nothing is to be done until a command comes."""
+        """Whether there is nothing to do until a command arrives."""
         return self._paused and not self._commands
 
     @property
@@ -45,7 +45,7 @@ class RunState:
 
     @property
     def running(self) -> bool:
-        """What `/carla/status` calls `synchronous_mode_running`."""
+        """The value of `synchronous_mode_running` on `/carla/status`."""
         return self._running
 
     def command(self, command: RunCommand) -> None:
@@ -53,7 +53,7 @@ class RunState:
         self._commands.append(command)
 
     def may_tick(self) -> bool:
-        """Take what is queued, and return whether one tick is to follow now."""
+        """Process the queue, and return whether to run one tick now."""
         if self._commands and not self._paused:
             last = self._commands[-1]
             self._commands.clear()

@@ -32,10 +32,10 @@ from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
 from td3_driver.roads.errors import RoadMapError
 
-# A signal is noticed when a wait ends; no wait is to be longer.
+# A signal is noticed when a wait ends; no wait may be longer.
 SIGNAL_CHECK_S = 0.25
 
-# A stop must arrive: nothing replaces it, and the simulator keeps to the command it has.
+# A stop must arrive: nothing replaces it, and the simulator keeps applying its last command.
 STOP_REPEATS = 3
 STOP_INTERVAL_S = 0.05
 STOP_DELIVERY_S = 0.2
@@ -47,7 +47,7 @@ RCLError = rclpy_implementation.RCLError
 
 
 class _Signals:
-    """SIGINT and SIGTERM of a process, each noted until somebody asks, or raised at once."""
+    """SIGINT and SIGTERM of a process, each noted until checked, or raised at once."""
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -93,7 +93,7 @@ def check_signals() -> None:
 def create_executor(context: Context | None = None) -> Executor:
     """Return the fastest single-threaded executor that this rclpy has.
 
-    The events executor, new in Kilted, spares rebuilding a wait set for every message.
+    The events executor, new in Kilted, does not rebuild a wait set for every message.
     """
     try:
         from rclpy.experimental.events_executor import EventsExecutor
@@ -106,13 +106,13 @@ class Spinner:
     """Spins a node, one round of its executor at a time."""
 
     def __init__(self, node: Node, executor: Executor | None = None) -> None:
-        """Add the node to `executor`, by default the one of `create_executor`."""
+        """Add the node to `executor`, by default one from `create_executor`."""
         self._node = node
         self._executor = create_executor(node.context) if executor is None else executor
         self._executor.add_node(node)
 
     def once(self, timeout_s: float) -> None:
-        """Run what is ready first, or wait for `timeout_s` at most, and for `SIGNAL_CHECK_S`.
+        """Run whatever is ready first, or wait at most `timeout_s`, and at most `SIGNAL_CHECK_S`.
 
         Raises KeyboardInterrupt after a signal, ExternalShutdownException once the context has
         ended.
@@ -123,16 +123,16 @@ class Spinner:
             try:
                 self._executor.spin_once(timeout_sec=timeout_s)
             except RCLError as error:
-                # Some middleware so tells of a message that it cannot make sense of; and a
-                # wait-set executor, of the end of its context.
+                # Some middleware reports an unreadable message this way, and a wait-set
+                # executor the end of its context.
                 if self._node.context.ok():
-                    self._node.get_logger().warning(f"a message could not be taken: {error}")
+                    self._node.get_logger().warning(f"a message could not be read: {error}")
         _signals.check()
         if not self._node.context.ok():
             raise ExternalShutdownException()
 
     def close(self) -> None:
-        """End the executor; the node stays its owner's."""
+        """End the executor; the node still belongs to its owner."""
         with _signals.raised_at_once(False):
             self._executor.remove_node(self._node)
             self._executor.shutdown()
@@ -148,7 +148,7 @@ def spin(
 ) -> None:
     """Serve a node until `until` holds or its context ends; raises KeyboardInterrupt for a signal.
 
-    `work` is done after every round of the executor, and no round waits longer than `idle_s`.
+    `work` runs after every round of the executor, and no round waits longer than `idle_s`.
     """
     spinner = Spinner(node, executor)
     try:
@@ -162,13 +162,13 @@ def spin(
 
 
 def take_waiting(subscription: Any) -> None:
-    """Call the rclpy subscription's callback with every message that has arrived already."""
+    """Call the rclpy subscription's callback with every message that has already arrived."""
     while True:
         try:
             with subscription.handle:
                 taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
         except RCLError as error:
-            get_logger("td3_driver").warning(f"a message could not be taken: {error}")
+            get_logger("td3_driver").warning(f"a message could not be read: {error}")
             return
         if taken is None:
             return
@@ -184,7 +184,7 @@ def insist(publish: Callable[[], None], publishers: Iterable[Publisher]) -> None
 
 
 def await_delivery(publishers: Iterable[Publisher]) -> None:
-    """Wait until the stop that was published last has been delivered, or nobody answers."""
+    """Wait until the last published stop has been delivered, or nobody answers."""
     for publisher in publishers:
         publisher.wait_for_all_acked(Duration(seconds=STOP_DELIVERY_S))
 
@@ -192,13 +192,13 @@ def await_delivery(publishers: Iterable[Publisher]) -> None:
 def run(body: Callable[[], Any], args: list[str] | None = None, *, at_once: bool = False) -> int:
     """Run a node's process and return its exit code.
 
-    0 when it ends or is told to by SIGINT or SIGTERM; a wrong setting or a world that cannot go
-    on ends it with the message alone. A signal raises KeyboardInterrupt where `body` spins or
-    calls `check_signals`, so that it cuts short neither a callback nor the stopping of a car.
-    `at_once`, it does so in all of `body` but its executor.
+    0 when it ends by itself or by SIGINT or SIGTERM. After a wrong setting or a WorldError
+    it ends with just the message. A signal raises KeyboardInterrupt where `body` spins or
+    calls `check_signals`, so it interrupts neither a callback nor the stopping of a car. With
+    `at_once`, it does so anywhere in `body` except in its executor.
     """
     _signals.listen()
-    # rclpy's own handlers would take the topics away first.
+    # rclpy's own handlers would close the topics first.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         with _signals.raised_at_once(at_once):
@@ -212,7 +212,7 @@ def run(body: Callable[[], Any], args: list[str] | None = None, *, at_once: bool
         print(f"error: {error}", file=sys.stderr)
         return EXIT_WORLD_ERROR
     finally:
-        # Python gives up its handlers, but not this, before the process has come to its end.
+        # Python drops its handlers, but not this, before the process has ended.
         _signals.ignore()
         rclpy.try_shutdown()
     return 0

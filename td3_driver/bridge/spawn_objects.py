@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The car and its sensors as carla_spawn_objects reads them, made to agree with the settings."""
+"""The car and its sensors in the format of carla_spawn_objects, matched to the settings."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Objects = dict[str, Any]
 def shipped(config: Config, spawn_pose: str = "") -> Objects:
     """Return the shipped objects with the names and the camera of `config`.
 
-    `spawn_pose` is "x,y,z,roll,pitch,yaw" in metres and degrees, ROS axes; empty leaves the choice
-    among the map's spawn points to CARLA. Raises ConfigError for any other text.
+    `spawn_pose` is "x,y,z,roll,pitch,yaw" in metres and degrees, ROS axes; if it is empty, CARLA
+    chooses one of the map's spawn points. Raises ConfigError for any other text.
     """
     objects: Objects = json.loads(SHIPPED.read_text())
     (vehicle,) = objects["objects"]
@@ -87,7 +87,7 @@ def load(path: Path, config: Config) -> Objects:
 
 
 def _lacking(objects: Any, config: Config) -> list[str]:
-    """Say what is not there that the nodes need."""
+    """List what the nodes need but the file lacks."""
     names = config.carla
     try:
         vehicles = {item["id"]: item for item in objects["objects"] if _is_vehicle(item)}

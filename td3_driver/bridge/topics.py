@@ -3,9 +3,9 @@
 
 """The topic contract of carla-ros-bridge in one table: names, types, directions and QoS.
 
-The simulator node publishes and subscribes by this table, `CarlaWorld` and the driver meet it from
-the other side. `PROFILES` holds what other bridges do differently, and settings (`carla.*`) go
-over both. Importing it needs no ROS; message types, QoS and the `create_...` functions do.
+The simulator node uses one side of this table, `CarlaWorld` and the driver the other. `PROFILES`
+holds what other bridges do differently, and settings (`carla.*`) override both. Importing this
+module needs no ROS; message types, QoS and the `create_...` functions do.
 """
 
 from __future__ import annotations
@@ -66,23 +66,23 @@ class Qos:
 RELIABLE = Qos(reliable=True, latched=False, depth=10)
 LATCHED = Qos(reliable=True, latched=True, depth=1)
 LATCHED_DEEP = Qos(reliable=True, latched=True, depth=10)
-# Best effort matches every fork of the bridge; a second image waits for the stamp check of
-# the lock-step while the first is being looked at.
+# Best effort matches every fork of the bridge; depth 2 keeps a second image for the lock-step's
+# stamp check while the first is being processed.
 IMAGE_SUBSCRIBER = Qos(reliable=False, latched=False, depth=2)
 SENSOR_DATA = Qos(reliable=False, latched=False, depth=5)
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic: what travels on it, who sends it, and with which QoS on either side."""
+    """One topic: its contents, its publisher, and the QoS on either side."""
 
     template: str
     type_name: str
     direction: Direction
     bridge_qos: Qos
-    """What the bridge, and the embedded simulator like it, creates its end with."""
+    """QoS of the bridge's end, and of the embedded simulator's."""
     client_qos: Qos
-    """What the nodes of this package create their end with."""
+    """QoS of this package's end."""
     description: str
 
     def name(self, config: CarlaConfig) -> str:
@@ -92,15 +92,15 @@ class Topic:
 
     @property
     def message_type(self) -> Any:
-        """The bridge's message class; raises ImportError where its package is not installed."""
+        """The bridge's message class; raises ImportError if its package is not installed."""
         return message_class(self.type_name)
 
     def message_type_in(self, config: CarlaConfig) -> Any:
-        """Return the message class that the settings ask for."""
+        """Return the message class selected by the settings."""
         return message_class(self.type_name_in(config))
 
     def type_name_in(self, config: CarlaConfig) -> str:
-        """Return the name of the message type that the settings ask for."""
+        """Return the name of the message type selected by the settings."""
         return ackermann_type(config) if self is ACKERMANN else self.type_name
 
     def bridge_qos_in(self, config: CarlaConfig) -> Qos:
@@ -109,19 +109,19 @@ class Topic:
         return SENSOR_DATA if best_effort else self.bridge_qos
 
     def client_qos_in(self, config: CarlaConfig) -> Qos:
-        """Return the QoS of this package's end; raises ConfigError where it cannot match."""
+        """Return the QoS of this package's end; raises ConfigError if it cannot match."""
         if self is not IMAGE or config.image_reliability == "best_effort":
             return self.client_qos
         if not self.bridge_qos_in(config).reliable:
             raise ConfigError(
                 f"carla.image_reliability is reliable, but the profile {config.profile} publishes "
-                "images best effort, and no image would come: set best_effort"
+                "images best effort, and no image would arrive: set best_effort"
             )
         return replace(self.client_qos, reliable=True)
 
 
 def message_class(type_name: str) -> Any:
-    """Return the class of `package/msg/Type`; raises ImportError where it is not installed."""
+    """Return the class of `package/msg/Type`; raises ImportError if it is not installed."""
     package, _, name = type_name.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), name)
 
@@ -242,7 +242,7 @@ SET_TARGET_VELOCITY = _subscribed(
     "Sets the car's velocity in its own frame; angular.z + turns right, as in the bridge.",
 )
 GOAL = _subscribed(
-    "/carla/{role}/goal", "geometry_msgs/msg/PoseStamped", "Where the route is to lead."
+    "/carla/{role}/goal", "geometry_msgs/msg/PoseStamped", "Where the route should lead."
 )
 ACKERMANN = _subscribed(
     "/carla/{role}/ackermann_cmd",
@@ -272,7 +272,7 @@ ACKERMANN_STAMPED = "ackermann_msgs/msg/AckermannDriveStamped"
 
 @dataclass(frozen=True)
 class Profile:
-    """What a bridge does otherwise than carla-simulator's ros-bridge."""
+    """How a bridge differs from carla-simulator's ros-bridge."""
 
     description: str
     names: Mapping[Topic, str] = field(default_factory=dict)
@@ -286,7 +286,7 @@ PROFILES: dict[str, Profile] = {
         "carla-simulator/ros-bridge, and ika-rwth-aachen/carla-ros-bridge with the same topics"
     ),
     "ttgamage": Profile(
-        "ttgamage/carla-ros-bridge; its cars are called hero unless told otherwise",
+        "ttgamage/carla-ros-bridge; its cars are called hero by default",
         names={GOAL: "/carla/{role}/goal_pose"},
     ),
     "tum": Profile("TUMFTM/ros-bridge; its images are best effort", images_reliable=False),
@@ -348,7 +348,7 @@ def _create_subscription(
 
 
 def _renamed(config: CarlaConfig) -> Mapping[Topic, str]:
-    """Return the templates that are not the table's."""
+    """Return the name templates that differ from the table's."""
     return {**PROFILES[config.profile].names, **_given_names(config.topic_names)}
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an exported policy takes, gives and was trained for, in words that other tools can read.
+"""The inputs, outputs and task of an exported policy, described for other tools to read.
 
-It lies as JSON in the ONNX file's metadata, under `METADATA_KEY`.
+The description is JSON in the ONNX file's metadata, under `METADATA_KEY`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class PolicyDescription(Section):
     task: TaskDescription
     checkpoint: Origin
     example_action: tuple[float, ...]
-    """The answer to `example_observation`, by which damage is told."""
+    """The answer to `example_observation`, used to detect damage."""
 
 
 def describe_task(

@@ -248,7 +248,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _forget_origin(model: Any) -> None:
-    """Take out what the exporter notes of this machine: source lines with their paths."""
+    """Remove what the exporter records about this machine: source lines with their paths."""
     graph = model.graph
     parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
     for part in (graph, *itertools.chain(*parts)):

@@ -19,11 +19,11 @@ from packaging.specifiers import SpecifierSet
 from td3_driver.bridge import topics
 from td3_driver.bridge.driver_topics import DRIVER_TOPICS
 from td3_driver.bridge.interfaces import SHIPPED, build_remedy
-from td3_driver.doctor.findings import Finding, Verdict
-from td3_driver.launching import fastdds
-from td3_driver.launching.commands import BRIDGE_PACKAGES, PACKAGE
+from td3_driver.doctor.findings import Finding, Group, Verdict
+from td3_driver.launching import carla_bridge, fastdds
+from td3_driver.launching.parts import PACKAGE
 
-GROUP = "environment"
+GROUP = Group("environment")
 SETUP = "run `make setup`, or `pip install -r requirements.txt -c constraints.txt`"
 SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
 # Where a package is imported by another name than its own.
@@ -48,28 +48,16 @@ def examine(world: str) -> list[Finding]:
     return [finding for check in checks for finding in check()]
 
 
-def _ok(check: str, found: str) -> Finding:
-    return Finding(GROUP, check, Verdict.OK, found)
-
-
-def _failed(check: str, found: str, remedy: str) -> Finding:
-    return Finding(GROUP, check, Verdict.FAILED, found, remedy)
-
-
-def _warning(check: str, found: str, remedy: str) -> Finding:
-    return Finding(GROUP, check, Verdict.WARNING, found, remedy)
-
-
 def _python() -> list[Finding]:
     version = platform.python_version()
     try:
         wanted = metadata.metadata(PACKAGE)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        return [_failed("td3_driver", "not installed", SETUP)]
+        return [GROUP.failed("td3_driver", "not installed", SETUP)]
     if wanted is not None and version not in SpecifierSet(wanted):
         remedy = f"make the environment with a Python {wanted}"
-        return [_failed("Python", f"{version}, not {wanted}", remedy)]
-    return [_ok("Python", version)]
+        return [GROUP.failed("Python", f"{version}, not {wanted}", remedy)]
+    return [GROUP.ok("Python", version)]
 
 
 def _python_packages() -> list[Finding]:
@@ -90,19 +78,19 @@ def _python_package(requirement: Requirement) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return _failed(name, "not installed", SETUP)
+        return GROUP.failed(name, "not installed", SETUP)
     if not requirement.specifier.contains(version, prereleases=True):
-        return _failed(name, f"{version}, not {requirement.specifier}", SETUP)
+        return GROUP.failed(name, f"{version}, not {requirement.specifier}", SETUP)
     finding = _importable(name, IMPORT_NAMES.get(name.lower(), name), SETUP)
-    return finding if finding.verdict is Verdict.FAILED else _ok(name, version)
+    return finding if finding.verdict is Verdict.FAILED else GROUP.ok(name, version)
 
 
 def _importable(check: str, module: str, remedy: str) -> Finding:
     try:
         imported = importlib.import_module(module)
     except Exception as error:  # a broken installation can raise anything
-        return _failed(check, f"cannot be imported: {_first_line(error)}", remedy)
-    return _ok(check, str(getattr(imported, "__version__", "there")))
+        return GROUP.failed(check, f"cannot be imported: {_first_line(error)}", remedy)
+    return GROUP.ok(check, str(getattr(imported, "__version__", "there")))
 
 
 def _first_line(error: BaseException) -> str:
@@ -114,10 +102,10 @@ def _ros() -> list[Finding]:
         rclpy = importlib.import_module("rclpy")
         middleware = rclpy.get_rmw_implementation_identifier()
     except Exception as error:
-        return [_failed("rclpy", f"cannot be used: {_first_line(error)}", SETUP_ROS)]
+        return [GROUP.failed("rclpy", f"cannot be used: {_first_line(error)}", SETUP_ROS)]
     origin = os.environ.get("ROS_DISTRO") or "from wheels"
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
-    return [_ok("rclpy", f"{origin}, {middleware}, ROS_DOMAIN_ID {domain}")]
+    return [GROUP.ok("rclpy", f"{origin}, {middleware}, ROS_DOMAIN_ID {domain}")]
 
 
 def _message_packages() -> list[Finding]:
@@ -131,9 +119,9 @@ def _message_packages() -> list[Finding]:
         except Exception as error:
             problems[package] = problems[package] or _first_line(error)
     return [
-        _failed(name, f"cannot be used: {problem}", _message_remedy(name))
+        GROUP.failed(name, f"cannot be used: {problem}", _message_remedy(name))
         if problem
-        else _ok(name, "there")
+        else GROUP.ok(name, "there")
         for name, problem in problems.items()
     ]
 
@@ -147,36 +135,40 @@ def _gpu() -> list[Finding]:
         torch = importlib.import_module("torch")
         if torch.cuda.is_available():
             properties = torch.cuda.get_device_properties(0)
-            return [_ok("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")]
+            return [
+                GROUP.ok("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+            ]
     except Exception as error:
-        return [_failed("GPU", f"cannot be asked for: {_first_line(error)}", SETUP)]
+        return [GROUP.failed("GPU", f"cannot be asked for: {_first_line(error)}", SETUP)]
     if shutil.which("nvidia-smi"):
         found = f"PyTorch {torch.__version__} finds none, though nvidia-smi is there"
         remedy = "install the CUDA build of PyTorch that fits the driver (`nvidia-smi` shows it)"
-        return [_failed("GPU", found, remedy)]
-    return [_warning("GPU", "none", "train with `--config first_drive`, which suits a CPU")]
+        return [GROUP.failed("GPU", found, remedy)]
+    return [GROUP.warning("GPU", "none", "train with `--config first_drive`, which suits a CPU")]
 
 
 def _shared_memory() -> list[Finding]:
     check = "shared memory"
     if not SHARED_MEMORY.is_dir():
-        return [Finding(GROUP, check, Verdict.SKIPPED, f"no {SHARED_MEMORY} on this system")]
+        return [GROUP.skipped(check, f"no {SHARED_MEMORY} on this system")]
     free = shutil.disk_usage(SHARED_MEMORY).free
     profile = "the shipped profile" if fastdds.environment(os.environ) else "your own profile"
     found = f"{free / 2**20:.0f} MiB free; images go by {profile}"
     if free >= SHARED_MEMORY_NEEDED_BYTES:
-        return [_ok(check, found)]
+        return [GROUP.ok(check, found)]
     remedy = "in a container, start it with --ipc=host or --shm-size=256m"
-    return [_warning(check, found, remedy)]
+    return [GROUP.warning(check, found, remedy)]
 
 
 def _bridge() -> list[Finding]:
     """Look for the bridge's packages, and whether the carla wheel is the one it insists on."""
-    missing = [name for name in BRIDGE_PACKAGES if not _in_ament_index(name)]
+    missing = [name for name in carla_bridge.PACKAGES if not _in_ament_index(name)]
     if missing:
         remedy = "install them for `ros2 launch` to start the bridge, or join a running one"
-        return [_warning("carla-ros-bridge", f"not installed here: {', '.join(missing)}", remedy)]
-    return [_ok("carla-ros-bridge", "installed"), *_carla_version()]
+        return [
+            GROUP.warning("carla-ros-bridge", f"not installed here: {', '.join(missing)}", remedy)
+        ]
+    return [GROUP.ok("carla-ros-bridge", "installed"), *_carla_version()]
 
 
 def _in_ament_index(package: str) -> bool:
@@ -204,8 +196,10 @@ def _carla_version() -> list[Finding]:
     wanted, installed = text[:-1], metadata.version("carla")
     if not text.endswith("\n"):
         remedy = f"put a line end after it: echo {text} > {file}"
-        return [_failed("CARLA_VERSION", f"{text!r} has no line end; the bridge cuts it", remedy)]
+        return [
+            GROUP.failed("CARLA_VERSION", f"{text!r} has no line end; the bridge cuts it", remedy)
+        ]
     if wanted != installed:
         remedy = f"pip install carla=={wanted}, which must be the server's version too"
-        return [_failed("CARLA_VERSION", f"{wanted}; the carla wheel is {installed}", remedy)]
-    return [_ok("CARLA_VERSION", f"{wanted}, as the carla wheel")]
+        return [GROUP.failed("CARLA_VERSION", f"{wanted}; the carla wheel is {installed}", remedy)]
+    return [GROUP.ok("CARLA_VERSION", f"{wanted}, as the carla wheel")]

@@ -32,6 +32,29 @@ class Finding:
     """What to do about it; every failure has one."""
 
 
+@dataclass(frozen=True)
+class Group:
+    """Makes the findings of checks that stand together in the table."""
+
+    name: str
+
+    def ok(self, check: str, found: str) -> Finding:
+        """Return that all is well."""
+        return Finding(self.name, check, Verdict.OK, found)
+
+    def warning(self, check: str, found: str, remedy: str) -> Finding:
+        """Return what can be lived with."""
+        return Finding(self.name, check, Verdict.WARNING, found, remedy)
+
+    def failed(self, check: str, found: str, remedy: str) -> Finding:
+        """Return what has to be mended."""
+        return Finding(self.name, check, Verdict.FAILED, found, remedy)
+
+    def skipped(self, check: str, found: str, remedy: str = "") -> Finding:
+        """Return that there was nothing to check, and why."""
+        return Finding(self.name, check, Verdict.SKIPPED, found, remedy)
+
+
 def healthy(findings: Sequence[Finding]) -> bool:
     """Return whether nothing failed."""
     return not any(finding.verdict is Verdict.FAILED for finding in findings)

@@ -22,6 +22,9 @@ UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
 """What ROS calls a node whose end is known before its name."""
 MATCH_S = 5.0
 """Wait for the other end of a topic that is published on."""
+SETTLE_S = 1.5
+"""Time in which nothing new is found, once something has been, that ends the search."""
+EACH_TICK = (topics.CLOCK, topics.STATUS, topics.ODOMETRY, topics.IMAGE)
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Graph:
         self.node = node
         self.config = config
         self.records: dict[Topic, Record] = {}
+        self.watched_s = 0.0
+        """How long the latest watch was."""
         self._spinner = runtime.Spinner(node)
         self._publishers: dict[Topic, Any] = {}
         for topic in topics.TOPICS:
@@ -105,6 +110,28 @@ class Graph:
         """Take messages for a while."""
         self.spin_until(lambda: False, duration_s)
 
+    def settle(self, timeout_s: float) -> None:
+        """Take messages until the graph has stopped growing."""
+        deadline = time.monotonic() + timeout_s
+        before, ends = -1, self.ends()
+        while ends != before and time.monotonic() < deadline:
+            self.spin(SETTLE_S)
+            before, ends = ends, self.ends()
+
+    def watch(self, duration_s: float) -> None:
+        """Take the messages of a while, which the checks then judge."""
+        self.forget()
+        self.spin(duration_s)
+        self.watched_s = duration_s
+
+    def is_ticking(self) -> bool:
+        """Return whether ticks have come since the watch began."""
+        return any(self.records[topic].count > 1 for topic in EACH_TICK)
+
+    def tick_rate_hz(self) -> float:
+        """Return the ticks per second of wall-clock time."""
+        return max(self.records[topic].rate_hz for topic in EACH_TICK)
+
     def forget(self) -> None:
         """Begin to watch anew; what is latched stays, as it comes only once."""
         for topic in self.records:
@@ -142,6 +169,11 @@ class Graph:
             for topic in topics.TOPICS
             for end in (*self.others_publishing(topic), *self.others_subscribing(topic))
         )
+
+    def roles(self) -> list[str]:
+        """Return the role names that topics are seen of."""
+        parts = [name.split("/") for name in self.topic_names()]
+        return sorted({part[2] for part in parts if len(part) > 3 and part[1] == "carla"})
 
     def topic_names(self) -> list[str]:
         """Return the names of all topics that another node has an end of."""

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Angles that go round."""
+"""Wrapping of angles."""
 
 from __future__ import annotations
 

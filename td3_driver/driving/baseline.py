@@ -3,8 +3,8 @@
 
 """A driver that learns nothing: it follows the route and slows down for bends.
 
-What a policy is measured against, and what records drives to learn from offline. It reads the
-observation's vector alone.
+It is the benchmark for policies, and records drives for offline learning. It reads only the
+observation's vector.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from td3_driver.driving.control import AckermannCommand, action_of
 from td3_driver.driving.observation import VECTOR, Observation
 
 WHEELBASE_M = 2.87
-"""Of CARLA's vehicle.tesla.model3 and of the embedded simulator's car."""
+"""That of CARLA's vehicle.tesla.model3 and of the embedded simulator's car."""
 LOOK_AHEAD_S = 0.8
 LEAST_LOOK_AHEAD_M = 4.0
 LATERAL_ACCELERATION_MPS2 = 2.5
-"""Taken in a bend, as a calm driver does."""
+"""Accepted in a bend, as by a calm driver."""
 
 
 class RouteFollower:

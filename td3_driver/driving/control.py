@@ -16,7 +16,7 @@ from td3_driver.driving.world import FULL_BRAKE, VehicleControl
 
 @dataclass(frozen=True)
 class AckermannCommand:
-    """What `ackermann_msgs/AckermannDrive` says: radians (+ = left) and metres per second."""
+    """The contents of `ackermann_msgs/AckermannDrive`: radians (+ = left) and m/s."""
 
     steering_angle: float = 0.0
     speed: float = 0.0
@@ -49,7 +49,7 @@ def stopping_pedals(last: VehicleControl) -> VehicleControl:
 
 @dataclass(frozen=True)
 class ActionRange:
-    """What one entry of an action stands for: -1 for `low`, +1 for `high`, linearly between."""
+    """The meaning of one action entry: -1 is `low`, +1 is `high`, linear in between."""
 
     name: str
     unit: str
@@ -58,7 +58,7 @@ class ActionRange:
 
 
 def action_ranges(config: DrivingConfig) -> tuple[ActionRange, ...]:
-    """Return what an action's entries command, before the limits of their rates."""
+    """Return what an action's entries command, before rate limits."""
     angle = config.max_steering_angle_rad
     ranges = {"steering": ("rad", -angle, angle), "speed": ("m/s", 0.0, config.max_speed_mps)}
     return tuple(ActionRange(name, *ranges[name]) for name in ACTIONS)
@@ -109,9 +109,9 @@ def _approach(value: float, target: float, rise: float, fall: float) -> float:
 def action_of(config: DrivingConfig, command: AckermannCommand) -> np.ndarray:
     """Return the action, float32 (steering, speed), that asks `CommandLimiter` for a command.
 
-    It leads to the command at once where the rate limits let it. Of the actions that lead to a
-    command which the limits held back, it is the one that asks for the least. Beyond [-1, 1] it
-    says that no action asks for the command.
+    It produces the command at once where the rate limits allow it. Of the actions that lead to a
+    command held back by the limits, it is the one that asks for the least. A value beyond [-1, 1]
+    means that no action asks for the command.
     """
     steering = command.steering_angle / config.max_steering_angle_rad
     speed = 2.0 * command.speed / config.max_speed_mps - 1.0
@@ -132,7 +132,7 @@ class PedalController:
     INTEGRAL_LIMIT = 0.4
     """Largest pedal from the integral."""
     BRAKE_DEAD_BAND = 0.05
-    """Smaller brakings are left to drag, so that the pedals do not chatter."""
+    """Weaker braking is left to drag, so that the pedals do not chatter."""
     STANDSTILL_MPS = 0.1
     """Commanded and actual speeds below this mean: hold the car."""
 
@@ -152,7 +152,7 @@ class PedalController:
         if abs(command.speed) < self.STANDSTILL_MPS and abs(speed) < self.STANDSTILL_MPS:
             self.reset()
             return VehicleControl(steer=steer, brake=1.0)
-        # Forward along the wanted direction, so that one law serves both gears.
+        # Forward along the wanted direction, so one law serves both gears.
         wanted, actual = abs(command.speed), -speed if backwards else speed
         if actual < -self.STANDSTILL_MPS:
             self.reset()  # rolling the other way: stop first, then change gear
@@ -175,11 +175,11 @@ class PedalController:
 
 
 class PedalReader:
-    """Tells which Ackermann commands `PedalController` would turn into given pedals.
+    """Finds the Ackermann commands that `PedalController` would turn into given pedals.
 
-    The inverse of its law. The integral at the beginning is not known and taken for 0, a mistake
-    that fades with the time constant PROPORTIONAL / INTEGRAL = 2.5 s. A pedal at its bound, or
-    not pressed where braking would stay within the dead band, is read as just that much.
+    The inverse of its law. The initial integral is unknown and assumed to be 0, an error that
+    fades with the time constant PROPORTIONAL / INTEGRAL = 2.5 s. A pedal at its bound, or not
+    pressed where braking would stay within the dead band, is read as just that much.
     """
 
     def __init__(self, vehicle_max_steer_rad: float) -> None:

@@ -35,7 +35,7 @@ from td3_driver.driving.world import (
 SampleStart = Callable[[np.random.Generator], Start]
 
 STARTS_TRIED = 5
-"""Sampled starts, refused one after the other, after which something else must be wrong."""
+"""After this many refused starts in a row, something else must be wrong."""
 
 
 def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
@@ -57,7 +57,7 @@ def action_space() -> gymnasium.spaces.Box:
 class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     """Drive along a route: action (steering + = left, speed) in [-1, 1]^2, one for each decision.
 
-    `sample_start` chooses where an episode starts; `reset(options={"start": Start})` overrules
+    `sample_start` chooses where an episode starts; `reset(options={"start": Start})` overrides
     it. `info` holds the reward's terms, whether the step was clean, and at the end of an episode
     its `EpisodeSummary` under "episode"; `frame` is the latest frame.
     """
@@ -85,7 +85,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode at a sampled start, or at `options["start"]`.
 
-        Where the world refuses a sampled start, others are tried.
+        If the world refuses a sampled start, others are tried.
         """
         super().reset(seed=seed)
         given = (options or {}).get("start")
@@ -103,7 +103,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         return observation, {"start": start}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Hold `action` for `action_repeat` ticks; a collision ends the holding."""
+        """Hold `action` for `action_repeat` ticks, or until a collision."""
         if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         frame = self.frame

@@ -38,11 +38,11 @@ def vector_names(config: DrivingConfig) -> list[str]:
 
 
 UNITS = {"mps": "m/s", "m": "m", "rad": "rad"}
-"""Units by the last part of a name; what ends otherwise has none."""
+"""Units by the last part of a name; any other name has none."""
 
 
 def unit_of(name: str) -> str:
-    """Return the unit of an entry of the vector, "1" where it has none."""
+    """Return the unit of an entry of the vector, "1" if it has none."""
     return UNITS.get(name.rsplit("_", 1)[-1], "1")
 
 

@@ -43,12 +43,12 @@ class Pilot:
     ) -> None:
         """Take the run's task, the time between two frames, and its policy."""
         self.off_course: End | None = None
-        """How the latest decision would have failed an episode; None where it would not."""
+        """How the latest decision would have failed an episode; None if it would not."""
         self.inference_s = 0.0
         """Wall-clock time of the latest decision."""
         self.decisions = 0
         self.observation: Observation = {}
-        """What the latest decision was made on."""
+        """The observation of the latest decision."""
         self.action = np.zeros(2, dtype=np.float32)
         """The latest decision."""
         self._config = config
@@ -63,11 +63,11 @@ class Pilot:
 
     @property
     def task(self) -> DrivingTask:
-        """The task of the present route."""
+        """The task for the current route."""
         return self._task
 
     def drive(self, frame: Frame) -> Command | Halt:
-        """Return what to do at a frame; raise ValueError where that, or it, is not finite."""
+        """Return what to do at a frame; raise ValueError if either is not finite."""
         observation = self._observe(frame)
         self._stamp_ns = frame.stamp_ns
         if isinstance(observation, Halt):
@@ -86,7 +86,7 @@ class Pilot:
         return Command(*self._task.command(self.action, frame.speed))
 
     def restart(self) -> None:
-        """Start anew with the next frame: the car has been stopped by somebody else."""
+        """Start over with the next frame: something else has stopped the car."""
         self._driving = False
 
     def _observe(self, frame: Frame) -> Observation | Halt | None:
@@ -134,7 +134,7 @@ class Pilot:
         if away_m > self._config.lateral_limit_m:
             return Halt(f"the route is {away_m:.1f} m away")
         if new_route and self._driving:
-            # Given a new route while it drives, the car does not jerk its wheels straight.
+            # With a new route while driving, the car does not jerk its wheels straight.
             task.limiter, task.pedals = self._task.limiter, self._task.pedals
         self._task = task
         self._driving = True

@@ -18,7 +18,7 @@ SOLID_MARKINGS = frozenset({2, 3, 4, 5})
 
 
 class End(str, Enum):
-    """Why an episode ended; `terminated` tells failures from truncations, which bootstrap."""
+    """Why an episode ended; `terminated` separates failures from truncations, which bootstrap."""
 
     COLLISION = "collision"
     OFF_LANE = "off_lane"
@@ -30,7 +30,7 @@ class End(str, Enum):
 
     @property
     def terminated(self) -> bool:
-        """True for a failure: nothing is to be had after it."""
+        """True for a failure: no reward follows it."""
         return self in (End.COLLISION, End.OFF_LANE, End.WRONG_WAY, End.STUCK)
 
 
@@ -112,7 +112,7 @@ class EndDetector:
         self._standing_s = 0.0
 
     def is_collision(self, contact: Collision) -> bool:
-        """Tell a collision from a mere touch."""
+        """Distinguish a collision from a mere touch."""
         return contact.impulse_ns >= self._config.collision_impulse_ns
 
     def check(
@@ -127,7 +127,7 @@ class EndDetector:
     ) -> End | None:
         """Return why the episode ends now, or None; failures come before truncations.
 
-        What an unclean step shows is not known to be the action's doing, so that comes first.
+        An unclean step's outcome may not be due to the action, so it is checked first.
         """
         config = self._config
         if not clean:

@@ -12,8 +12,8 @@ import numpy as np
 from td3_driver.driving.angles import wrap_angle
 from td3_driver.driving.world import Pose
 
-# The search for the nearest stretch stays near the last one, so that a route that crosses or
-# passes itself is followed in its own order.
+# The search for the nearest stretch stays near the last one, so a route that crosses or passes
+# itself is followed in order.
 SEARCH_BACK_M = 3.0
 SEARCH_AHEAD_M = 12.0
 
@@ -27,7 +27,7 @@ class Projection:
     lateral_m: float
     """Distance from the route, + = left of it."""
     heading_error_rad: float
-    """The route's heading less the car's: + = the car has to turn left."""
+    """The route's heading minus the car's: + = the car has to turn left."""
 
 
 class RouteTracker:
@@ -58,7 +58,7 @@ class RouteTracker:
         return float(self._along[-1])
 
     def project(self, pose: Pose) -> Projection:
-        """Return the car's place on the route; the first call looks at the whole of it."""
+        """Return the car's place on the route; the first call searches all of it."""
         first, last = 0, len(self._lengths)
         if self._segment is not None:
             here = self._along[self._segment]
@@ -92,7 +92,7 @@ class RouteTracker:
     def ahead(self, pose: Pose, progress_m: float, count: int, spacing_m: float) -> np.ndarray:
         """Return the next points of the route in the car's frame, float64 (count, 2).
 
-        The first lies `spacing_m` beyond `progress_m`. Past its end the route goes straight on.
+        The first lies `spacing_m` beyond `progress_m`. Past its end the route continues straight.
         """
         wanted = progress_m + spacing_m * np.arange(1, count + 1)
         x = np.interp(wanted, self._along, self._points[:, 0])

@@ -28,7 +28,7 @@ from td3_driver.driving.world import (
 
 @dataclass
 class EpisodeSummary:
-    """What one episode came to."""
+    """The outcome of one episode."""
 
     route_length_m: float
     route_completion: float = 0.0
@@ -64,7 +64,7 @@ class DrivingTask:
     def begin(self, frame: Frame) -> Observation:
         """Start an episode at `frame`, whose route is the one to follow.
 
-        Raises WorldError where there is no route.
+        Raises WorldError if there is no route.
         """
         try:
             self._tracker = RouteTracker(frame.route)
@@ -96,7 +96,7 @@ class DrivingTask:
         lane_invasions: tuple[LaneInvasion, ...],
         ticks: int,
     ) -> Outcome:
-        """Return what the decision `action`, held for `ticks`, led to: `frame`."""
+        """Return the result of the decision `action`, held for `ticks`, which led to `frame`."""
         duration_s = ticks * self.fixed_delta_s
         before = self.projection
         self.projection = self._tracker.project(frame.pose)

@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a world is: poses, vehicle commands, frames, and the two methods every world has.
+"""The interface of a world: poses, vehicle commands, frames, and the methods of every world.
 
 Frames and axes follow REP-103: x forward, y left, z up, yaw counter-clockwise, SI units. The one
-exception is `VehicleControl`, which is the bridge's own message, raw CARLA signs included.
+exception is `VehicleControl`, which mirrors the bridge's own message, including CARLA's signs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class LaneInvasion:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Everything the world tells about one simulation tick."""
+    """Everything the world reports about one simulation tick."""
 
     frame: int
     """Number of the tick."""
@@ -90,7 +90,7 @@ class Frame:
     control: VehicleControl = field(default_factory=VehicleControl)
     """The command that the simulator had in force during this tick."""
     clean: bool = True
-    """False where the step was not exactly one tick of the command asked for."""
+    """False if the step was not exactly one tick under the requested command."""
     reason: str = ""
     """Why the step was not clean."""
 
@@ -104,15 +104,15 @@ class Start:
     goal: Pose
     seed: int = 0
     route: np.ndarray | None = field(default=None, compare=False)
-    """float64 (n, 3) as in `Frame.route`, where it is known already; the world finds it if not."""
+    """float64 (n, 3) as in `Frame.route`, if already known; otherwise the world finds it."""
 
 
 class WorldError(RuntimeError):
-    """The world cannot go on; the message says what is wrong and what to do."""
+    """The world cannot continue; the message says what is wrong and what to do."""
 
 
 class StartRefusedError(WorldError):
-    """An episode cannot begin at this start; it may at another."""
+    """An episode cannot begin at this start; another may work."""
 
 
 class World(Protocol):
@@ -125,11 +125,11 @@ class World(Protocol):
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
-        Raises StartRefusedError where another start may do.
+        Raises StartRefusedError if another start may work.
         """
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it."""
 
     def close(self) -> None:
-        """Stop the car and let the simulator go on without this client."""
+        """Stop the car and let the simulator run on without this client."""

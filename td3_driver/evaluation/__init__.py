@@ -1,4 +1,4 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Drives that are examined: rollouts, reports and pictures."""
+"""Evaluation drives: rollouts, reports and pictures."""

@@ -47,9 +47,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Drive the run's latest policy, or an exported one, and write the report; return it.
 
-    What is not given is the run's own configuration; `out` is `evaluation.json` in its folder,
-    and `<policy>.evaluation.json` beside an exported policy. Raises ConfigError or RoadMapError
-    in plain words.
+    Arguments not given default to the run's own configuration; `out` to `evaluation.json` in its
+    folder, or to `<policy>.evaluation.json` beside an exported policy. Raises ConfigError or
+    RoadMapError with a readable message.
     """
     folder = RunFolder(run)
     if out is None:
@@ -100,7 +100,7 @@ def drive_run(
 
 
 class _Recorder:
-    """Notes what is needed of each frame."""
+    """Records what is needed from each frame."""
 
     def __init__(self, keep_images: bool) -> None:
         self._keep_images = keep_images

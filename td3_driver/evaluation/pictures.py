@@ -36,7 +36,7 @@ _CURVES = (
 
 
 def illustrate(folder: RunFolder, drives: Sequence[EvaluatedDrive]) -> list[Path]:
-    """Draw everything there is to see of a run and its drives; return the files written."""
+    """Draw all pictures of a run and its drives; return the files written."""
     curve = folder.path / "learning_curve.png"
     learning_curve(folder.path / "metrics.csv", curve)
     written = [folder.path / "evaluation.json", curve]

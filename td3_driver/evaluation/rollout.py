@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Episodes driven without noise, and what they came to."""
+"""Episodes driven without noise, and their outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Act = Callable[[Observation], np.ndarray]
 
 @dataclass(frozen=True)
 class DrivenEpisode:
-    """One episode: where it began and what it came to."""
+    """One episode: its start and its outcome."""
 
     start: Start
     summary: EpisodeSummary

@@ -28,7 +28,8 @@ from launch_ros.actions import Node
 
 from td3_driver.config import ConfigError
 from td3_driver.launching import fastdds, supervision
-from td3_driver.launching.commands import LAUNCHES, PACKAGE, Command, Include, Option, Process
+from td3_driver.launching.commands import LAUNCHES
+from td3_driver.launching.parts import PACKAGE, Include, LaunchCommand, Option, Process
 
 HOW_TO_GET_THE_BRIDGE = (
     "build https://github.com/carla-simulator/ros-bridge (on Jazzy "
@@ -38,7 +39,7 @@ HOW_TO_GET_THE_BRIDGE = (
 
 
 def launch_description(command_name: str) -> LaunchDescription:
-    """Return the launch description of one of `processes.LAUNCHES`."""
+    """Return the launch description of one of `commands.LAUNCHES`."""
     command = LAUNCHES[command_name]
 
     def actions(context: LaunchContext) -> list[Any]:
@@ -57,7 +58,7 @@ def _argument(option: Option) -> DeclareLaunchArgument:
     )
 
 
-def _actions(command: Command, context: LaunchContext) -> list[Any]:
+def _actions(command: LaunchCommand, context: LaunchContext) -> list[Any]:
     values = {
         option.name: option.parse(LaunchConfiguration(option.name).perform(context))
         for option in command.options

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from td3_driver.launching import fastdds
-from td3_driver.launching.commands import Process
+from td3_driver.launching.parts import Process
 
 POLL_INTERVAL_S = 0.05
 KILL_TIMEOUT_S = 3.0

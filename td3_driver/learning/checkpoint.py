@@ -43,7 +43,7 @@ RANDOM_STATE_SHAPES = ((5056,), (16,))
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint holds, copied, so that training can go on while it is written."""
+    """A copy of a checkpoint's contents, so training can continue while it is written."""
 
     step: int
     spec: NetworkSpec
@@ -105,7 +105,7 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 class Writer:
-    """Writes checkpoints beside training, one at a time."""
+    """Writes checkpoints while training continues, one at a time."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder

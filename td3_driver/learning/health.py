@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Names what goes wrong with a learner while it trains, and keeps what led to a breakdown.
+"""Names what goes wrong with a learner in training, and saves what led to a breakdown.
 
 `HealthMonitor` looks at the figures of each interval; a warning has its figure, the likely cause
 and the remedy. NaN and infinity are no warnings: they end a run, before they reach a checkpoint.
@@ -70,7 +70,7 @@ class HealthWarning:
 
 @dataclass(frozen=True)
 class Check:
-    """One way to go wrong: how to tell from the figures, and what to say of it."""
+    """One way to go wrong: how the figures show it, and the advice to give."""
 
     name: str
     needs: tuple[str, ...]
@@ -178,7 +178,7 @@ class HealthMonitor:
         return tuple(self._warnings.values())
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run goes on with, for JSON."""
+        """Return the state that a resumed run continues with, for JSON."""
         return {
             "contrary": dict(self._contrary),
             "warnings": [asdict(warning) for warning in self._warnings.values()],

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The digests of a checkpoint's files, by which a damaged or altered one is told."""
+"""The digests of a checkpoint's files, which reveal a damaged or altered one."""
 
 from __future__ import annotations
 

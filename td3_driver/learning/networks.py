@@ -242,7 +242,7 @@ DORMANCY_SAMPLES = 64
 
 @torch.no_grad()
 def dormant_share(encoder: Encoder, observations: Observations) -> Tensor:
-    """Return the share of units that tell nothing of the image, in an encoder's worst layer."""
+    """Return the share of units that carry no image information, in an encoder's worst layer."""
     hidden = scale_image(observations[IMAGE][:DORMANCY_SAMPLES], _dtype(encoder.convolutions))
     shares = []
     for layer in encoder.convolutions:

@@ -33,7 +33,7 @@ class UpdatePacer:
         self._update = update
         self._ratio = ratio
         self._first_step = first_step
-        # A resumed run goes on from here: what an earlier ratio left undone is not made up for.
+        # A resumed run continues from here: updates missed at an earlier ratio are not made up.
         self._due_offset = updates_done - self._due_by(steps_taken)
         self._done = updates_done
         self._due = updates_done
@@ -51,7 +51,7 @@ class UpdatePacer:
         return self._done
 
     def step_taken(self, step: int) -> None:
-        """Tell that `step` steps have been taken in all."""
+        """Report that `step` steps have been taken in total."""
         due = self._due_offset + self._due_by(step)
         if self._thread is None:
             while self._done < due:

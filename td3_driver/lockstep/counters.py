@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How often something went otherwise than one clean tick for each command, and why."""
+"""How often a command did not get exactly one clean tick, and why."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Counters:
 
     ticks: int = 0
     unclean_steps: int = 0
-    """Steps that were not exactly one complete tick of the command asked for."""
+    """Steps that were not exactly one complete tick under the requested command."""
     action_misses: int = 0
-    """Ticks during which another command was in force than the one given."""
+    """Ticks during which a different command was in force than the one given."""
     frame_jumps: int = 0
-    """Times somebody else ticked or played the simulation."""
+    """Times another client stepped or played the simulation."""
     clock_jumps: int = 0
     """Ticks after which simulation time was not one tick later."""
     incomplete_ticks: int = 0
     """Ticks that ended without one of the required topics."""
     unreadable_ticks: int = 0
-    """Ticks with a message that means nothing, such as NaN."""
+    """Ticks with an invalid message, such as one with NaN."""
     missing: Counter[str] = field(default_factory=Counter)
-    """Those ticks by the name of the topic."""
+    """The same ticks, by topic name."""
     outages: int = 0
     """Times the simulator did not answer, or its sensors did not come back."""
     outage_s: float = 0.0
@@ -45,7 +45,7 @@ class Counters:
         return counts | {f"missing {topic}": count for topic, count in self.missing.items()}
 
     def in_words(self) -> str:
-        """Return the counts that are not 0, `ticks` left out; empty where all are."""
+        """Return the counts that are not 0, except `ticks`; empty if all are 0."""
         counts = [
             f"{name.replace('_', ' ')}: {value}"
             for name, value in vars(self).items()

@@ -24,14 +24,14 @@ from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import Collision, LaneInvasion, Pose
 
-# The topics without which a tick is not complete.
+# A tick is complete only with all of these topics.
 REQUIRED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER, topics.VEHICLE_STATUS)
 
 
 class Inbox:
-    """Subscriptions to everything the lock-step needs, and what they brought.
+    """Subscriptions to everything the lock-step needs, and the messages received.
 
-    `begin_tick` empties what belongs to one tick; events and the route stay until taken.
+    `begin_tick` clears what belongs to one tick; events and the route stay until taken.
     """
 
     def __init__(self, node: Node, config: CarlaConfig) -> None:
@@ -45,11 +45,11 @@ class Inbox:
         """Latest message of each required topic since the tick began."""
         self.world_info: Any | None = None
         self.path: list[Pose] = []
-        """The route with the heights of its points."""
+        """The route, including the heights of its points."""
         self.route = np.zeros((0, 3))
         self.routes_received = 0
         self.speed_due = False
-        """Whether a tick has ended without its speed, which may still come."""
+        """Whether a tick has ended without its speed, which may still arrive."""
         self._events: list[Collision | LaneInvasion] = []
         self._forgotten_until_ns = -1
         self._latest_clock_ns = -1
@@ -77,7 +77,7 @@ class Inbox:
             self._node.destroy_subscription(subscription)
 
     def renew_map(self) -> None:
-        """Forget the map and have the one that is published now sent again."""
+        """Forget the map and request the currently published one again."""
         self._node.destroy_subscription(self._subscriptions[topics.WORLD_INFO])
         self.world_info = None
         self._subscriptions[topics.WORLD_INFO] = self._subscribe(topics.WORLD_INFO)
@@ -97,7 +97,7 @@ class Inbox:
             take_waiting(subscription)
 
     def begin_tick(self) -> None:
-        """Forget the messages of the tick before."""
+        """Forget the previous tick's messages."""
         self.statuses.clear()
         self.clock_ns = None
         self.messages.clear()
@@ -105,7 +105,7 @@ class Inbox:
     def missing(self, tolerance_ns: int, due_ns: int | None = None) -> list[str]:
         """Return the names of the required topics that have not arrived for the clock's time.
 
-        `due_ns` is the time that the clock should have, where that is known.
+        `due_ns` is the time the clock should show, if known.
         """
         if self.clock_ns is None or (
             due_ns is not None and abs(self.clock_ns - due_ns) >= tolerance_ns
@@ -127,7 +127,7 @@ class Inbox:
         )
 
     def forget_events(self, until_ns: int) -> None:
-        """Drop every event there is, and those stamped up to `until_ns` that come late."""
+        """Drop all current events, and late ones stamped up to `until_ns`."""
         self._events.clear()
         self._forgotten_until_ns = until_ns
 
@@ -138,7 +138,7 @@ class Inbox:
         message = self.messages.get(topic)
         if message is None or self.clock_ns is None:
             return False
-        # The speedometer has no header: any since the tick began is the tick's.
+        # The speedometer has no header: any message since the tick began belongs to the tick.
         if topic is topics.SPEEDOMETER:
             return True
         return abs(ns_from_stamp(message.header.stamp) - self.clock_ns) < tolerance_ns
@@ -167,7 +167,7 @@ class Inbox:
     def _on_clock(self, message: Any) -> None:
         self.clock_ns = ns_from_stamp(message.clock)
         if self.clock_ns < self._latest_clock_ns:
-            # Time starts anew: what was to be forgotten by its stamp is over.
+            # Time restarts: stamps from before no longer mean anything.
             self.forget_events(until_ns=-1)
         self._latest_clock_ns = self.clock_ns
 

@@ -26,22 +26,22 @@ from td3_driver.driving.world import FULL_BRAKE, VehicleControl, WorldError
 from td3_driver.lockstep.counters import Counters
 from td3_driver.lockstep.inbox import Inbox
 
-# A bridge that is paused already answers PAUSE with silence.
+# A bridge that is already paused does not answer PAUSE.
 PAUSE_ANSWER_S = 2.0
-# One that runs on has not heard PAUSE, and is told again.
+# One that keeps running has not received PAUSE, and gets it again.
 PAUSE_AGAIN_S = 0.5
 # The first status of a step comes before its tick, so this much silence means a lost STEP_ONCE.
 STEP_ANSWER_S = 1.0
-# The bridge itself gives up on a sensor after 1 s, so what is later than that never comes.
+# The bridge itself gives up on a sensor after 1 s, so anything later never arrives.
 SENSOR_GRACE_S = 1.5
-# A speed that is later than that is taken for lost.
+# A speed later than that counts as lost.
 LATE_SPEED_S = 5.0
 # Silence that ends the messages of earlier ticks.
 QUIET_S = 0.02
 DRAIN_S = 2.0
 RESYNCHRONISATIONS = 3
 PROGRESS_S = 5.0
-# Time for one attempt to take hold of a simulator that was lost.
+# Time for one attempt to regain control of a lost simulator.
 ATTEMPT_S = 5.0
 
 
@@ -56,14 +56,14 @@ class Tick:
     number: int
     stamp_ns: int
     reason: str = ""
-    """Why it was not exactly one complete tick; empty where it was."""
+    """Why it was not exactly one complete tick; empty if it was."""
 
 
 class LockStep:
     """The simulator's ticks, one at a time, spun in the calling thread."""
 
     def __init__(self, node: Node, config: CarlaConfig) -> None:
-        """Create publishers and subscriptions on `node`, which nobody else may spin."""
+        """Create publishers and subscriptions on `node`, which nothing else may spin."""
         self.counters = Counters()
         self.inbox = Inbox(node, config)
         self.fixed_delta_s = 0.0
@@ -77,7 +77,7 @@ class LockStep:
         }
         self._number: int | None = None
         self._time: tuple[int, int] | None = None
-        """Number and simulation time (ns) of the latest tick; None where time starts anew."""
+        """Number and simulation time (ns) of the latest tick; None after time restarts."""
         self._told_to_pause_s = 0.0
         self._interruptible = False
         self._interrupted = False
@@ -89,7 +89,7 @@ class LockStep:
         return int(self.fixed_delta_s * 1e9 / 2)
 
     def publisher(self, topic: Topic) -> Publisher:
-        """Return the publisher of a topic, created at the first use."""
+        """Return the publisher of a topic, created on first use."""
         if topic not in self._publishers:
             self._publishers[topic] = topics.create_publisher(self._node, topic, self.config)
         return self._publishers[topic]
@@ -103,10 +103,10 @@ class LockStep:
         self.counters = Counters()
 
     def reconnect(self, lost: SimulatorLostError, waiting: Callable[[str], object]) -> None:
-        """Wait for a simulator that was lost, and take hold of it again.
+        """Wait for a lost simulator to come back, and regain control of it.
 
-        `waiting` is given a line at every attempt. Raises WorldError where it does not come back
-        in `outage_timeout_s`, and KeyboardInterrupt after `interrupt`.
+        `waiting` is called with a line at every attempt. Raises WorldError if the simulator does
+        not come back within `outage_timeout_s`, and KeyboardInterrupt after `interrupt`.
         """
         timeout_s = self.config.outage_timeout_s
         start = time.monotonic()
@@ -133,7 +133,7 @@ class LockStep:
         raise WorldError(f"the simulator was away for {timeout_s:.0f} s: {problem}")
 
     def interrupt(self) -> None:
-        """End every wait of seconds with KeyboardInterrupt; a signal handler may call it."""
+        """End any long wait with KeyboardInterrupt; a signal handler may call it."""
         self._interrupted = True
 
     @contextlib.contextmanager
@@ -174,12 +174,12 @@ class LockStep:
         self.settle()
 
     def begin_new_time(self) -> None:
-        """Settle where a map was loaded, and the clock began at 0."""
+        """Settle after a map was loaded and the clock restarted at 0."""
         self.settle()
         self._time = None
 
     def settle(self) -> None:
-        """Let the messages of earlier ticks arrive, and take the latest frame as the current."""
+        """Let the messages of earlier ticks arrive, and take the latest frame as current."""
         self._drain()
         status = self.inbox.last_status
         if status is None:
@@ -206,7 +206,7 @@ class LockStep:
             raise WorldError("the simulator is not connected")
         self._await_late_speed()
         expected = self._number + 1
-        # Statuses between two ticks are not ours; taken for an answer, they would leave every
+        # Statuses between two ticks are not ours. Taking one for an answer would leave every
         # later observation one tick behind its command.
         self.inbox.take_statuses()
         if self._has_moved():
@@ -221,7 +221,7 @@ class LockStep:
         self.send(RunCommand.PLAY)
 
     def destroy(self) -> None:
-        """End the subscriptions and publishers; the node stays its owner's."""
+        """End the subscriptions and publishers; the node still belongs to its owner."""
         self._spinner.close()
         self.inbox.destroy()
         for publisher in self._publishers.values():
@@ -272,7 +272,7 @@ class LockStep:
         return topic.name(self.config)
 
     def _unmatched(self) -> list[str]:
-        """Return the names of the topics whose other end is not there yet."""
+        """Return the names of the topics whose other end does not exist yet."""
         unheard = [
             self._name(topic)
             for topic, publisher in self._publishers.items()
@@ -284,9 +284,9 @@ class LockStep:
         return bool(self.inbox.statuses) and not self.inbox.statuses[-1].synchronous_mode_running
 
     def _is_held(self) -> bool:
-        """Return whether it is paused; tell one that runs on once more, now and then.
+        """Return whether it is paused; resend PAUSE now and then while it runs.
 
-        One that was started meanwhile has not heard what was said before.
+        A simulator started in the meantime has not received the earlier PAUSE.
         """
         if self._is_paused():
             return True
@@ -306,7 +306,7 @@ class LockStep:
                 "thread has died; restart it."
             )
         return (
-            f"It is running on, at frame {self.inbox.statuses[-1].frame}: somebody else plays "
+            f"It keeps running, at frame {self.inbox.statuses[-1].frame}: somebody else plays "
             "it, or a tick takes too long."
         )
 
@@ -335,13 +335,13 @@ class LockStep:
         return bool(statuses) and (
             (statuses[-1].frame >= expected and not statuses[-1].synchronous_mode_running)
             or statuses[-1].frame > expected
-            # A map was loaded: frames count anew.
+            # A map was loaded: the frame count restarts.
             or statuses[-1].frame + 1 < expected
         )
 
     def _stalled_hint(self) -> str:
         if not self.inbox.statuses:
-            return "The simulator was told twice to step and does not answer; is it still running?"
+            return "The simulator did not answer two STEP_ONCE commands; is it still running?"
         last = self.inbox.statuses[-1]
         return (
             f"Its last status is frame {last.frame}, running {last.synchronous_mode_running}: the "
@@ -365,7 +365,7 @@ class LockStep:
         )
 
     def _step(self, control: VehicleControl, expected: int) -> None:
-        """Run one tick and take the frame number it ended with."""
+        """Run one tick and record the frame number it ended with."""
         self.inbox.begin_tick()
         self.command(control)
         if self.config.command_lead_s:
@@ -381,7 +381,7 @@ class LockStep:
         inbox, tolerance_ns = self.inbox, self._tolerance_ns
         due_ns = self._due_ns(self._number)
         if due_ns is None:
-            # Whatever the clock says first is taken for the tick's: let the latest say it.
+            # The first clock message would be taken for this tick's: wait for the latest.
             self._drain()
         if not self.spin_until(lambda: not inbox.missing(tolerance_ns, due_ns), SENSOR_GRACE_S):
             reason = reason or self._incomplete(due_ns)
@@ -392,14 +392,14 @@ class LockStep:
         return Tick(self._number, stamp_ns or 0, reason)
 
     def _due_ns(self, number: int) -> int | None:
-        """Return the simulation time that a frame should have; None where any will do."""
+        """Return the simulation time that a frame should have; None if any will do."""
         if self._time is None:
             return None
         latest, stamp_ns = self._time
         return stamp_ns + round((number - latest) * self.fixed_delta_s * 1e9)
 
     def _incomplete(self, due_ns: int | None) -> str:
-        """Count and say what a tick has come without: its messages, or its time."""
+        """Count and describe what a tick lacks: some messages, or the right time."""
         missing = self.inbox.missing(self._tolerance_ns)
         if not missing:
             assert self.inbox.clock_ns is not None and due_ns is not None
@@ -413,16 +413,16 @@ class LockStep:
         return f"frame {self._number} came without {', '.join(missing)}"
 
     def _await_late_speed(self) -> None:
-        """Let a speed that was missing come, before it is taken for that of the next tick.
+        """Wait for a missing speed, so that it is not mistaken for the next tick's.
 
-        The speedometer has no stamp: one message too many, and all later ones are a tick old.
+        The speedometer has no stamp: one extra message makes all later ones a tick old.
         """
         if self.inbox.speed_due:
             self.spin_until(lambda: not self.inbox.speed_due, LATE_SPEED_S)
             self.inbox.speed_due = False
 
     def _drain(self) -> None:
-        """Let what is on its way arrive; where it never ends, somebody plays the simulation."""
+        """Let pending messages arrive; if they never end, somebody plays the simulation."""
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline:
             before = self.inbox.received
@@ -431,11 +431,11 @@ class LockStep:
                 return
 
     def _resynchronised(self, control: VehicleControl, expected: int) -> Tick:
-        """Pause a simulator that somebody else moves, and bring it to one complete tick."""
+        """Pause a simulator that somebody else steps, and bring it to one complete tick."""
         assert self.inbox.last_status is not None
         reason = (
             f"the simulator is at frame {self.inbox.last_status.frame} where {expected} should "
-            "follow: somebody else steps or plays it, or it was started anew"
+            "follow: somebody else steps or plays it, or it was restarted"
         )
         self._logger.warning(reason)
         for _ in range(RESYNCHRONISATIONS):

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Puts the car down at a pose, without spawning it anew: teleport, wait, verify, retry."""
+"""Puts the car down at a pose without respawning it: teleport, wait, verify, retry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ POSITION_TOLERANCE_M = 0.5
 YAW_TOLERANCE_RAD = 0.1
 TILT_TOLERANCE_RAD = 0.5
 STANDING_SPEED_MPS = 0.1
-# From CARLA's 0.3 to 0.5 m above the road the car is down and at rest well before that.
+# Dropped from CARLA's 0.3 to 0.5 m above the road, the car is at rest well before that.
 FALLING_TICKS = 40
 
 
@@ -60,7 +60,7 @@ class Placement:
         self._step = step
         for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
             lock_step.publisher(topic)
-        # Nobody need listen to these.
+        # These need no subscriber.
         self.publishers = {
             topic: topics.create_publisher(node, topic, config)
             for topic in (topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
@@ -83,7 +83,7 @@ class Placement:
     def put_down(self, pose: Pose) -> Frame:
         """Teleport the car, let it come to rest and return its frame there.
 
-        Retried, as physics may object; raises StartRefusedError in the end.
+        Retried, because physics may interfere; raises StartRefusedError in the end.
         """
         problem = ""
         for attempt in range(TRIES):
@@ -95,18 +95,18 @@ class Placement:
             self._node.get_logger().warning(f"the car was put down at {pose}, but {problem}")
         raise StartRefusedError(
             f"the car does not stay at x {pose.x:.1f}, y {pose.y:.1f}, where it was put "
-            f"{TRIES} times: {problem}. Start elsewhere, or look what stands there."
+            f"{TRIES} times: {problem}. Start elsewhere, or check what is in the way there."
         )
 
     def tilt(self) -> str:
-        """Say by how much the car lies on its side; empty if it stands."""
+        """Describe how far the car is tilted; empty if it stands upright."""
         orientation = self._inbox.messages[topics.ODOMETRY].pose.pose.orientation
         upright = 1.0 - 2.0 * (orientation.x**2 + orientation.y**2)
         tilt_rad = math.acos(min(max(upright, -1.0), 1.0))
         return f"it is tilted by {tilt_rad:.2f} rad" if tilt_rad > TILT_TOLERANCE_RAD else ""
 
     def clean_frame(self, frame: Frame) -> Frame:
-        """Let the car stand until a tick is clean, if that of `frame` was not."""
+        """If the tick of `frame` was not clean, hold the car still until one is."""
         for tries in range(CLEAN_FRAME_TRIES):
             if frame.clean:
                 return frame
@@ -140,15 +140,15 @@ class Placement:
     def _switch_autopilot_off(self, reason: str) -> None:
         """Switch CARLA's autopilot off.
 
-        Only where there is need: the bridge builds a traffic manager even for that, and holds
-        commands and teleports meanwhile, for many seconds on a large map.
+        Only if needed: even for that, the bridge builds a traffic manager. Meanwhile it holds
+        commands and teleports back, for many seconds on a large map.
         """
         self._node.get_logger().warning(f"switching the autopilot off: {reason}")
         self.publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
         self._autopilot = False
 
     def velocity(self) -> float:
-        """Return the speed in any direction, m/s: that of a fall as well."""
+        """Return the speed in any direction, m/s, including that of a fall."""
         status = self._inbox.messages.get(topics.VEHICLE_STATUS)
         return math.inf if status is None else float(status.velocity)
 
@@ -159,9 +159,9 @@ class Placement:
 
 
 def _displacement(frame: Frame, pose: Pose, speed: float) -> str:
-    """Say how the car is not standing at `pose`; empty if it is.
+    """Describe why the car does not stand at `pose`; empty if it does.
 
-    `speed` (m/s) is that in any direction, which tells a fall as well.
+    `speed` (m/s) is in any direction, so it reveals a fall as well.
     """
     apart_m = math.hypot(frame.pose.x - pose.x, frame.pose.y - pose.y)
     turned_rad = abs(math.remainder(frame.pose.yaw - pose.yaw, math.tau))

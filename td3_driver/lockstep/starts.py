@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where episodes start in the town that the simulator has: at random, as listed, along a route."""
+"""Where episodes start in the simulator's town: at random, as listed, or along a route."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from td3_driver.roads.road_map import RoadMap
 from td3_driver.roads.starts import StartSampler as MapStarts
 
 STARTS_FOLDER = CONFIG_FOLDER / "starts"
-# A listed place further from any lane's centre is a mistake, such as CARLA's own axes.
+# A listed place further from any lane's centre is a mistake, such as using CARLA's own axes.
 OFF_LANE_M = 3.0
 SHORTEST_ROUTE_M = 20.0
 
@@ -48,20 +48,20 @@ class ListedStart(BaseModel):
 
 
 class TownStarts:
-    """Draws starts and goals anywhere on the roads of the town that the simulator has."""
+    """Draws starts and goals anywhere on the roads of the simulator's town."""
 
     def __init__(self, world: CarlaWorld, route_length_m: float) -> None:
         self._world = world
         self._route_length_m = route_length_m
 
     def __call__(self, rng: np.random.Generator) -> Start:
-        """Draw a start; raises RoadMapError where the town has no route."""
+        """Draw a start; raises RoadMapError if the town has no route."""
         pose, goal = self._world.road_map.random_start(rng, self._route_length_m)
         return Start(self._world.map_name, pose, goal)
 
 
 class ListedStarts:
-    """Draws from the starts that a file lists for the town that the simulator has."""
+    """Draws from the starts that a file lists for the simulator's town."""
 
     def __init__(self, world: CarlaWorld, file: str, route_length_m: float) -> None:
         """Read the file; raises ConfigError for one that is wrong or lacks the town."""
@@ -83,14 +83,14 @@ class ListedStarts:
         return Start(self._world.map_name, pose, goal)
 
     def _look_up(self) -> None:
-        """Find the town's starts, and check them by its roads."""
+        """Find the town's starts, and check them against its roads."""
         road_map = self._world.road_map
         town = town_of(self._world.map_name)
         if town == self._checked_town:
             return
         if town not in self._towns:
             raise ConfigError(
-                f"{self._path} lists no starts in {town}, the simulator's town (it does in "
+                f"{self._path} lists no starts in {town}, the simulator's town (only in "
                 f"{', '.join(self._towns)}): add some, or set training.starts to town"
             )
         self._starts = [
@@ -100,7 +100,7 @@ class ListedStarts:
         self._checked_town = town
 
     def _entry(self, road_map: RoadMap, entry: ListedStart, name: str) -> tuple[Pose, Pose | None]:
-        """Return an entry's places; raises ConfigError where no way leads on from the start."""
+        """Return an entry's places; raises ConfigError if no route leads on from the start."""
         pose = self._placed(road_map, entry.start, f"{name}, start")
         goal = None if entry.goal is None else self._placed(road_map, entry.goal, f"{name}, goal")
         try:
@@ -120,7 +120,7 @@ class ListedStarts:
         if away_m > OFF_LANE_M or turned > math.pi / 2.0:
             what = f"is {away_m:.1f} m from the nearest lane"
             if away_m <= OFF_LANE_M:
-                what = f"looks against its lane, which leads to {math.degrees(road.yaw):.0f} deg"
+                what = f"faces against its lane, which leads to {math.degrees(road.yaw):.0f} deg"
             raise ConfigError(
                 f"{self._path}: {name} {what}. Places are in ROS's map frame: y and yaw have the "
                 "opposite sign of CARLA's own"
@@ -132,7 +132,7 @@ class RouteStarts:
     """Draws stretches of the route that was published when the training began."""
 
     def __init__(self, world: CarlaWorld, route_length_m: float) -> None:
-        """Take the route that is published; raises WorldError where none is."""
+        """Take the published route; raises WorldError if there is none."""
         self._map_name = world.map_name
         self._poses = list(world.published_path())
         self._route = np.array([(pose.x, pose.y, pose.yaw) for pose in self._poses])
@@ -140,7 +140,7 @@ class RouteStarts:
         self._along = np.concatenate([[0.0], np.cumsum(steps)])
         if self._along[-1] < SHORTEST_ROUTE_M:
             raise ConfigError(
-                f"the published route is {self._along[-1]:.0f} m long, of at least "
+                f"the published route is {self._along[-1]:.0f} m long but must have at least "
                 f"{SHORTEST_ROUTE_M:.0f} m: publish a longer one, or choose other training.starts"
             )
         self._length_m = min(route_length_m, float(self._along[-1]))

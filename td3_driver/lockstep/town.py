@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The map that the simulator has: its name, its roads, and the change to another one."""
+"""The simulator's map: its name, its roads, and switching to another one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVICE_DISCOVERY_S = 3.0
 
 
 class Town:
-    """What `/carla/world_info` says, as far as it has come."""
+    """What `/carla/world_info` has said so far."""
 
     def __init__(self, node: Node, config: CarlaConfig, lock_step: LockStep) -> None:
         self._node = node
@@ -48,7 +48,7 @@ class Town:
     def road_map(self) -> RoadMap:
         """The map's roads, read from `/carla/world_info`."""
         if self._road_map is None:
-            # Only who asks for roads needs the carla wheel, which not every platform has.
+            # Only callers that need roads need the carla wheel, which not every platform has.
             from td3_driver.roads.road_map import RoadMap
 
             name = self.name
@@ -57,7 +57,7 @@ class Town:
         return self._road_map
 
     def forget(self) -> None:
-        """Take nothing for known: the simulator may have another map."""
+        """Forget what is known: the simulator may have another map."""
         self._road_map = None
 
     def is_called(self, name: str) -> bool:
@@ -65,7 +65,7 @@ class Town:
         return PurePosixPath(name).stem == PurePosixPath(self.name).stem
 
     def can_change(self) -> bool:
-        """Return whether the simulator is the embedded one, which loads maps when told to."""
+        """Return whether the simulator is the embedded one, which loads maps on request."""
         client = self._client()
         try:
             return self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S)
@@ -84,8 +84,8 @@ class Town:
                 raise WorldError(
                     f"the simulator's map is {self.name!r} and the episode's is {name!r}; "
                     f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
-                    "Train on the one it has, with training.starts:=town, or start CARLA's bridge "
-                    "with the other."
+                    "Train on its current map with training.starts:=town, or start CARLA's bridge "
+                    "with the other one."
                 )
             before = self._inbox.world_info
             parameter = Parameter(MAP_PARAMETER, value=name).to_parameter_msg()
@@ -105,7 +105,7 @@ class Town:
             raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
         self._await(before)
         self._road_map = None
-        # Time starts anew: what was to be forgotten by its stamp is over.
+        # Time restarts: stamps from before no longer mean anything.
         self._inbox.forget_events(until_ns=-1)
         self._lock_step.begin_new_time()
 
@@ -117,7 +117,7 @@ class Town:
             lambda: self._inbox.world_info is not before,
             self._config.startup_timeout_s,
             lambda: topics.WORLD_INFO.name(self._config),
-            "The simulator publishes it once, latched; is it a whole bridge?",
+            "The simulator publishes it once, latched; is this a complete bridge?",
         )
 
     def _client(self) -> Any:

@@ -51,16 +51,16 @@ ROUTE_END_TOLERANCE_M = 5.0
 ROUTE_TIMEOUT_S = 20.0
 # carla_waypoint_publisher learns of a new car only while the simulation ticks.
 ROUTE_TICK_S = 2.0
-# Missing sensors in a row after which they are not coming back.
+# Ticks in a row with missing sensors after which they count as gone.
 INCOMPLETE_TICKS = 3
 
 
 class CarlaWorld:
     """A `World` over topics: the embedded simulator's node, or CARLA's through its bridge.
 
-    It spins its node in the calling thread, while it waits and only then. A simulator that stops
-    answering is waited for, `carla.outage_timeout_s` at most: the step under way is then an
-    unclean one, and a reset is begun again.
+    It spins its node in the calling thread, and only while it waits. If the simulator stops
+    answering, it waits up to `carla.outage_timeout_s`; the current step then becomes unclean, and
+    a reset starts over.
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class CarlaWorld:
         config: CarlaConfig,
         on_outage: Callable[[str], object] = lambda line: None,
     ) -> None:
-        """Connect to the simulator and pause it; `node` must not be spun by anybody else.
+        """Connect to the simulator and pause it; nothing else may spin `node`.
 
-        `on_outage` is given a line now and then while a simulator that was lost is waited for, and
-        an empty one when it is back. Raises WorldError when the simulator or one of its topics is
-        not there in time.
+        `on_outage` is called with a line now and then while waiting for a lost simulator, and with
+        an empty line when it is back. Raises WorldError if the simulator or one of its topics does
+        not appear in time.
         """
         self.on_outage = on_outage
         self._node = node
         self.config = config
         self.frame: Frame | None = None
         self._planned_route: np.ndarray | None = None
-        """The episode's route, where it is not the one that is published."""
+        """The episode's route, if it is not the published one."""
         self._incomplete_ticks = 0
         self.lock_step = LockStep(node, config)
         self.inbox = self.lock_step.inbox
         self._town = Town(node, config, self.lock_step)
         self.placement = Placement(node, config, self.lock_step, self._step)
-        # Not the lock-step's, which waits for the other end: not everybody plans routes.
+        # Not one of the lock-step's, which waits for a subscriber: there may be no route planner.
         self.goals = topics.create_publisher(node, topics.GOAL, config)
         try:
             self.lock_step.connect()
@@ -101,7 +101,7 @@ class CarlaWorld:
 
     @property
     def counters(self) -> Counters:
-        """What went otherwise than one clean tick for each command."""
+        """How often a command did not get exactly one clean tick."""
         return self.lock_step.counters
 
     @property
@@ -118,7 +118,7 @@ class CarlaWorld:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
         `start.seed` does not travel over topics: the simulator keeps its own. Raises
-        StartRefusedError where the car does not stay there or no route comes, and WorldError.
+        StartRefusedError if the car does not stay there or no route arrives, and WorldError.
         """
         try:
             return self._reset_despite_outages(start)
@@ -137,9 +137,9 @@ class CarlaWorld:
                 problem = str(lost)
             if self.map_name != map_before and not self._town.can_change():
                 raise StartRefusedError(
-                    f"the simulator has come back with map {self.map_name!r} for {map_before!r}"
+                    f"the simulator came back with map {self.map_name!r} instead of {map_before!r}"
                 )
-        raise WorldError(f"no reset has come to its end, {RESETS_AFTER_OUTAGE} times: {problem}")
+        raise WorldError(f"{RESETS_AFTER_OUTAGE} resets in a row did not finish: {problem}")
 
     def _reset(self, start: Start) -> Frame:
         if not self._town.is_called(start.map_name):
@@ -160,7 +160,7 @@ class CarlaWorld:
         return self.inbox.route if self._planned_route is None else self._planned_route
 
     def _known_route(self, start: Start) -> np.ndarray | None:
-        """Return the route where nobody has to be asked for it."""
+        """Return the route if no node has to be asked for it."""
         if start.route is not None or self.config.route_planner == "waypoint_publisher":
             return start.route
         from td3_driver.roads.errors import RoadMapError
@@ -171,9 +171,9 @@ class CarlaWorld:
             raise StartRefusedError(f"no route: {error}") from error
 
     def published_path(self) -> list[Pose]:
-        """Return the route that is published, heights included; wait for it.
+        """Wait for the published route and return it, including heights.
 
-        Raises WorldError where there is none.
+        Raises WorldError if there is none.
         """
         deadline = time.monotonic() + ROUTE_TIMEOUT_S
         while not self.lock_step.spin_until(lambda: len(self.inbox.path) > 1, ROUTE_TICK_S):
@@ -188,8 +188,8 @@ class CarlaWorld:
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it.
 
-        Where the step was not one complete tick of `control`, the frame says so. Raises
-        WorldError where there is none to return.
+        If the step was not one complete tick of `control`, the frame says so. Raises WorldError
+        if there is no frame to return.
         """
         try:
             frame = self._step(control)
@@ -212,7 +212,7 @@ class CarlaWorld:
         return self.frame
 
     def _wait_for_return(self, lost: SimulatorLostError) -> None:
-        """Wait for a lost simulator; raise WorldError where it stays away."""
+        """Wait for a lost simulator; raise WorldError if it does not come back."""
         logger = self._node.get_logger()
 
         def say(line: str) -> None:
@@ -226,7 +226,7 @@ class CarlaWorld:
         self.on_outage("")
 
     def close(self) -> None:
-        """Stop the car and let the simulator go on without this client."""
+        """Stop the car and let the simulator run on without this client."""
         if self._node.context.ok():
             self.lock_step.command(FULL_BRAKE)
             if self.config.command_lead_s:
@@ -240,7 +240,7 @@ class CarlaWorld:
         self._node.destroy_publisher(self.goals)
 
     def _make_frame(self, tick: Tick, control: VehicleControl) -> Frame:
-        """Return the tick's messages as a frame; what is missing is as in the frame before."""
+        """Return the tick's messages as a frame; missing parts repeat the previous frame's."""
         inbox, before = self.inbox, self.frame
         image = inbox.messages.get(topics.IMAGE)
         odometry = inbox.messages.get(topics.ODOMETRY)
@@ -287,7 +287,7 @@ class CarlaWorld:
         )
 
     def _request_route(self, goal: Pose, frame: Frame) -> Frame:
-        """Ask for a route from where the car stands, in `frame`, to `goal`, and wait for it.
+        """Request a route from the car's position, in `frame`, to `goal`, and wait for it.
 
         Returns the latest frame.
         """
@@ -302,10 +302,10 @@ class CarlaWorld:
                 lambda: self.goals.get_subscription_count() > 0,
                 self.config.startup_timeout_s,
                 lambda: f"{name} (no subscriber)",
-                "Nobody plans routes.",
+                "No node plans routes.",
             )
         except SimulatorLostError as error:
-            # The simulator is there: to wait for its return would be in vain.
+            # The simulator is there: waiting for its return would not help.
             raise WorldError(
                 f"{error} Start carla_waypoint_publisher, or set carla.route_planner to own"
             ) from error
@@ -327,7 +327,7 @@ class CarlaWorld:
         return frame
 
     def _route_problem(self, goal: Pose, car: Pose) -> str:
-        """Say why the latest route is not one from the car to `goal`; empty if it is."""
+        """Say why the latest route does not lead from the car to `goal`; empty if it does."""
         route = self.inbox.route
         if not len(route):
             return "the Path is empty"
@@ -341,7 +341,7 @@ class CarlaWorld:
 
 
 def _repeated(before: Frame, tick: Tick, reason: str) -> Frame:
-    """Return the frame `before` in place of a tick's that is not to be had."""
+    """Return the frame `before` in place of a tick's missing one."""
     return replace(before, frame=tick.number, stamp_ns=tick.stamp_ns, clean=False, reason=reason)
 
 

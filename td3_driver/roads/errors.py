@@ -5,4 +5,4 @@
 
 
 class RoadMapError(ValueError):
-    """A map cannot be used, or a route not be found; the message says why and what to do."""
+    """A map is unusable or a route cannot be found; the message says why and what to do."""

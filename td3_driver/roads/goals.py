@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Goals for a car that is to go on driving."""
+"""Goals for a car that should keep driving."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SHORTEST_M = 20.0
 def goal_ahead(road_map: RoadMap, rng: np.random.Generator, pose: Pose, length_m: float) -> Pose:
     """Return a random goal about `length_m` of driving ahead of `pose`.
 
-    Less where no way is that long, as on a smaller ring. Raises RoadMapError where there is none
-    of 20 m.
+    It is closer where no path is that long, as on a smaller ring. Raises RoadMapError if there is
+    no path of 20 m.
     """
     graph = road_map.graph
     place = graph.project(pose)
     while length_m >= SHORTEST_M:
         for _ in range(WALKS):
             goal, walked_m = graph.walk(rng, place, length_m)
-            # A walk that comes back is longer than the shortest way to where it ends.
+            # A walk that loops back is longer than the shortest path to its end.
             if walked_m == length_m and graph.path(place, goal)[1] > 0.9 * length_m:
                 return graph.lanes[goal.key].pose(goal.offset)
         length_m *= 0.8
     raise RoadMapError(
-        f"map {road_map.name!r}: no way of {SHORTEST_M:.0f} m leads on from "
+        f"map {road_map.name!r}: no path of {SHORTEST_M:.0f} m leads on from "
         f"x {pose.x:.1f}, y {pose.y:.1f}"
     )

@@ -64,14 +64,14 @@ class LanePlace:
 
 
 class LaneGraph:
-    """The driving lanes of a map, and which lane leads into which."""
+    """The driving lanes of a map and the links between them."""
 
     def __init__(self, lanes: Sequence[Lane], links: Sequence[tuple[LaneKey, LaneKey]]) -> None:
         """Join `lanes` by `links`, pairs of a lane and one that continues it."""
         self.lanes = {lane.key: lane for lane in lanes}
         self._graph = nx.DiGraph()
         self._graph.add_nodes_from(self.lanes)
-        # An edge weighs as much as the lane it leaves, so that a path's weight is the distance
+        # An edge weighs as much as the lane it leaves, so a path's weight is the distance
         # between the two lanes' beginnings.
         self._graph.add_weighted_edges_from(
             (one, other, self.lanes[one].length) for one, other in links
@@ -92,7 +92,7 @@ class LaneGraph:
         return {*self._graph.successors(key), *self._graph.predecessors(key)}
 
     def project(self, pose: Pose) -> LanePlace:
-        """Return the nearest place on a lane; the heading decides between lanes about as near."""
+        """Return the nearest place on a lane; the heading decides between similarly near lanes."""
         distance = np.hypot(self._points[:, 0] - pose.x, self._points[:, 1] - pose.y)
         near = np.flatnonzero(distance <= distance.min() + _AMBIGUOUS_M)
         turned = np.abs(wrap_angle(self._points[near, 2] - pose.yaw))
@@ -118,9 +118,9 @@ class LaneGraph:
         ]
 
     def path(self, start: LanePlace, goal: LanePlace) -> tuple[list[LaneKey], float]:
-        """Return the lanes of the shortest way and its length in metres.
+        """Return the lanes of the shortest path and its length in metres.
 
-        Raises RoadMapError if no way leads there.
+        Raises RoadMapError if no path leads there.
         """
         if start.key == goal.key and goal.offset >= start.offset:
             return [start.key], goal.offset - start.offset

@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What has to be read from an OpenDRIVE document before `carla.Map` may see it.
+"""Checks an OpenDRIVE document before `carla.Map` reads it.
 
-`carla.Map` does not check its input: it throws, returns an empty map or ends the process. It also
-tells neither which lane sections a road has nor where they begin.
+`carla.Map` does not check its input: it throws, returns an empty map or ends the process. Nor does
+it say which lane sections a road has or where they begin, so they are read here.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class _RoadError(ValueError):
 def read_sections(name: str, text: str) -> list[LaneSection]:
     """Return the sections of all roads, in the document's order.
 
-    Raises RoadMapError where the document is not OpenDRIVE, has no driving lane, or has what
-    would make `carla.Map` end the process.
+    Raises RoadMapError if the document is not OpenDRIVE, has no driving lane, or contains
+    something that would make `carla.Map` end the process.
     """
     try:
         root = ElementTree.fromstring(text.encode())

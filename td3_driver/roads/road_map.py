@@ -76,7 +76,7 @@ class RoadMap:
     """One OpenDRIVE map, answering questions about its roads."""
 
     def __init__(self, name: str, opendrive: str) -> None:
-        """Parse `opendrive` (the document's text); raise RoadMapError where it is unusable."""
+        """Parse `opendrive` (the document's text); raise RoadMapError if it is unusable."""
         self.name = name
         self.opendrive = opendrive
         sections = read_sections(name, opendrive)
@@ -106,7 +106,7 @@ class RoadMap:
 
     @classmethod
     def from_opendrive(cls, name: str, text: str) -> RoadMap:
-        """Make a map of OpenDRIVE text, such as `/carla/world_info` brings."""
+        """Make a map from OpenDRIVE text, such as that of `/carla/world_info`."""
         return cls(name, text)
 
     def spawn_poses(self, spacing_m: float) -> list[Pose]:
@@ -120,11 +120,11 @@ class RoadMap:
         ]
 
     def route(self, start: Pose, goal: Pose) -> np.ndarray:
-        """Return the shortest way along lane centres, float64 (n, 3) of x, y, yaw, 1 m apart.
+        """Return the shortest path along lane centres, float64 (n, 3) of x, y, yaw, 1 m apart.
 
         It leads in driving direction, without lane changes, from the projection of `start` to
         less than 1 m before the projection of `goal`. Where lanes overlap or lie side by side,
-        the headings of `start` and `goal` choose. Raises RoadMapError if no way leads there.
+        the headings of `start` and `goal` choose. Raises RoadMapError if no path leads there.
         """
         place = self.graph.project(start)
         keys, length = self.graph.path(place, self.graph.project(goal))
@@ -141,7 +141,7 @@ class RoadMap:
     def random_start(self, rng: np.random.Generator, length_m: float) -> tuple[Pose, Pose]:
         """Return a random start outside junctions and a goal `length_m` further on.
 
-        The goal lies on a random walk that is the shortest way too, so `route(start, goal)` has
+        The goal lies on a random walk that is also the shortest path, so `route(start, goal)` has
         that length. Where the map has no such route, as on a ring shorter than `length_m`, the
         route is the longest of 0.8, 0.8^2, ... of it that is found. Raises RoadMapError if the
         map has no route of even 20 m (or `length_m`, if less).

@@ -38,7 +38,7 @@ SPAWN_SPACING_M = 20.0
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A map with its camera and traffic, kept so that coming back to it is quick."""
+    """A map with its camera and traffic, cached so that returning to it is quick."""
 
     road_map: RoadMap
     camera: Camera
@@ -109,7 +109,7 @@ class SimulatedWorld:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
         The traffic is drawn anew from the world's and the start's seed. One tick passes under
-        full brake. Raises WorldError where the map or the route is not to be had.
+        full brake. Raises WorldError if the map or the route is unavailable.
         """
         try:
             if start.map_name != self._map_name:
@@ -136,10 +136,10 @@ class SimulatedWorld:
         self.apply(FULL_BRAKE)
 
     def load_map(self, name_or_path: str | Path) -> None:
-        """Put the car on a map; simulation time restarts, the frame counter goes on.
+        """Put the car on a map; simulation time restarts, the frame counter continues.
 
         The goal is the bridge's default, the first spawn place; the car stands at another one.
-        Raises RoadMapError where the map is unusable.
+        Raises RoadMapError if the map is unusable.
         """
         name = str(name_or_path)
         if name not in self._places:
@@ -166,8 +166,7 @@ class SimulatedWorld:
     def teleport(self, pose: Pose) -> None:
         """Move the car; as in CARLA it keeps its velocity. The route is planned again.
 
-        Other vehicles that stand there are moved away. Where no way leads to the goal, the route
-        becomes empty.
+        Other vehicles in the way are moved. If no path leads to the goal, the route becomes empty.
         """
         self._put(pose)
         self.traffic.make_room(pose)
@@ -176,8 +175,8 @@ class SimulatedWorld:
     def set_velocity(self, forward: float, yaw_rate: float = 0.0) -> None:
         """Give the car a forward speed (m/s) and a yaw rate (rad/s, + = left) at once.
 
-        There is no lateral speed to be set: the rear tyres do not slip. From the next tick on
-        wheels and tyres have their way again, and a standing car does not turn.
+        A lateral speed cannot be set: the rear tyres do not slip. From the next tick on, the
+        wheels and tyres act as usual again, and a standing car does not turn.
         """
         self.vehicle.set_motion(forward, yaw_rate)
 
@@ -221,14 +220,14 @@ class SimulatedWorld:
         self._acceleration = 0.0, 0.0, 0.0
 
     def _plan(self) -> None:
-        """Plan the route to the goal again; it becomes empty where no way leads there."""
+        """Plan the route to the goal again; it becomes empty if no path leads there."""
         try:
             self._route = _read_only(self.road_map.route(self.vehicle.pose, self._goal))
         except RoadMapError:
             self._route = _read_only(np.empty((0, 3)))
 
     def _populate(self, seed: int) -> None:
-        """Draw the traffic anew; it depends on nothing that happened before."""
+        """Draw new traffic, independent of anything that happened before."""
         rng = np.random.default_rng([self.config.seed, seed])
         count = self.config.traffic_vehicles
         self.traffic.populate(count, rng, self.vehicle.pose)

@@ -1,0 +1,117 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a command is made of: its options, processes, and launch files of other packages."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from td3_driver import config
+
+PACKAGE = "td3_driver"
+
+OptionValue = str | bool | tuple[str, ...]
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command: a launch argument, and an option of the command line."""
+
+    name: str
+    description: str
+    default: OptionValue | None = ""
+    """None: must be given. A bool: a switch. A tuple: may be given several times."""
+    choices: tuple[str, ...] = ()
+    launch_only: bool = False
+    """Whether only the launch files have it."""
+    positional: bool = False
+    """Whether the command line takes it without dashes, though it may be left out."""
+
+    def parse(self, text: str) -> OptionValue:
+        """Return the value that a launch argument's text means; raises ConfigError."""
+        if isinstance(self.default, bool):
+            if text.lower() not in ("true", "false"):
+                raise config.ConfigError(f"{self.name} is true or false, not {text!r}")
+            return text.lower() == "true"
+        if isinstance(self.default, tuple):
+            return tuple(shlex.split(text))
+        return text
+
+    def format(self) -> str | None:
+        """Return the default as a launch argument's text, None where there is no default."""
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        if isinstance(self.default, tuple):
+            return shlex.join(self.default)
+        return self.default
+
+
+@dataclass(frozen=True)
+class Process:
+    """One ROS node in a process of its own."""
+
+    name: str
+    """Name of the node, of the package's executable and of its module in `td3_driver.nodes`."""
+    parameters: Parameters = field(default_factory=dict)
+    essential: bool = True
+    """The others end when this one does."""
+    stop_timeout_s: float = 5.0
+    """Time to end after SIGINT, before SIGTERM is sent."""
+    tool: tuple[str, ...] = ()
+    """Command line of another program that does the node's work."""
+
+    def ros_arguments(self) -> list[str]:
+        """Return what follows `--ros-args` on the node's command line."""
+        # ROS reads a value as YAML, of which JSON is a part; its quotes keep "1" a string.
+        assignments = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
+        return [part for assignment in assignments for part in ("-p", assignment)]
+
+    def command_line(self) -> list[str]:
+        """Return the command that runs the node with this interpreter, or the tool."""
+        if self.tool:
+            return list(self.tool)
+        module = f"{PACKAGE}.nodes.{self.name}"
+        return [sys.executable, "-m", module, "--ros-args", *self.ros_arguments()]
+
+
+@dataclass(frozen=True)
+class Include:
+    """A launch file of another package, with every argument it is to be given."""
+
+    package: str
+    file: str
+    """Its name; in `share/<package>/`."""
+    arguments: dict[str, str]
+
+
+def _nothing(values: Mapping[str, Any]) -> list[Any]:
+    return []
+
+
+@dataclass(frozen=True)
+class LaunchCommand:
+    """A set of processes that is started together, and the options it takes."""
+
+    summary: str
+    options: tuple[Option, ...]
+    build: Callable[[Mapping[str, Any]], list[Process]]
+    build_includes: Callable[[Mapping[str, Any]], list[Include]] = _nothing
+
+    def processes(self, values: Mapping[str, Any]) -> list[Process]:
+        """Return the processes in the order of their start; they are stopped in reverse.
+
+        `values` gives every option's value by name. The last process is the one that the others
+        serve: its end is the end of the whole. Raises ConfigError naming a wrong value.
+        """
+        return self.build(values)
+
+    def includes(self, values: Mapping[str, Any]) -> list[Include]:
+        """Return what a launch file starts before the processes; raises ConfigError."""
+        return self.build_includes(values)
