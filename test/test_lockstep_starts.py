@@ -213,9 +213,7 @@ def test_nobody_who_plans_routes_is_an_error(world, monkeypatch):
     monkeypatch.setattr(world, "config", config)
     silent = SimpleNamespace(get_subscription_count=lambda: 0)
     monkeypatch.setattr(world, "goals", silent)
-    with pytest.raises(
-        WorldError, match=r"no subscriber\).*No node plans.*planner to own"
-    ):
+    with pytest.raises(WorldError, match=r"no subscriber\).*No node plans.*planner to own"):
         reset(world, TrainingConfig(starts="town"))
 
 

@@ -61,7 +61,7 @@ class Placement:
         for topic in (topics.SET_TRANSFORM, topics.SET_TARGET_VELOCITY):
             lock_step.publisher(topic)
         # These need no subscriber.
-        self.publishers = {
+        self._publishers = {
             topic: topics.create_publisher(node, topic, config)
             for topic in (topics.MANUAL_OVERRIDE, topics.ENABLE_AUTOPILOT)
         }
@@ -77,7 +77,7 @@ class Placement:
     def destroy(self) -> None:
         """End the subscription, and the publishers that are not the lock-step's."""
         self._node.destroy_subscription(self._subscription)
-        for publisher in self.publishers.values():
+        for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
 
     def put_down(self, pose: Pose) -> Frame:
@@ -121,7 +121,7 @@ class Placement:
         take_waiting(self._subscription)
         if self._autopilot:
             self._switch_autopilot_off("it has been switched on")
-        self.publishers[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
+        self._publishers[topics.MANUAL_OVERRIDE].publish(Bool(data=False))
         self._lock_step.command(STANDING)
         self._stop()
         above = replace(pose, z=pose.z + self._config.teleport_height_m)
@@ -144,7 +144,7 @@ class Placement:
         commands and teleports back, for many seconds on a large map.
         """
         self._node.get_logger().warning(f"switching the autopilot off: {reason}")
-        self.publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
+        self._publishers[topics.ENABLE_AUTOPILOT].publish(Bool(data=False))
         self._autopilot = False
 
     def velocity(self) -> float:

@@ -39,6 +39,10 @@ VEHICLE_TYPE = "vehicle.tesla.model3"
 MAX_LAG_S = 0.2
 
 
+AUTOPILOT = VehicleControl(throttle=0.4)
+"""What stands in for CARLA's autopilot: it drives, and not as commanded."""
+
+
 class SimulatorNode(ConfiguredNode):
     """A bridge with one car, and the world behind it. Starts in PLAY, as the bridge does.
 
@@ -69,6 +73,8 @@ class SimulatorNode(ConfiguredNode):
         self._late_control: VehicleControl | None = None
         self._stopped = False
         self._override = False
+        self._autopilot = False
+        """Whether commands are not the ones in force."""
         self._next_tick_s = time.monotonic()
         self._published_route: Any = None
         self.publications = Publications(
@@ -79,7 +85,7 @@ class SimulatorNode(ConfiguredNode):
             topics.SET_TRANSFORM: self._on_transform,
             topics.SET_TARGET_VELOCITY: self._on_target_velocity,
             topics.GOAL: self._on_goal,
-            topics.ENABLE_AUTOPILOT: self._on_autopilot,
+            topics.ENABLE_AUTOPILOT: self.on_autopilot,
             topics.VEHICLE_CONTROL: lambda message: self._on_control(message, manual=False),
             topics.VEHICLE_CONTROL_MANUAL: lambda message: self._on_control(message, manual=True),
         }
@@ -259,8 +265,11 @@ class SimulatorNode(ConfiguredNode):
 
         return handle
 
-    def _on_autopilot(self, message: Any) -> None:
-        # There is none here; switching it is what holds the bridge up.
+    def on_autopilot(self, message: Any) -> None:
+        """Hand the car to the autopilot, or take it back; a fault holds other messages up."""
+        self._autopilot = message.data
+        if self._autopilot:
+            self.world.apply(AUTOPILOT)
         if fault := self._faults.next("autopilot"):
             self._inputs_held_until_s = time.monotonic() + (fault.seconds or 0.0)
 
@@ -268,7 +277,7 @@ class SimulatorNode(ConfiguredNode):
         self._override = message.data
 
     def _on_control(self, message: Any, manual: bool) -> None:
-        if manual != self._override or self._faults.next("lost_command"):
+        if self._autopilot or manual != self._override or self._faults.next("lost_command"):
             return
         control = control_from_message(message)
         if self._faults.next("late_command"):
