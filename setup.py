@@ -23,6 +23,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        # Where `ros2 run` and launch files look. As console scripts, pip would put names as common
+        # as `driver` on everybody's PATH.
+        (f"lib/{PACKAGE}", glob("executables/*")),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*.*")),
         (f"share/{PACKAGE}/config/starts", glob("config/starts/*")),
@@ -56,14 +59,6 @@ setup(
     maintainer="td3_driver authors",
     maintainer_email="maintainers@td3-driver.example",
     entry_points={
-        "console_scripts": [
-            "td3-driver = td3_driver.cli:main",
-            "simulator = td3_driver.nodes.simulator.node:main",
-            "trainer = td3_driver.nodes.trainer:main",
-            "driver = td3_driver.nodes.driver.node:main",
-            "ackermann_controller = td3_driver.nodes.ackermann_controller:main",
-            "recorder = td3_driver.nodes.recorder:main",
-            "player = td3_driver.nodes.player:main",
-        ],
+        "console_scripts": ["td3-driver = td3_driver.cli:main"],
     },
 )

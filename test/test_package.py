@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree
@@ -44,6 +45,7 @@ FROM_PIP = {
     "zstandard",
 }
 OWN = {"td3_driver"}
+NODES = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
 
 
 def imported_packages() -> dict[str, set[str]]:
@@ -76,6 +78,9 @@ def test_every_python_file_begins_with_its_copyright_and_licence():
     files = [ROOT / "setup.py", *(f for name in folders for f in (ROOT / name).rglob("*.py"))]
     lines = ["# Copyright 2026 td3_driver authors", "# SPDX-License-Identifier: Apache-2.0"]
     assert [f for f in files if f.read_text().splitlines()[:2] != lines] == []
+    # An executable begins with its interpreter.
+    scripts = (ROOT / "executables").iterdir()
+    assert [f for f in scripts if f.read_text().splitlines()[1:3] != lines] == []
 
 
 def test_the_version_is_the_same_wherever_it_stands():
@@ -130,11 +135,58 @@ def test_every_requirement_is_pinned():
             assert not name or name.startswith("#") or name in pinned, f"{file.name}: {name}"
 
 
-def test_executables_go_where_ros2_run_looks():
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    assert config["develop"]["script_dir"] == "$base/lib/td3_driver"
-    assert config["install"]["install_scripts"] == "$base/lib/td3_driver"
+def setup(folder: Path, *commands: str | Path) -> None:
+    """Run setup.py as colcon and pip do, with what it builds in `folder`."""
+    apart = ["egg_info", "--egg-base", folder, "build", "--build-base", folder / "build"]
+    subprocess.run(
+        [sys.executable, "setup.py", *apart, *commands],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+
+
+def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path):
+    prefix = tmp_path / "install"
+    record = ("--record", tmp_path / "record", "--single-version-externally-managed")
+    setup(tmp_path, "install", "--prefix", prefix, *record)
+    found = {path.name for path in (prefix / "lib" / "td3_driver").iterdir()}
+    assert found == NODES
+    assert {path.name for path in (prefix / "bin").iterdir()} == {"td3-driver"}
+
+
+def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
+    setup(tmp_path, "bdist_wheel", "--bdist-dir", tmp_path / "wheel", "--dist-dir", tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.infolist()
+        (commands,) = (file for file in files if file.filename.endswith("/entry_points.txt"))
+        config = configparser.ConfigParser()
+        config.read_string(archive.read(commands).decode())
+    assert {name: list(config[name]) for name in config.sections()} == {
+        "console_scripts": ["td3-driver"]
+    }
+    assert not [file.filename for file in files if ".data/scripts/" in file.filename]
+    nodes = [file for file in files if ".data/data/lib/td3_driver/" in file.filename]
+    assert {Path(file.filename).name for file in nodes} == NODES
+    assert all(file.external_attr >> 16 & 0o111 == 0o111 for file in nodes)
+
+
+@pytest.mark.ros
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_an_executable_runs_its_node(name):
+    node = subprocess.run(
+        [ROOT / "executables" / name, "--ros-args", "-p", "no_such:=1"],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert node.returncode == 2
+    assert "error: " in node.stderr
+    assert "no_such" in node.stderr
 
 
 def test_the_package_is_marked_for_the_ament_index():
@@ -147,8 +199,7 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    nodes = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
-    assert {entry.name for entry in commands} == {"td3-driver", *nodes}
+    assert {entry.name for entry in commands} == {"td3-driver"}
     for entry in commands:
         assert callable(entry.load())
 

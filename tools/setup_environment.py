@@ -277,7 +277,7 @@ class Environment:
                 partial(self.pip_install, [root / "requirements.txt"]),
             )
         )
-        own = [root / "setup.py", root / "setup.cfg", root / "pyproject.toml"]
+        own = [root / "setup.py", root / "pyproject.toml"]
         steps.append(Step("td3_driver", fingerprint(files=own), self.install_package))
         if development:
             tools = root / "requirements-dev.txt"
