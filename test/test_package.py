@@ -16,6 +16,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it.
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = [ROOT / "package.xml", *sorted(ROOT.glob("interfaces/*/package.xml"))]
 
@@ -30,20 +35,8 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-FROM_PIP = {
-    "carla",
-    "gymnasium",
-    "mcap",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "pydantic",
-    "rosbags",
-    "safetensors",
-    "tensorboard",
-    "torch",
-    "zstandard",
-}
+IMPORTED_AS = {"pyyaml": "yaml"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"td3_driver"}
 NODES = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
 
@@ -69,6 +62,21 @@ def imported_packages() -> dict[str, set[str]]:
     return found
 
 
+def name_of(requirement: str) -> str:
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
+def required() -> set[str]:
+    """List what pyproject.toml has driving and exporting depend on."""
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["onnx"]]
+    return {name_of(line) for line in lines}
+
+
+def from_pip() -> set[str]:
+    """List what of that rosdep does not install, by the names it is imported by."""
+    return {IMPORTED_AS.get(name, name) for name in required()} - ROSDEP_KEYS.keys()
+
+
 def dependencies(tag: str) -> set[str]:
     return {element.text or "" for element in ElementTree.parse(MANIFESTS[0]).getroot().iter(tag)}
 
@@ -85,8 +93,37 @@ def test_every_python_file_begins_with_its_copyright_and_licence():
 
 def test_the_version_is_the_same_wherever_it_stands():
     version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
-    assert f'version="{version}"' in (ROOT / "setup.py").read_text()
+    assert PROJECT["version"] == version
     assert re.search(rf"^{re.escape(version)} \(", (ROOT / "CHANGELOG.rst").read_text(), re.M)
+
+
+def test_old_setuptools_get_the_same_as_those_that_read_pyproject():
+    (repeated,) = (
+        node.value
+        for node in ast.parse((ROOT / "setup.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "REPEATED"
+    )
+    scripts = [f"{name} = {function}" for name, function in PROJECT["scripts"].items()]
+    assert eval(ast.unparse(repeated), {"PACKAGE": "td3_driver"}) == {
+        "name": PROJECT["name"],
+        "version": PROJECT["version"],
+        "python_requires": PROJECT["requires-python"],
+        "install_requires": PROJECT["dependencies"],
+        "entry_points": {"console_scripts": scripts},
+    }
+
+
+def test_the_ros_package_says_what_pip_installs():
+    root = ElementTree.parse(MANIFESTS[0]).getroot()
+    assert root.findtext("name") == PROJECT["name"]
+    person = {"name": root.findtext("maintainer"), "email": root.find("maintainer").get("email")}
+    assert PROJECT["maintainers"] == [person]
+    declared = {key for key in dependencies("exec_depend") if key.startswith("python3-")}
+    assert declared == set(ROSDEP_KEYS.values())
+    listed = re.search(r"as it must\s+\(([^)]*)\)", MANIFESTS[0].read_text())[1]
+    assert {name_of(name) for name in re.split(r",\s+", listed)} == from_pip()
+    tests = {key.removeprefix("python3-") for key in dependencies("test_depend")}
+    assert tests <= set(PROJECT["optional-dependencies"]["development"])
 
 
 def test_the_linters_of_a_commit_are_those_of_make_lint():
@@ -111,28 +148,34 @@ def test_every_ros_package_imported_is_an_exec_depend():
     missing = {
         name: sorted(files)
         for name, files in imported_packages().items()
-        if name not in sys.stdlib_module_names | OWN | FROM_PIP
+        if name not in sys.stdlib_module_names | OWN | from_pip()
         and ROSDEP_KEYS.get(name, name) not in declared
     }
     assert not missing, f"package.xml lacks an exec_depend for {missing}"
 
 
 def test_every_python_package_imported_is_a_requirement():
-    files = [ROOT / "requirements.txt", ROOT / "requirements-ros.txt"]
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    required = {line.split(">")[0].split("=")[0].strip() for line in lines}
-    names = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
-    imported = imported_packages().keys() & (ROSDEP_KEYS.keys() | FROM_PIP)
-    missing = {names.get(name, name) for name in imported} - required
-    assert not missing, f"requirements lack {missing}"
+    ros = (ROOT / "requirements-ros.txt").read_text().splitlines()
+    available = {IMPORTED_AS.get(name, name) for name in required()}
+    if "opencv-python-headless" in ros:
+        available.add("cv2")
+    imported = imported_packages().keys() - sys.stdlib_module_names - OWN
+    ros_packages = dependencies("exec_depend")
+    missing = imported - ros_packages - available
+    assert not missing, f"pyproject.toml lacks {missing}"
 
 
 def test_every_requirement_is_pinned():
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    wanted = {"pyproject.toml": [*PROJECT["dependencies"]]}
+    for lines in PROJECT["optional-dependencies"].values():
+        wanted["pyproject.toml"] += lines
     for file in ROOT.glob("requirements*.txt"):
-        for line in file.read_text().splitlines():
-            name = line.split(">")[0].split("<")[0].strip()
-            assert not name or name.startswith("#") or name in pinned, f"{file.name}: {name}"
+        lines = [line for line in file.read_text().splitlines() if line and line[0] != "#"]
+        wanted[file.name] = lines
+    for file, lines in wanted.items():
+        for line in lines:
+            assert name_of(line) in pinned, f"{file}: {line}"
 
 
 def setup(folder: Path, *commands: str | Path) -> None:

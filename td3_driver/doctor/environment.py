@@ -22,7 +22,7 @@ from td3_driver.launching import fastdds
 from td3_driver.launching.commands import BRIDGE_PACKAGES, PACKAGE
 
 GROUP = "environment"
-SETUP = "run `make setup`, or `pip install -r requirements.txt -c constraints.txt`"
+SETUP = "run `make setup`, or `pip install -c constraints.txt .[onnx]`"
 SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
 # Where a package is imported by another name than its own.
 IMPORT_NAMES = {"pyyaml": "yaml"}
