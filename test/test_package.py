@@ -82,7 +82,7 @@ def dependencies(tag: str) -> set[str]:
 
 
 def test_every_python_file_begins_with_its_copyright_and_licence():
-    folders = ("td3_driver", "test", "benchmarks", "tools", "launch")
+    folders = ("td3_driver", "test", "benchmarks", "tools", "launch", "examples")
     files = [ROOT / "setup.py", *(f for name in folders for f in (ROOT / name).rglob("*.py"))]
     lines = ["# Copyright 2026 td3_driver authors", "# SPDX-License-Identifier: Apache-2.0"]
     assert [f for f in files if f.read_text().splitlines()[:2] != lines] == []
