@@ -3,8 +3,8 @@
 
 """Time our TD3 against Stable-Baselines3's: same networks, same data, sampling included.
 
-    .venv/bin/pip install -c constraints.txt -r requirements-benchmarks.txt
-    python benchmarks/learner.py
+    make setup-development
+    .venv/bin/python benchmarks/learner.py
 
 Blocks of updates alternate between the two, so that both meet the same machine; on one that others
 use too, their processor time says more than the clock. Ours also shifts the images at random,
@@ -66,7 +66,7 @@ try:
 except ImportError:
     sys.exit(
         "stable-baselines3, which this compares with, is missing: "
-        "pip install -c constraints.txt -r requirements-benchmarks.txt"
+        "pip install -c constraints.txt stable-baselines3"
     )
 
 

@@ -9,11 +9,17 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it.
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = [ROOT / "package.xml", *sorted(ROOT.glob("interfaces/*/package.xml"))]
@@ -29,21 +35,10 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-FROM_PIP = {
-    "carla",
-    "gymnasium",
-    "mcap",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "pydantic",
-    "rosbags",
-    "safetensors",
-    "tensorboard",
-    "torch",
-    "zstandard",
-}
+IMPORTED_AS = {"pyyaml": "yaml"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"td3_driver"}
+NODES = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
 
 
 def imported_packages() -> dict[str, set[str]]:
@@ -67,21 +62,68 @@ def imported_packages() -> dict[str, set[str]]:
     return found
 
 
+def name_of(requirement: str) -> str:
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
+def required() -> set[str]:
+    """List what pyproject.toml has driving and exporting depend on."""
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["onnx"]]
+    return {name_of(line) for line in lines}
+
+
+def from_pip() -> set[str]:
+    """List what of that rosdep does not install, by the names it is imported by."""
+    return {IMPORTED_AS.get(name, name) for name in required()} - ROSDEP_KEYS.keys()
+
+
 def dependencies(tag: str) -> set[str]:
     return {element.text or "" for element in ElementTree.parse(MANIFESTS[0]).getroot().iter(tag)}
 
 
 def test_every_python_file_begins_with_its_copyright_and_licence():
-    folders = ("td3_driver", "test", "benchmarks", "tools", "launch")
+    folders = ("td3_driver", "test", "benchmarks", "tools", "launch", "examples")
     files = [ROOT / "setup.py", *(f for name in folders for f in (ROOT / name).rglob("*.py"))]
     lines = ["# Copyright 2026 td3_driver authors", "# SPDX-License-Identifier: Apache-2.0"]
     assert [f for f in files if f.read_text().splitlines()[:2] != lines] == []
+    # An executable begins with its interpreter.
+    scripts = (ROOT / "executables").iterdir()
+    assert [f for f in scripts if f.read_text().splitlines()[1:3] != lines] == []
 
 
 def test_the_version_is_the_same_wherever_it_stands():
     version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
-    assert f'version="{version}"' in (ROOT / "setup.py").read_text()
+    assert PROJECT["version"] == version
     assert re.search(rf"^{re.escape(version)} \(", (ROOT / "CHANGELOG.rst").read_text(), re.M)
+
+
+def test_old_setuptools_get_the_same_as_those_that_read_pyproject():
+    (repeated,) = (
+        node.value
+        for node in ast.parse((ROOT / "setup.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "REPEATED"
+    )
+    scripts = [f"{name} = {function}" for name, function in PROJECT["scripts"].items()]
+    assert eval(ast.unparse(repeated), {"PACKAGE": "td3_driver"}) == {
+        "name": PROJECT["name"],
+        "version": PROJECT["version"],
+        "python_requires": PROJECT["requires-python"],
+        "install_requires": PROJECT["dependencies"],
+        "entry_points": {"console_scripts": scripts},
+    }
+
+
+def test_the_ros_package_says_what_pip_installs():
+    root = ElementTree.parse(MANIFESTS[0]).getroot()
+    assert root.findtext("name") == PROJECT["name"]
+    person = {"name": root.findtext("maintainer"), "email": root.find("maintainer").get("email")}
+    assert PROJECT["maintainers"] == [person]
+    declared = {key for key in dependencies("exec_depend") if key.startswith("python3-")}
+    assert declared == set(ROSDEP_KEYS.values())
+    listed = re.search(r"as it must\s+\(([^)]*)\)", MANIFESTS[0].read_text())[1]
+    assert {name_of(name) for name in re.split(r",\s+", listed)} == from_pip()
+    tests = {key.removeprefix("python3-") for key in dependencies("test_depend")}
+    assert tests <= set(PROJECT["optional-dependencies"]["development"])
 
 
 def test_the_linters_of_a_commit_are_those_of_make_lint():
@@ -106,35 +148,88 @@ def test_every_ros_package_imported_is_an_exec_depend():
     missing = {
         name: sorted(files)
         for name, files in imported_packages().items()
-        if name not in sys.stdlib_module_names | OWN | FROM_PIP
+        if name not in sys.stdlib_module_names | OWN | from_pip()
         and ROSDEP_KEYS.get(name, name) not in declared
     }
     assert not missing, f"package.xml lacks an exec_depend for {missing}"
 
 
 def test_every_python_package_imported_is_a_requirement():
-    files = [ROOT / "requirements.txt", ROOT / "requirements-ros.txt"]
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    required = {line.split(">")[0].split("=")[0].strip() for line in lines}
-    names = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
-    imported = imported_packages().keys() & (ROSDEP_KEYS.keys() | FROM_PIP)
-    missing = {names.get(name, name) for name in imported} - required
-    assert not missing, f"requirements lack {missing}"
+    ros = (ROOT / "requirements-ros.txt").read_text().splitlines()
+    available = {IMPORTED_AS.get(name, name) for name in required()}
+    if "opencv-python-headless" in ros:
+        available.add("cv2")
+    imported = imported_packages().keys() - sys.stdlib_module_names - OWN
+    ros_packages = dependencies("exec_depend")
+    missing = imported - ros_packages - available
+    assert not missing, f"pyproject.toml lacks {missing}"
 
 
 def test_every_requirement_is_pinned():
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    wanted = {"pyproject.toml": [*PROJECT["dependencies"]]}
+    for lines in PROJECT["optional-dependencies"].values():
+        wanted["pyproject.toml"] += lines
     for file in ROOT.glob("requirements*.txt"):
-        for line in file.read_text().splitlines():
-            name = line.split(">")[0].split("<")[0].strip()
-            assert not name or name.startswith("#") or name in pinned, f"{file.name}: {name}"
+        lines = [line for line in file.read_text().splitlines() if line and line[0] != "#"]
+        wanted[file.name] = lines
+    for file, lines in wanted.items():
+        for line in lines:
+            assert name_of(line) in pinned, f"{file}: {line}"
 
 
-def test_executables_go_where_ros2_run_looks():
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    assert config["develop"]["script_dir"] == "$base/lib/td3_driver"
-    assert config["install"]["install_scripts"] == "$base/lib/td3_driver"
+def setup(folder: Path, *commands: str | Path) -> None:
+    """Run setup.py as colcon and pip do, with what it builds in `folder`."""
+    apart = ["egg_info", "--egg-base", folder, "build", "--build-base", folder / "build"]
+    subprocess.run(
+        [sys.executable, "setup.py", *apart, *commands],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+
+
+def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path):
+    prefix = tmp_path / "install"
+    record = ("--record", tmp_path / "record", "--single-version-externally-managed")
+    setup(tmp_path, "install", "--prefix", prefix, *record)
+    found = {path.name for path in (prefix / "lib" / "td3_driver").iterdir()}
+    assert found == NODES
+    assert {path.name for path in (prefix / "bin").iterdir()} == {"td3-driver"}
+
+
+def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
+    setup(tmp_path, "bdist_wheel", "--bdist-dir", tmp_path / "wheel", "--dist-dir", tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.infolist()
+        (commands,) = (file for file in files if file.filename.endswith("/entry_points.txt"))
+        config = configparser.ConfigParser()
+        config.read_string(archive.read(commands).decode())
+    assert {name: list(config[name]) for name in config.sections()} == {
+        "console_scripts": ["td3-driver"]
+    }
+    assert not [file.filename for file in files if ".data/scripts/" in file.filename]
+    nodes = [file for file in files if ".data/data/lib/td3_driver/" in file.filename]
+    assert {Path(file.filename).name for file in nodes} == NODES
+    assert all(file.external_attr >> 16 & 0o111 == 0o111 for file in nodes)
+
+
+@pytest.mark.ros
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_an_executable_runs_its_node(name):
+    node = subprocess.run(
+        [ROOT / "executables" / name, "--ros-args", "-p", "no_such:=1"],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert node.returncode == 2
+    assert "error: " in node.stderr
+    assert "no_such" in node.stderr
 
 
 def test_the_package_is_marked_for_the_ament_index():
@@ -147,8 +242,7 @@ def test_every_command_can_be_loaded():
         for entry in entry_points(group="console_scripts")
         if entry.value.startswith("td3_driver.")
     ]
-    nodes = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
-    assert {entry.name for entry in commands} == {"td3-driver", *nodes}
+    assert {entry.name for entry in commands} == {"td3-driver"}
     for entry in commands:
         assert callable(entry.load())
 

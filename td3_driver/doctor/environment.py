@@ -24,7 +24,7 @@ from td3_driver.launching import carla_bridge, fastdds
 from td3_driver.launching.parts import PACKAGE
 
 GROUP = Group("environment")
-SETUP = "run `make setup`, or `pip install -r requirements.txt -c constraints.txt`"
+SETUP = "run `make setup`, or `pip install -c constraints.txt .[onnx]`"
 SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
 # Where a package is imported by another name than its own.
 IMPORT_NAMES = {"pyyaml": "yaml"}

@@ -58,7 +58,7 @@ class Process:
     """One ROS node in a process of its own."""
 
     name: str
-    """Name of the node, of the package's executable and of its module in `td3_driver.nodes`."""
+    """Name of the node, of its file in executables/ and of its module in `td3_driver.nodes`."""
     parameters: Parameters = field(default_factory=dict)
     essential: bool = True
     """The others end when this one does."""
