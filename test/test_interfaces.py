@@ -3,6 +3,7 @@
 
 """The interfaces, those of ackermann_msgs, carla_msgs and tf2_msgs among them, field for field."""
 
+import hashlib
 import random
 import re
 from importlib import import_module
@@ -272,3 +273,45 @@ def test_every_definition_is_tested_and_listed_for_the_build():
 def test_what_ships_is_set_up_and_can_be_named() -> None:
     folders = {manifest.parent.name for manifest in INTERFACES.glob("*/package.xml")}
     assert folders == set(SHIPPED) == set(setup_environment.INTERFACES)
+
+
+BRIDGES_DEFINITIONS = {
+    "msg/CarlaActorInfo.msg": "a538ad7a20605cfa",
+    "msg/CarlaActorList.msg": "ee5bb869f6b2761f",
+    "msg/CarlaBoundingBox.msg": "5faa43f097655f89",
+    "msg/CarlaCollisionEvent.msg": "6ec7145bdfe32df1",
+    "msg/CarlaControl.msg": "3c334eda897b5a6b",
+    "msg/CarlaEgoVehicleControl.msg": "0f8fcb6a42717fbb",
+    "msg/CarlaEgoVehicleInfo.msg": "d667e92ecbd02249",
+    "msg/CarlaEgoVehicleInfoWheel.msg": "40f55f6b58c72c95",
+    "msg/CarlaEgoVehicleStatus.msg": "292ebb5b37fad704",
+    "msg/CarlaLaneInvasionEvent.msg": "e34377964bbb5852",
+    "msg/CarlaStatus.msg": "96882564b710f133",
+    "msg/CarlaTrafficLightInfo.msg": "3aa398665002718f",
+    "msg/CarlaTrafficLightInfoList.msg": "211f7a4816941117",
+    "msg/CarlaTrafficLightStatus.msg": "2aa771a0a05811cf",
+    "msg/CarlaTrafficLightStatusList.msg": "842614366120bc02",
+    "msg/CarlaWalkerControl.msg": "da0362ea69a041a6",
+    "msg/CarlaWeatherParameters.msg": "01c1877c0bb98a0e",
+    "msg/CarlaWorldInfo.msg": "79e4cef14c771deb",
+    "srv/DestroyObject.srv": "2af4c2ff3041f6c3",
+    "srv/GetBlueprints.srv": "f56fbc0f31cb573a",
+    "srv/SpawnObject.srv": "68af898eba520e45",
+}
+"""Digests of carla_msgs at 081fdcd, the commit that carla-ros-bridge builds with (`digest`)."""
+
+
+def digest(text: str) -> str:
+    """Return a digest of a definition's fields and constants, in order, without its comments."""
+    codes = (" ".join(line.split("#")[0].split()) for line in text.splitlines())
+    lines = [re.sub(r" ?= ?", "=", code) for code in codes if code]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def test_the_definitions_are_those_of_the_bridges_carla_msgs() -> None:
+    folder = INTERFACES / "carla_msgs"
+    ours = {
+        path.relative_to(folder).as_posix(): digest(path.read_text())
+        for path in [*folder.glob("msg/*.msg"), *folder.glob("srv/*.srv")]
+    }
+    assert ours == BRIDGES_DEFINITIONS
