@@ -110,8 +110,12 @@ class Scene:
         self.slow.unlink(missing_ok=True)
         self.car.send_route()
         begin_s = time.monotonic()
-        self.resume()
-        assert self.car.wait(lambda: self.car.told_to_drive(begin_s), 30.0), self.log.read_text()
+        # What was wrong may still be on its way: to resume before it has been seen is in vain.
+        for _ in range(30):
+            self.resume()
+            if self.car.wait(lambda: self.car.told_to_drive(begin_s), 1.0):
+                break
+        assert self.car.told_to_drive(begin_s), self.log.read_text()
         self.car.spin(0.2)
         self.told_s.clear()
 
