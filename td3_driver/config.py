@@ -467,7 +467,8 @@ class DriverConfig(Section):
     )
     max_clock_gap_s: float = _setting(
         0.5,
-        "Simulated time between two images, received without a pause, that means a clock jump.",
+        "Simulated time between two images, received without a pause, that means a clock jump; in "
+        "a simulator faster than real time, as many times longer.",
         "s",
         gt=0.0,
         le=10.0,

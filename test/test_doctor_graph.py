@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,11 @@ from td3_driver.bridge.conversion import (
 from td3_driver.bridge.run_state import RunCommand
 from td3_driver.bridge.topics import Direction, Qos, Topic
 from td3_driver.config import Config, build
-from td3_driver.doctor import moving
+from td3_driver.doctor import moving, simulator
 from td3_driver.doctor.commanding import LISTENED_TO
 from td3_driver.doctor.findings import Finding, Verdict, healthy
 from td3_driver.doctor.graph import DISCOVERY_S, examine_graph
-from td3_driver.doctor.watching import NODE_NAME, SETTLE_S, Graph
+from td3_driver.doctor.watching import NODE_NAME, SETTLE_S, Graph, Record
 from td3_driver.driving.world import Pose, VehicleControl
 
 TICK_S = 0.05
@@ -480,3 +481,32 @@ def test_an_empty_route_is_a_warning() -> None:
         findings = examine(node)
     assert findings[name(topics.WAYPOINTS)].verdict is Verdict.WARNING
     assert healthy(list(findings.values()))
+
+
+@pytest.mark.parametrize(
+    "stamps_s, verdict, words",
+    [
+        ((0.0, 1.0, 2.0), Verdict.OK, "1.00 simulated seconds"),
+        ((0.0, 4.75, 9.5), Verdict.WARNING, "4.75 simulated seconds"),
+        ((0.0, 0.3, 0.6), Verdict.WARNING, "0.30 simulated seconds"),
+        ((5.0,), Verdict.SKIPPED, "no clock"),
+    ],
+)
+def test_a_pace_other_than_real_time_is_a_warning(
+    stamps_s: tuple[float, ...], verdict: Verdict, words: str
+) -> None:
+    record = Record(
+        count=len(stamps_s), last_s=2.0, stamps_ns=[round(1e9 * stamp) for stamp in stamps_s]
+    )
+    graph: Any = SimpleNamespace(records={topics.CLOCK: record})
+    finding = simulator.pace(graph)
+    assert finding.verdict is verdict and words in finding.found
+
+
+def test_who_plans_its_own_routes_needs_no_route_planner() -> None:
+    with faulty_bridge(absent=(topics.WAYPOINTS, topics.GOAL)) as node:
+        assert {name(topics.WAYPOINTS), name(topics.GOAL)} <= failures(examine(node))
+        findings = examine(node, carla={"route_planner": "own"})
+    for topic in (topics.WAYPOINTS, topics.GOAL):
+        assert findings[name(topic)].verdict is Verdict.SKIPPED
+        assert "route_planner" in findings[name(topic)].found

@@ -249,3 +249,25 @@ def test_what_became_of_the_images_is_counted() -> None:
     counts = bench.frames.counts
     assert (counts.dropped, counts.repeated, counts.unmatched, counts.refused) == (3, 1, 2, 0)
     assert bench.drives
+
+
+def test_in_a_simulator_faster_than_real_time_a_few_images_left_out_are_no_jump() -> None:
+    bench = Bench()
+    for _ in range(60):  # five ticks for each that is heard: simulated time goes five times faster
+        bench.script.stamp_ns += 4 * round(TICK_S * 1e9)
+        bench.run(TICK_S)
+    assert bench.frames.pace() == pytest.approx(5.0, rel=0.05)
+    bench.script.stamp_ns += 1_500_000_000
+    bench.run(TICK_S)
+    assert bench.drives and not bench.guard.fault_counts()[Fault.CLOCK_JUMP]
+    bench.script.stamp_ns += 10_000_000_000
+    bench.run(2 * TICK_S)
+    assert bench.standing.fault is Fault.CLOCK_JUMP
+
+
+def test_at_real_time_the_same_gap_is_a_jump() -> None:
+    bench = Bench()
+    assert bench.frames.pace() == pytest.approx(1.0, rel=0.05)
+    bench.script.stamp_ns += 1_500_000_000
+    bench.run(2 * TICK_S)
+    assert bench.standing.fault is Fault.CLOCK_JUMP

@@ -95,6 +95,17 @@ def test_a_route_that_lies_elsewhere_is_not_driven() -> None:
     assert halt == Halt("the route is 30.0 m away")
 
 
+def test_the_reason_of_a_route_that_lies_elsewhere_stays_while_the_car_rolls() -> None:
+    pilot, route = make_pilot(Policy()), straight_route()
+    reasons = {
+        pilot.drive(make_frame(tick, route, x=10.0, y=13.0 - 0.1 * tick)) for tick in range(1, 9)
+    }
+    assert reasons == {Halt("the route is 12.9 m away")}
+    assert isinstance(pilot.drive(make_frame(9, route, x=10.0)), Command)
+    halt = pilot.drive(make_frame(10, straight_route(50), x=10.0, y=20.0))
+    assert halt == Halt("the route is 20.0 m away")
+
+
 def test_a_route_of_one_place_is_not_driven() -> None:
     pilot = make_pilot(Policy())
     halt = pilot.drive(make_frame(1, np.zeros((3, 3))))

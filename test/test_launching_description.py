@@ -344,6 +344,9 @@ def test_carla_is_brought_up_with_every_argument_given(bridge: Path) -> None:
         "ego_vehicle_role_name": '["hero"]',
     }
     assert route == {"host": "localhost", "port": "2000", "timeout": "60", "role_name": "hero"}
+    waiting = describe("train").includes(world="carla", wait_for_command="true")
+    waits = "synchronous_mode_wait_for_vehicle_control_command"
+    assert next(iter(waiting.values()))[waits] == "True"
     (vehicle,) = json.loads(Path(spawn["objects_definition_file"]).read_text())["objects"]
     assert vehicle["id"] == "hero"
 

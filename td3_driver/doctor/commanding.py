@@ -31,6 +31,8 @@ def listened_to(graph: Graph, topic: Topic, car_seen: bool) -> Finding:
     if not listeners:
         if not car_seen and ends.is_of_the_car(topic):
             return COMMANDING.skipped(name, "not without the car")
+        if not ends.is_needed(graph, topic):
+            return COMMANDING.skipped(name, ends.NOT_WITH_OWN_ROUTES)
         return COMMANDING.failed(
             name, "nobody listens to it", ends.remedy_for_missing(graph, topic)
         )

@@ -16,6 +16,8 @@ from td3_driver.doctor.watching import NODE_NAME, Graph
 Problem = tuple[str, str]
 """What was found, and its remedy."""
 
+NOT_WITH_OWN_ROUTES = "not needed for training, with carla.route_planner own"
+
 SENSOR_TYPES = {
     topics.ODOMETRY: "sensor.pseudo.odom",
     topics.SPEEDOMETER: "sensor.pseudo.speedometer",
@@ -30,6 +32,12 @@ SENSOR_TYPES = {
 def is_of_the_car(topic: Topic) -> bool:
     """Return whether a topic is there only with the car."""
     return "{role}" in topic.template
+
+
+def is_needed(graph: Graph, topic: Topic) -> bool:
+    """Return whether anything here uses a topic; who plans its own routes needs no planner."""
+    own_routes = graph.config.carla.route_planner == "own"
+    return not (own_routes and topic in (topics.WAYPOINTS, topics.GOAL))
 
 
 def remedy_for_missing(graph: Graph, topic: Topic) -> str:

@@ -200,6 +200,11 @@ def _carla_version() -> list[Finding]:
             GROUP.failed("CARLA_VERSION", f"{text!r} has no line end; the bridge cuts it", remedy)
         ]
     if wanted != installed:
-        remedy = f"pip install carla=={wanted}, which must be the server's version too"
+        # PyPI has no wheel of some versions that bridges name, such as 0.9.13.
+        remedy = (
+            f"use a bridge that names {installed}, and a server of that version "
+            "(ika-rwth-aachen/carla-ros-bridge names 0.9.16); or pip install "
+            f"carla=={wanted}, if PyPI has it for this Python, and a server of that version"
+        )
         return [GROUP.failed("CARLA_VERSION", f"{wanted}; the carla wheel is {installed}", remedy)]
     return [GROUP.ok("CARLA_VERSION", f"{wanted}, as the carla wheel")]

@@ -90,6 +90,7 @@ def _judge(graph: Graph) -> list[Finding]:
         simulator.only_one(graph),
         simulator.running(graph),
         simulator.time_step(graph),
+        simulator.pace(graph),
         *(
             sensing.published(graph, topic, car_seen)
             for topic in graph.records

@@ -30,6 +30,8 @@ def published(graph: Graph, topic: Topic, car_seen: bool) -> Finding:
     if not publishers:
         if topic in OPTIONAL:
             return SENSING.skipped(name, "not published, and not needed")
+        if not ends.is_needed(graph, topic):
+            return SENSING.skipped(name, ends.NOT_WITH_OWN_ROUTES)
         if not car_seen and ends.is_of_the_car(topic):
             return SENSING.skipped(name, "not without the car")
         return SENSING.failed(name, "nobody publishes it", ends.remedy_for_missing(graph, topic))
@@ -50,6 +52,8 @@ def _silent(graph: Graph, topic: Topic, publishers: list[Any]) -> Finding:
     name = graph.name(topic)
     if topic.client_qos.latched:
         found = f"{node_names(publishers)} publishes it latched, but nothing came"
+        if not ends.is_needed(graph, topic):
+            return SENSING.skipped(name, f"{found}; {ends.NOT_WITH_OWN_ROUTES}")
         return SENSING.failed(name, found, ends.remedy_for_missing(graph, topic))
     if not graph.is_ticking():
         return SENSING.skipped(name, "there; silent while the simulator stands still")

@@ -13,6 +13,8 @@ from td3_driver.doctor.findings import Finding, Group
 from td3_driver.doctor.watching import Graph, node_names
 
 SIMULATOR = Group("simulator")
+REAL_TIME = (0.8, 1.25)
+"""Simulated seconds per second that pass for real time."""
 
 
 def no_ros(error: RuntimeError) -> Finding:
@@ -95,6 +97,24 @@ def running(graph: Graph) -> Finding:
         "`td3-driver doctor --move` plays it; if no tick comes then either, restart the bridge"
     )
     return SIMULATOR.failed("running", found, remedy)
+
+
+def pace(graph: Graph) -> Finding:
+    """Return whether simulated time goes as fast as real time, as a driver expects."""
+    record = graph.records[topics.CLOCK]
+    stamps_ns, elapsed_s = record.stamps_ns or [], record.last_s - record.first_s
+    if len(stamps_ns) < 2 or elapsed_s <= 0.0:
+        return SIMULATOR.skipped("pace", "no clock to compare with")
+    factor = 1e-9 * (stamps_ns[-1] - stamps_ns[0]) / elapsed_s
+    found = f"{factor:.2f} simulated seconds per second"
+    if REAL_TIME[0] <= factor <= REAL_TIME[1]:
+        return SIMULATOR.ok("pace", found)
+    return SIMULATOR.warning(
+        "pace",
+        found,
+        "nothing to do for training, which steps by itself; a driver has as much less, or more, "
+        "time for each image: docs/carla.md says how to hold the pace",
+    )
 
 
 def time_step(graph: Graph) -> Finding:

@@ -60,6 +60,8 @@ class Pilot:
         self._stamp_ns = 0
         self._ticks_held = 0
         self._driving = False
+        self._away: Halt | None = None
+        """Why the present route is not driven, if it lies elsewhere."""
 
     @property
     def task(self) -> DrivingTask:
@@ -132,7 +134,11 @@ class Pilot:
             return Halt(str(error))
         away_m = abs(task.projection.lateral_m)
         if away_m > self._config.lateral_limit_m:
-            return Halt(f"the route is {away_m:.1f} m away")
+            # One reason for one route, or every frame's distance would be news.
+            if new_route or self._away is None:
+                self._away = Halt(f"the route is {away_m:.1f} m away")
+            return self._away
+        self._away = None
         if new_route and self._driving:
             # With a new route while driving, the car does not jerk its wheels straight.
             task.limiter, task.pedals = self._task.limiter, self._task.pedals

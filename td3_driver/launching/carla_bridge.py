@@ -44,6 +44,13 @@ OPTIONS = (
         launch_only=True,
     ),
     Option(
+        "wait_for_command",
+        "Have the bridge wait up to 1 s in each tick for a vehicle command: simulated time then "
+        "goes no faster than the driver, and crawls at one tick per second while nobody commands.",
+        default=False,
+        launch_only=True,
+    ),
+    Option(
         "town",
         "Town that the bridge loads: one of CARLA's, a shipped map, or the path of an OpenDRIVE "
         "file.",
@@ -90,6 +97,7 @@ def includes(values: Mapping[str, Any], configuration: str) -> list[Include]:
         "port": str(whole_number("port", values["port"])),
         "timeout": str(whole_number("timeout", values["timeout"])),
     }
+    waits = str(values["wait_for_command"])
     bridge, spawner, route_publisher = PACKAGES
     return [
         Include(
@@ -99,7 +107,7 @@ def includes(values: Mapping[str, Any], configuration: str) -> list[Include]:
                 **server,
                 "passive": "False",
                 "synchronous_mode": "True",
-                "synchronous_mode_wait_for_vehicle_control_command": "False",
+                "synchronous_mode_wait_for_vehicle_control_command": waits,
                 "fixed_delta_seconds": str(settings.simulator.fixed_delta_s),
                 "town": _town(values["town"]),
                 "register_all_sensors": "False",

@@ -23,6 +23,8 @@ from td3_driver.roads.road_map import RoadMap
 
 # Time for a route to come, one there is already or a new one, before another goal is tried.
 GOAL_RETRY_S = 5.0
+# The same once a new route has come that cannot be driven, as one that begins elsewhere.
+ROUTE_RETRY_S = 0.5
 
 
 class RandomGoals:
@@ -49,17 +51,20 @@ class RandomGoals:
         self._read = ("", "")
         self._road_map: RoadMap | None = None
         self._requested_s = time.monotonic()
+        self._route_before: np.ndarray | None = None
+        """The route there was when the latest goal was published."""
         topics.create_subscription(node, topics.WORLD_INFO, names, self._on_world_info)
         self._publisher = topics.create_publisher(node, topics.GOAL, names)
 
     def request(self, frame: Frame) -> None:
         """Publish a goal ahead of the car, unless one has just been published."""
         now = time.monotonic()
-        if self._road_map is None or now - self._requested_s < GOAL_RETRY_S:
+        wait_s = GOAL_RETRY_S if frame.route is self._route_before else ROUTE_RETRY_S
+        if self._road_map is None or now - self._requested_s < wait_s:
             return
         if not self._publisher.get_subscription_count():
             return
-        self._requested_s = now
+        self._requested_s, self._route_before = now, frame.route
         try:
             goal = goal_ahead(self._road_map, self._rng, frame.pose, self._length_m)
         except RoadMapError as error:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ from td3_driver.safety.watchdog import Source
 # DDS keeps the order within a topic and not across topics: an odometry may come some images late.
 ODOMETRIES_KEPT = 10
 ARRIVALS_KEPT = 100
+PACE_IMAGES = 5
+PACE_S = 0.2
+"""Images, and time in seconds, from which the pace of simulated time is known."""
+PACE_WINDOW_S = 2.0
+"""The pace is that of the latest images within this time."""
 REQUIRED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER)
 
 
@@ -94,6 +100,8 @@ class LiveFrames:
         self._odometries: deque[tuple[int, Pose, float]] = deque(maxlen=ODOMETRIES_KEPT)
         self._route = np.zeros((0, 3))
         self._arrivals_s: deque[float] = deque(maxlen=ARRIVALS_KEPT)
+        self._clock_readings: deque[tuple[float, int]] = deque(maxlen=ARRIVALS_KEPT)
+        """Arrival (s) and stamp (ns) of the latest images between which time did not jump."""
         handlers: dict[Topic, Callable[[Any], None]] = {
             topics.IMAGE: self._on_image,
             topics.ODOMETRY: self._on_odometry,
@@ -174,18 +182,36 @@ class LiveFrames:
         if gap_ns == 0:
             self.counts.repeated += 1
             return False
-        # After a pause of the camera alone, simulation time has gone on without images.
+        # After a pause of the camera alone, simulation time has gone on without images. In a
+        # simulator that runs faster than real time, a few images not taken in time are a long gap.
         paused = image.arrived_s - last.arrived_s > self._driver.camera_timeout_s
-        too_far = gap_ns > self._driver.max_clock_gap_s * 1e9
+        limit_s = self._driver.max_clock_gap_s * max(self.pace(), 1.0)
+        too_far = gap_ns > limit_s * 1e9
         if gap_ns < 0 or (too_far and not paused):
             self._odometries.clear()
+            self._clock_readings.clear()
             self.speed = None
             way = "ahead" if gap_ns > 0 else "back"
             detail = f"simulation time has jumped {abs(gap_ns) * 1e-9:.2f} s {way}"
             self._guard.report(Fault.CLOCK_JUMP, detail)
         elif not too_far:
             self.counts.dropped += max(round(gap_ns / self._fixed_delta_ns) - 1, 0)
+        self._clock_readings.append((image.arrived_s, image.stamp_ns))
         return True
+
+    def pace(self) -> float:
+        """Return the simulated seconds per second, by the latest images.
+
+        Infinite until some have come: no gap is long by that.
+        """
+        if not self._clock_readings:
+            return math.inf
+        latest_s, latest_ns = self._clock_readings[-1]
+        recent = [item for item in self._clock_readings if latest_s - item[0] <= PACE_WINDOW_S]
+        elapsed_s = latest_s - recent[0][0]
+        if len(recent) < PACE_IMAGES or elapsed_s < PACE_S:
+            return math.inf
+        return 1e-9 * (latest_ns - recent[0][1]) / elapsed_s
 
     def _on_odometry(self, message: Any) -> None:
         pose, yaw_rate = odometry_from_message(message)
