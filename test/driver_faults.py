@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "stamps do not match": Wrong(
         Fault.STAMPS_UNMATCHED,
-        "no image with the odometry of its stamp",
+        "no image with odometry of the same stamp",
         tampered=topics.ODOMETRY,
         change=_shift,
     ),
