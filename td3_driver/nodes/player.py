@@ -43,7 +43,7 @@ SETTLE_S = 0.5
 
 
 class PlayerNode(ConfiguredNode):
-    """Publishes what a bag holds."""
+    """Publishes a bag's messages."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class PlayerNode(ConfiguredNode):
         return known.client_qos_in(self._names)
 
     def _wait_for_listener(self) -> None:
-        """Wait until somebody subscribes to the camera."""
+        """Wait for a subscriber of the camera."""
         image = next(
             (
                 name

@@ -114,7 +114,7 @@ def _check_same(folder: RunFolder, config: Config, sections: Sequence[str]) -> N
     for section in sections:
         if getattr(folder.config, section) != getattr(config, section):
             raise ConfigError(
-                f"the run {folder.path} was made with different {section} settings: use its own, "
+                f"the run {folder.path} was made with different {section} settings: start with "
                 f"config:={folder.path / 'config.yaml'}"
             )
 

@@ -18,7 +18,7 @@ from td3_driver.safety.standstills import Standstills
 
 
 class Source(enum.Enum):
-    """What has to keep arriving, and what messages call it."""
+    """An input that must keep arriving; its value is its name in messages."""
 
     CAMERA = "camera image"
     ODOMETRY = "odometry"

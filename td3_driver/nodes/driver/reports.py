@@ -76,7 +76,7 @@ class Reports:
         self._thread.start()
 
     def close(self) -> None:
-        """Log what is left, and end the thread."""
+        """Log the remaining changes, and end the thread."""
         self._changes.end()
         self._thread.join()
 
