@@ -161,7 +161,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--move",
         action="store_true",
-        help="Drive the car a few metres; a paused simulator is resumed for this.",
+        help="Drive the car a few metres; a paused simulator runs while this lasts.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.set_defaults(execute=_doctor)

@@ -40,7 +40,7 @@ class OnlineTraining:
         first_updated_step: int,
         show: Callable[[Progress], object],
     ) -> None:
-        """Take a trainer and an environment; updates start at `first_updated_step`."""
+        """Take a trainer and an environment; there are no updates before `first_updated_step`."""
         self.trainer = trainer
         self.policy = Policy.like(trainer.learner.spec)
         """The acting copy of the policy."""

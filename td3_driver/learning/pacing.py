@@ -33,7 +33,7 @@ class UpdatePacer:
         self._update = update
         self._ratio = ratio
         self._first_step = first_step
-        # A resumed run continues from here and does not catch up on an earlier, higher ratio.
+        # A resumed run continues from here: what an earlier ratio left undone is not caught up on.
         self._due_offset = updates_done - self._due_by(steps_taken)
         self._done = updates_done
         self._due = updates_done

@@ -112,7 +112,7 @@ class Bag:
     def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
         """Yield the messages of some or all topics, in the order they were recorded.
 
-        Every call starts from the beginning. Raises BagError if the bag cannot be read.
+        Every call starts from the beginning. Raises BagError if the bag cannot be read further.
         """
         asked = self.topics if topics is None else topics
         wanted = [name for name in asked if name in self.topics and self.topics[name].count]

@@ -132,7 +132,7 @@ class _Stretch:
         self._projection = self.task.projection
 
     def remaining_m(self) -> float:
-        """Return how much of the route is left before the goal's tolerance."""
+        """Return how much of the route is left, up to the goal's tolerance."""
         summary = self.task.summary
         driven = summary.route_length_m * summary.route_completion
         return summary.route_length_m - driven - self._config.goal_tolerance_m

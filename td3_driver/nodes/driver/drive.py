@@ -172,7 +172,7 @@ class Drive:
 
     def _on_resume(self, request: Any, response: Any) -> Any:
         standing = self._guard.resume()
-        # Now that the faults are acknowledged, all others pass by themselves.
+        # The faults are acknowledged now; whatever still stops the car may pass by itself.
         response.success = standing is None or not standing.needs_resume
         if standing is None:
             response.message = "the car drives on"

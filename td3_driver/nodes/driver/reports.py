@@ -87,7 +87,7 @@ class Reports:
             if standing is None or standing.fault is None:
                 self._log.info(self._state())
             elif standing.over:
-                self._log.warning(self._state())
+                self._log.warning(f"stopped: {standing.reason}")
             elif latest is None or standing.fault is not latest.fault or latest.over:
                 self._log.error(_in_words(standing))
             latest = standing

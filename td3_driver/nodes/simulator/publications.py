@@ -49,7 +49,7 @@ LANE_INVASION_SENSOR = "lane_invasion"
 class Publications:
     """The publishers of a bridge with one car.
 
-    Messages that are not latched are not even converted while they have no subscriber.
+    Messages that are costly to make are not made while they have no subscriber.
     """
 
     def __init__(

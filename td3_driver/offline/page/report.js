@@ -83,7 +83,7 @@
     }
     moving = false;
   };
-  let placing = false; // after a zoom, the cursors have to move to their time again
+  let placing = false; // a zoom does not move the cursors, so they are placed again
   const placeSoon = (_, scale) => {
     if (scale !== "x" || placing) return;
     placing = true;
