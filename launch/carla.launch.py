@@ -9,5 +9,5 @@ from td3_driver.launching.launch_description import launch_description
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe what `world:=carla` starts beside the trainer or driver."""
+    """Describe the processes that `world:=carla` adds to the trainer or driver."""
     return launch_description("carla")

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Plays a bag to the driver in shadow mode: it decides, and nobody obeys."""
+"""Plays a bag to the driver in shadow mode: it decides, but commands nothing."""
 
 from launch import LaunchDescription
 

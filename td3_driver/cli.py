@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`td3-driver`: the commands people type.
+"""`td3-driver`: the command line interface.
 
-Exit codes: 0 when done, 1 where the doctor found something, 2 for wrong input, and those of
-`supervision.run` for what it ran.
+Exit codes: 0 on success, 1 if training failed or the doctor found a problem, 2 for wrong input;
+commands that start processes use those of `supervision.run`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from td3_driver.launching.settings import (
 EXIT_FAILED = 1
 EXIT_UNHEALTHY = 1
 EXIT_WRONG_INPUT = 2
-BAG_HELP = "A bag's folder, or a file .mcap, .db3 or .bag."
+BAG_HELP = "A bag's folder, or a .mcap, .db3 or .bag file."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,17 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         _add_processes_command(commands.add_parser(name, help=command.summary), command)
-    summary = "Drive a run's policy in the embedded simulator, without noise, and report."
+    summary = "Drive a run's policy in the embedded simulator, without noise; report the results."
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
-    summary = "Check this machine, and what runs: say what is wrong and what to do about it."
+    summary = "Check this machine and the running system; report problems and how to fix them."
     _add_doctor(commands.add_parser("doctor", help=summary, description=summary))
-    summary = "Write a run's policy as one ONNX file with its description, compared with PyTorch."
+    summary = "Export a run's policy to a single ONNX file, and compare it with PyTorch."
     _add_export(commands.add_parser("export", help=summary, description=summary))
-    summary = "Learn from bags of any driver, offline, before driving or training on."
+    summary = "Learn offline from bags of any driver, before driving or further training."
     _add_pretrain(commands.add_parser("pretrain", help=summary, description=summary))
-    summary = "Show in one page what a bag's driver saw and what a run's networks make of it."
+    summary = "Write a page about a bag: what its driver saw, and how a run's networks judge it."
     _add_inspect(commands.add_parser("inspect", help=summary, description=summary))
-    summary = "Copy what is whole of a bag that was cut off into a new one beside it."
+    summary = "Copy the intact part of a bag that was cut off to a new bag beside it."
     _add_repair(commands.add_parser("repair", help=summary, description=summary))
     return parser
 
@@ -78,7 +78,7 @@ def _add_processes_command(parser: argparse.ArgumentParser, command: LaunchComma
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    """Give the parser an option; one that must be given is an argument without dashes."""
+    """Add an option to the parser; a required one is a positional argument."""
     if option.default is None or option.positional:
         parser.add_argument(
             option.name,
@@ -114,14 +114,14 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    of_the_run = "; default: the run's configuration"
+    of_the_run = "; default: as in the run's configuration"
     parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
     parser.add_argument(
         "--map",
         action="extend",
         nargs="+",
         metavar="MAP",
-        help=f"Shipped names or paths of maps{of_the_run}.",
+        help=f"Names of shipped maps, or paths{of_the_run}.",
     )
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")
@@ -129,13 +129,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="Report; default: evaluation.json of the run, or beside a policy file.",
+        help="Report file; default: evaluation.json in the run's folder, or beside the policy.",
     )
     parser.add_argument(
         "--policy",
         type=Path,
         metavar="FILE",
-        help="ONNX file of td3-driver export that drives instead of the run's actor.",
+        help="ONNX file from td3-driver export, to drive with instead of the run's actor.",
     )
     parser.set_defaults(execute=_evaluate)
 
@@ -145,8 +145,8 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         "--world",
         choices=("auto", "embedded", "carla"),
         default="auto",
-        help="What has to run: the embedded simulator, or carla-ros-bridge; auto looks at what "
-        "there is, and nothing need be. Default: auto.",
+        help="What must be running: the embedded simulator, or carla-ros-bridge; auto checks "
+        "whatever is running, if anything. Default: auto.",
     )
     for option in (CONFIG, ROLE_NAME, SET):
         _add_option(parser, option)
@@ -160,7 +160,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--move",
         action="store_true",
-        help="Drive the car a few metres; a paused simulator runs meanwhile.",
+        help="Drive the car a few metres; a paused simulator runs while this lasts.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.set_defaults(execute=_doctor)
@@ -173,7 +173,7 @@ def _doctor(given: argparse.Namespace) -> int:
     settings = effective_settings({**vars(given), "map": ""}, configuration)
     found = environment.examine(given.world)
     try:
-        from td3_driver.doctor import graph  # needs ROS, whose absence is among the findings
+        from td3_driver.doctor import graph  # needs ROS; if it is missing, that is a finding
     except ImportError:
         pass
     else:
@@ -194,7 +194,10 @@ def _doctor(given: argparse.Namespace) -> int:
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="ONNX file; default: policy.onnx of the run."
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file; default: policy.onnx in the run's folder.",
     )
     parser.set_defaults(execute=_export)
 
@@ -202,19 +205,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+        raise argparse.ArgumentTypeError(f"must be above 0, not {number}")
     return number
 
 
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0.0 < number <= 3600.0:
-        raise argparse.ArgumentTypeError(f"{number:g} is not above 0, or above an hour")
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 3600, not {number:g}")
     return number
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    # Slow to import, and of no use to the other commands.
+    # Slow to import, and not needed by the other commands.
     from td3_driver.evaluation import evaluate
     from td3_driver.roads.errors import RoadMapError
 
@@ -231,7 +234,7 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    # Slow to import, and of no use to the other commands.
+    # Slow to import, and not needed by the other commands.
     from td3_driver.deployment import export
 
     try:
@@ -250,7 +253,7 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="RUN",
-        help="New run's folder, or its name under runs/.",
+        help="Folder of the new run, or its name under runs/.",
     )
     for option in (CONFIG, SET):
         _add_option(parser, option)
@@ -258,7 +261,7 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
 
 
 def _pretrain(given: argparse.Namespace) -> int:
-    # Slow to import, and of no use to the other commands.
+    # Slow to import, and not needed by the other commands.
     from td3_driver.learning.devices import ReplayMemoryError
     from td3_driver.learning.health import NotFiniteError
     from td3_driver.learning.manifest import CheckpointError
@@ -291,22 +294,25 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
         "--run",
         required=True,
         metavar="RUN",
-        help="Run, by folder or name, or the folder of one of its checkpoints.",
+        help="Folder or name of the run, or the folder of one of its checkpoints.",
     )
     parser.add_argument(
-        "--compare", metavar="RUN", help="Another run or checkpoint, to judge the same bag."
+        "--compare", metavar="RUN", help="Another run or checkpoint to evaluate the same bag with."
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="The page; default: BAG.html in this folder."
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="The page; default: BAG.html in the current folder.",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write the table as well.")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Also write the table, as CSV.")
     for name, what in (("role-name", "Role name of the car"), ("camera", "Id of the camera")):
-        parser.add_argument(f"--{name}", help=f"{what}, where the bag has several.")
+        parser.add_argument(f"--{name}", help=f"{what}, if the bag has several.")
     parser.set_defaults(execute=_inspect)
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    # Slow to import, and of no use to the other commands.
+    # Slow to import, and not needed by the other commands.
     from td3_driver.learning.manifest import CheckpointError
     from td3_driver.offline import inspection, report
     from td3_driver.offline.bag import Bag, BagError

@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "stamps do not match": Wrong(
         Fault.STAMPS_UNMATCHED,
-        "no image with the odometry of its stamp",
+        "no image with odometry of the same stamp",
         tampered=topics.ODOMETRY,
         change=_shift,
     ),
@@ -138,7 +138,7 @@ FAULTS = {
     "the clock jumps ahead": Wrong(Fault.CLOCK_JUMP, "has jumped 10.", jump_s=10.0),
     "the clock jumps back": Wrong(Fault.CLOCK_JUMP, "s back", jump_s=-0.5),
     "somebody drives by hand": Wrong(
-        Fault.MANUAL_OVERRIDE, "somebody drives by hand", override=True
+        Fault.MANUAL_OVERRIDE, "somebody is driving by hand", override=True
     ),
 }
 """Those that come over topics."""

@@ -150,7 +150,7 @@ def kill_a_recorder(path: Path) -> None:
     assert np.all(np.diff(stamps) == 50_000_000)
     assert latest_ns - stamps[-1] < 1.2e9
     with Bag(path) as bag:
-        assert "the recording was not ended" in bag.notes[0]
+        assert "the recording was cut off" in bag.notes[0]
 
 
 def test_a_full_disk_leaves_a_readable_bag_and_says_so(tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         assert [status.name.removeprefix("driver: ") for status in heard[-1].status] == [
             *("watchdog", "process", "camera", "policy", "commands")
         ]
-        assert heard[-1].status[0].message == "drives"
+        assert heard[-1].status[0].message == "driving"
         assert figures("watchdog")["fault"] == "none"
         assert car.wait(lambda: 10.0 < float(figures("camera")["rate_hz"]) < 21.0, 20.0)
         assert str(run.checkpoints / "000000001") == heard[-1].status[3].message

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from carla_graph import Observer, own_domain, ros_node, simulator_node
+from diagnostic_msgs.msg import DiagnosticArray
 from driver_runs import make_run, small_config
 from node_process import NodeProcess, node_process
 from rclpy.context import Context
@@ -108,6 +109,28 @@ def watch_commands(drive: Drive) -> None:
     assert np.all((speeds >= 0.0) & (speeds <= LIMITS.max_speed_mps))
     assert np.all(np.diff(speeds) <= LIMITS.max_acceleration_mps2 * TICK_S + margin)
     assert all(0.0 <= message.throttle <= 1.0 for message in pedals)
+
+
+def test_a_simulator_that_runs_faster_than_real_time_is_no_clock_jump(run: Path) -> None:
+    with (
+        node_process("simulator", "simulator.realtime_factor:=5.0", domain=own_domain()),
+        ros_node("watcher", own_domain()) as node,
+        node_process("driver", f'run:="{run}"', "random_goal:=false"),
+    ):
+        watcher = Observer(node)
+        faults: list[str] = []
+
+        def on_diagnostics(message: DiagnosticArray) -> None:
+            status = next(one for one in message.status if one.name == "driver: watchdog")
+            faults.append({pair.key: pair.value for pair in status.values}["stops_clock_jump"])
+
+        node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+        watcher.listen(topics.VEHICLE_CONTROL)
+        pedals = watcher.received[topics.VEHICLE_CONTROL]
+        watcher.wait(lambda: any(message.throttle > 0.0 for message in pedals), 60.0)
+        reports = len(faults)
+        watcher.wait(lambda: len(faults) >= reports + 3, 60.0)
+    assert set(faults) == {"0"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -191,7 +191,7 @@ def test_a_driver_that_stood_still_says_so_and_blames_nobody() -> None:
     bench.stalled = False
     bench.run(0.2)
     assert bench.standing.fault is Fault.DRIVER_STALLED
-    assert "the driver itself stood still for 0.5 s" in bench.standing.reason
+    assert "the driver itself stalled for 0.5 s" in bench.standing.reason
     assert bench.guard.standstills()[0] >= 1
     bench.run(0.7)
     assert bench.drives

@@ -75,7 +75,7 @@ def test_a_critic_that_does_not_fit_or_is_damaged_is_refused(run: RunFolder) -> 
     with pytest.raises(CheckpointError, match="damaged"):
         load(checkpoint)
     seal(checkpoint)
-    with pytest.raises(CheckpointError, match="holds no critic that fits"):
+    with pytest.raises(CheckpointError, match="has no critic that fits"):
         load(checkpoint)
 
 

@@ -77,11 +77,11 @@ def test_a_fault_of_a_topic_strikes_that_topic_only():
     "text, words",
     [
         ("lost_step", "'lost_step' is not of the form KIND"),
-        ("lost_stp@3", "'lost_stp' is none of lost_step"),
+        ("lost_stp@3", "'lost_stp' is not one of lost_step"),
         ("missing@3", "take a topic"),
         ("missing:radar@3", "one of .*image"),
-        ("lost_step:image@3", "take a topic, and only they"),
-        ("late:image@3", "how long"),
+        ("lost_step:image@3", "only late and missing take a topic"),
+        ("late:image@3", "needs a duration"),
     ],
 )
 def test_a_wrong_fault_is_named(text, words):

@@ -149,7 +149,7 @@ def test_the_trainer_begins_a_run_with_anothers_checkpoint(run: RunFolder, tmp_p
 
 
 def test_another_task_does_not_go_on(run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="other driving settings"):
+    with pytest.raises(ConfigError, match="different driving settings"):
         open_run(
             node_of(load("first_drive"), run=str(tmp_path / "new"), **{"from": str(run.path)})
         )

@@ -132,7 +132,7 @@ def test_after_another_it_stands_until_somebody_vouches() -> None:
     hear(watchdog, 60.0)
     stop = watchdog.check(60.0)
     assert stop is not None and stop.over and stop.needs_resume
-    assert stop.reason == "until ~/resume is called, after: the speed is nan"
+    assert stop.reason == "waiting for ~/resume after: the speed is nan"
     watchdog.resume()
     assert watchdog.check(60.0) is None
 
@@ -244,7 +244,7 @@ def test_silence_is_not_blamed_on_others_where_the_driver_itself_stood_still(
         beat(watchdog, 0.5, "watchdog")
     stop = watchdog.check(0.5)
     assert stop is not None and stop.fault is Fault.DRIVER_STALLED
-    assert stop.reason == "the driver itself stood still for 0.3 s" and not stop.needs_resume
+    assert stop.reason == "the driver itself stalled for 0.3 s" and not stop.needs_resume
     for now_s in np.arange(0.5, 0.6, 0.05):
         beat(watchdog, now_s, "watchdog", "executor")
     hear(watchdog, 0.55, Source.ODOMETRY)
@@ -255,7 +255,7 @@ def test_silence_is_not_blamed_on_others_where_the_driver_itself_stood_still(
         hear(watchdog, now_s, Source.ODOMETRY, Source.FRAME)
         stop = watchdog.check(now_s)
     assert stop is not None and stop.fault is Fault.ODOMETRY_SILENT
-    assert stop.first == "driver_stalled: the driver itself stood still for 0.3 s"
+    assert stop.first == "driver_stalled: the driver itself stalled for 0.3 s"
 
 
 def test_a_short_standstill_hides_no_silence() -> None:
@@ -394,7 +394,7 @@ def test_a_command_that_comes_late_is_not_sent() -> None:
     assert scene.drive(age_s=0.11) is None
     assert scene.stopped
     assert scene.guard.standing is not None
-    assert scene.guard.standing.reason == "the command comes 0.11 s after its image"
+    assert scene.guard.standing.reason == "the command came 0.11 s after its image"
 
 
 def test_a_command_that_is_not_finite_stops_the_car() -> None:
@@ -460,4 +460,4 @@ def test_in_the_end_only_stops_are_sent_whatever_is_silent() -> None:
     scene.guard.disengage()
     scene.hear()
     scene.guard.engage()
-    assert scene.guard.check() == Stop("it has not begun")
+    assert scene.guard.check() == Stop("waiting for the first command")

@@ -62,7 +62,7 @@ def test_training_goes_on_when_the_simulator_is_back(tmp_path: Path) -> None:
             simulators[0].kill()
             trainer.wait_for("Waiting for the simulator to come back")
             trainer.process.send_signal(signal.SIGINT)
-            trainer.wait_for("stopped. What was learnt is saved")
+            trainer.wait_for("stopped. The run is saved")
             assert trainer.wait() == 0
         finally:
             simulators[0].kill()
@@ -77,7 +77,7 @@ def test_training_ends_with_everything_saved_when_it_stays_away(tmp_path: Path) 
         trainer.wait_for("error: the simulator was away for 1 s: nothing on /carla/")
         assert trainer.wait() == 1
         said = "".join(trainer.lines)
-        assert f"go on with td3-driver train --resume {tmp_path / 'run'}" in said
+        assert f"resume it with td3-driver train --resume {tmp_path / 'run'}" in said
         assert "Traceback" not in said
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
     assert int(saved.name) > 20

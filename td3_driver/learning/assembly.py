@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Puts a training run together: devices, networks, replay buffer, and what it begins with."""
+"""Assembles a training run: devices, networks, replay buffer, and the state it starts from."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Report = Callable[[Mapping[str, float], HealthMonitor], object]
 
 
 def _ignore(*_: object) -> None:
-    """Stand in for a hook that nobody needs."""
+    """Do nothing, as the default hook."""
 
 
 def online_training(
@@ -57,9 +57,9 @@ def online_training(
 ) -> OnlineTraining:
     """Return a run in an environment, from the start, a warm start or its newest checkpoint.
 
-    `vector_scale` is the usual magnitude of each entry of the observations' vector. `show` is
-    called after every step, `report` with every row of figures from the thread that updates.
-    Raises ConfigError, ReplayMemoryError or CheckpointError.
+    `vector_scale` is the usual magnitude of each entry of the observations' vector. `say` logs a
+    line, `show` is called after every step, and `report` with every row of figures, from the
+    thread that updates. Raises ConfigError, ReplayMemoryError or CheckpointError.
     """
     spec = network_spec(learning, env.observation_space, env.action_space, vector_scale)
     learner = _make_learner(spec, learning, training)
@@ -83,15 +83,15 @@ def online_training(
         assert isinstance(replay, MixedReplay)
         load_warm_start(folder, learner, replay.recorded, training.seed)
         say(
-            f"starts from {learner.updates:,} updates, with {len(replay.recorded):,} recorded "
+            f"starting from {learner.updates:,} updates, with {len(replay.recorded):,} recorded "
             "transitions"
         )
     metrics = MetricsWriter(folder, standing.step if resume else None, learner.updates)
     logger = RunLogger(metrics, say, report)
     trainer = Trainer(learner, replay, logger, health, training, folder, generators, standing)
     say(describe(trainer.take_update))
-    # With recorded transitions the policy drives until the new ones of a batch need not all be
-    # the same few.
+    # After a warm start, the policy first collects enough new transitions that a batch's share of
+    # them does not consist of the same few.
     least = learning.batch_size if warm else 0
     return OnlineTraining(
         trainer,
@@ -143,10 +143,10 @@ def _replay_device(learning: LearningConfig, learners: torch.device) -> torch.de
 def _online_replay(
     spec: NetworkSpec, learning: LearningConfig, folder: Path, learners: torch.device, say: Say
 ) -> Replay:
-    """Return an empty replay buffer, beside the recorded transitions of a warm start."""
+    """Return an empty replay buffer, combined with the recorded transitions of a warm start."""
     device = _replay_device(learning, learners)
     recorded = None
-    if has_warm_start(folder):  # loaded first: what it takes is not available any more
+    if has_warm_start(folder):  # loaded first, so that its memory no longer counts as available
         recorded = recorded_replay(folder, spec, learning, device)
     say(
         check_memory(
@@ -161,7 +161,7 @@ def _online_replay(
 
 
 def _random_streams(seed: int, replay_device: torch.device) -> dict[str, torch.Generator]:
-    """Return one stream for each purpose: how many numbers one takes never shifts another."""
+    """Return one stream for each purpose, so that none affects the numbers of another."""
     return {
         "exploration": torch.Generator().manual_seed(seed + 1),
         "sampling": torch.Generator(replay_device).manual_seed(seed + 2),
@@ -175,7 +175,7 @@ def _resume(
     generators: dict[str, torch.Generator],
     say: Say,
 ) -> tuple[Path, dict[str, Any]]:
-    """Take over the newest usable checkpoint of an online run; return its path and counters."""
+    """Load the newest usable checkpoint of an online run; return its path and counters."""
     used, counters = checkpoint.resume(
         folder / CHECKPOINTS,
         learner,
@@ -185,6 +185,7 @@ def _resume(
     )
     if not counters.get("online", True):
         raise CheckpointError(
-            f"{used} was made by pretraining: start a new run from it, with --from"
+            f"{used} was made by pretraining and cannot be resumed: start a new run from it, with "
+            "--from"
         )
     return used, counters

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What replay buffers hold and hand out, and what every one of them can do."""
+"""What replay buffers store and return, and the interface that all of them share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from td3_driver.learning.networks import NetworkSpec, Observations
 
 @dataclass(frozen=True)
 class Batch:
-    """Transitions: observations before and after, and what lies between."""
+    """Transitions: observations before and after, and what happened in between."""
 
     observations: Observations
     actions: Tensor
@@ -29,11 +29,11 @@ class Batch:
     """(B,), float32: the discounted sum over the steps."""
     next_observations: Observations
     terminated: Tensor
-    """(B,), float32: 1 where nothing follows; a truncated transition has 0 and bootstraps."""
+    """(B,), float32: 1 if nothing follows; a truncated transition has 0 and bootstraps."""
     steps: Tensor
-    """(B,), float32: decisions between the observations, 1 up to the n of n-step returns."""
+    """(B,), float32: decisions between the observations, from 1 to the n of n-step returns."""
     slots: Tensor | None = None
-    """(B,), int64: where the transitions lie in the buffer that they come from."""
+    """(B,), int64: the transitions' slots in the buffer that they come from."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -51,17 +51,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class ReplaySpec:
-    """Shapes of what is stored."""
+    """Shapes of the stored data."""
 
     image: tuple[int, ...] | None
-    """(stack, [channels,] height, width); one image is kept for each slot. None: no images."""
+    """(stack, [channels,] height, width); each slot stores one image. None: no images."""
     vector: int
     """Entries of the vector; 0: none."""
     actions: int
 
     @property
     def stack(self) -> int:
-        """Images in one observation; 1 where there are none."""
+        """Images in one observation; 1 if there are none."""
         return self.image[0] if self.image else 1
 
     @property
@@ -73,12 +73,12 @@ class ReplaySpec:
 
 
 def replay_spec(spec: NetworkSpec) -> ReplaySpec:
-    """Return the shapes of what these networks need stored."""
+    """Return the shapes of the data that these networks need."""
     return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
 
 
 class Replay(Protocol):
-    """What a learner draws from and a run adds to: one `ReplayBuffer`, or a `MixedReplay`."""
+    """What a learner samples from and a run adds to: a `ReplayBuffer` or a `MixedReplay`."""
 
     device: torch.device
     prioritized: bool
@@ -89,7 +89,7 @@ class Replay(Protocol):
         """Return the number of transitions that can be sampled."""
 
     def reward_range(self) -> tuple[float, float]:
-        """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
+        """Return the range of the stored rewards, extended to include 0."""
 
     def begin(self, observation: Mapping[str, np.ndarray]) -> None:
         """Start an episode with its first observation."""
@@ -104,7 +104,7 @@ class Replay(Protocol):
         truncated: bool = False,
         clean: bool = True,
     ) -> None:
-        """Store what followed the latest observation, and the observation it led to."""
+        """Store the step from the latest observation, and the observation it led to."""
 
     def sample(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
@@ -114,16 +114,16 @@ class Replay(Protocol):
     def draw(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
     ) -> Batch:
-        """Draw as `sample` does, without looking: all on the device, and so capturable."""
+        """Draw like `sample`, but without checks: entirely on the device, and so capturable."""
 
     def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Give sampled transitions new priorities above 0, float32 (B,)."""
 
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
-        """Do as `set_priorities`, without locking: all on the device, and so capturable."""
+        """Do the same without locking: entirely on the device, and so capturable."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of what can change, in host memory."""
+        """Return a copy of everything that can change, in host memory."""
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state()` returned; raises ValueError where it does not fit."""
+        """Restore what `state()` returned; raises ValueError if it does not fit."""

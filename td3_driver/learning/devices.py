@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where a learner and its replay buffer live, and whether they fit there."""
+"""Chooses devices for a learner and its replay buffer, and checks the memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ReplayMemoryError(ValueError):
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; raise ConfigError where it is missing."""
+    """Return the device for "auto", "cpu" or "cuda"; raises ConfigError if it is missing."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("learning.device is cuda, but PyTorch sees no GPU: set auto or cpu")
+        raise ConfigError("learning.device is cuda, but PyTorch finds no GPU: set auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -37,7 +37,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def check_memory(spec: ReplaySpec, capacity: int, available_bytes: int, fraction: float) -> str:
-    """Return a line that says what a buffer takes; raise ReplayMemoryError if that is too much.
+    """Return a line about a buffer's memory; raises ReplayMemoryError if it needs too much.
 
     `fraction` is the share of `available_bytes` that it may take.
     """
@@ -49,7 +49,7 @@ def check_memory(spec: ReplaySpec, capacity: int, available_bytes: int, fraction
     if needed > fraction * available_bytes:
         fits = int(fraction * available_bytes // spec.bytes_per_slot)
         raise ReplayMemoryError(
-            f"{line}; learning.replay_memory_fraction allows {fraction:.0%} of it: "
+            f"{line}; learning.replay_memory_fraction allows only {fraction:.0%} of it: "
             f"set learning.replay_capacity to {fits:,} at most"
         )
     return line

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training run logs: lines, and one row of figures an interval to CSV and TensorBoard."""
+"""Logs a training run: lines, and a row of figures per interval to CSV and TensorBoard."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 def in_words(row: Mapping[str, float]) -> str:
-    """Return a row's figures as a line for the log; what is not known yet is a dash."""
+    """Return a row's figures as a line for the log; unknown figures are shown as a dash."""
 
     def shown(name: str) -> str:
         return f"{row[name]:.3g}" if name in row else "-"
@@ -89,7 +89,7 @@ class MetricsWriter:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
 
     def _rows_until(self, updates: int) -> list[dict[str, str]]:
-        """Return the rows from before a checkpoint; later ones will be written again."""
+        """Return the rows from before a checkpoint; the later ones will be written again."""
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
@@ -97,7 +97,7 @@ class MetricsWriter:
         return [row for row in rows if int(row["updates"]) <= updates]
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write one row; figures that are not known are left out."""
+        """Write one row; unknown figures are left out."""
         self._csv.writerow({name: _short(row[name]) for name in COLUMNS if name in row})
         self._file.flush()
         for name, value in row.items():
@@ -105,15 +105,16 @@ class MetricsWriter:
                 self._board.add_scalar(name, value, int(row["step"]))
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Close both."""
         self._file.close()
         self._board.close()
 
 
 class RunLogger:
-    """Where a run's lines and rows go: the log, the metrics' files and whoever else listens.
+    """Passes a run's rows of figures on to the log, the metrics files and a hook.
 
-    `say` gets each line; `report` each row of figures and the health monitor that has seen it.
+    `say` logs a line; `report` is called with each row of figures and the health monitor that has
+    observed it.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class RunLogger:
         self._report(row, health)
 
     def close(self) -> None:
-        """Close the metrics' files."""
+        """Close the metrics files."""
         self._metrics.close()
 
 

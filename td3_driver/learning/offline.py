@@ -11,10 +11,11 @@ from pathlib import Path
 from td3_driver.learning.trainer import Progress, Trainer
 
 BC_ALPHA = 0.5
-"""`learning.bc_alpha` for runs that learn from records.
+"""`learning.bc_alpha` for runs that learn from recordings.
 
-Fujimoto and Gu's 2.5 is for records of many behaviours. Drives are mostly of one, which tells the
-critic little of other actions, and with 2.5 it pulls the policy away (docs/offline.md).
+Fujimoto and Gu's 2.5 is for data with many behaviours. Recorded drives mostly show a single one,
+which teaches the critic little about other actions; with 2.5, such a critic pulls the policy away
+(docs/offline.md).
 """
 COUNTERS = {"online": False}
 
@@ -29,8 +30,7 @@ class OfflineTraining:
     def run(self) -> Path:
         """Take all updates, then save; return the last checkpoint's path.
 
-        Where an error ends the training, what was learnt is saved as well, unless it is not
-        finite.
+        If an error ends the training, it saves as well, unless the weights are not finite.
         """
         trainer = self.trainer
         interval = trainer.settings.checkpoint_interval_steps

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training in a world: collect from an environment, and learn from the replay buffer beside it."""
+"""Training in a world: collects from an environment, and learns from the replay buffer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from td3_driver.learning.threads import use_one_thread
 from td3_driver.learning.trainer import Progress, Trainer
 
 POLICY_REFRESH_UPDATES = 10
-"""Updates after which the acting copy of the policy is renewed, when updates run beside."""
+"""Updates between refreshes of the acting copy of the policy, if updates run in a thread."""
 
 
 class OnlineTraining:
-    """One run in an environment: `run()` trains until done or stopped, and saves at its end.
+    """One run in an environment: `run()` trains until done or stopped, then saves.
 
     `show` is called after every step. The environment's starts are seeded by
     `training.seed` unless the run is `resumed`.
@@ -40,7 +40,7 @@ class OnlineTraining:
         first_updated_step: int,
         show: Callable[[Progress], object],
     ) -> None:
-        """Take a trainer and the world; there are no updates before `first_updated_step`."""
+        """Take a trainer and an environment; there are no updates before `first_updated_step`."""
         self.trainer = trainer
         self.policy = Policy.like(trainer.learner.spec)
         """The acting copy of the policy."""
@@ -57,14 +57,14 @@ class OnlineTraining:
         return self.trainer.complete
 
     def stop(self) -> None:
-        """Ask `run` to end after the step under way; may be called from a signal handler."""
+        """Ask `run` to end after the current step; may be called from a signal handler."""
         self._stopped = True
 
     def run(self) -> Path:
         """Train, then save; return the last checkpoint's path.
 
-        Where an error ends the training, what was learnt is saved as well, unless it is not
-        finite: what led to that goes to the run's failure folder.
+        If an error ends the training, it saves as well, unless the weights are not finite: then
+        what led to that is written to the run's failure folder.
         """
         trainer, settings = self.trainer, self.trainer.settings
         trainer.begin()
@@ -89,8 +89,8 @@ class OnlineTraining:
     def _collect(self, pacer: UpdatePacer) -> None:
         """Step the environment and store transitions until the run is over.
 
-        A checkpoint ends the episode under way, since no environment can be saved: so a run that
-        stops there and is resumed continues exactly as one that does not stop.
+        A checkpoint ends the current episode, because environments cannot be saved. So a run that
+        stops there and is resumed continues exactly like one that does not stop.
         """
         trainer, settings, standing = self.trainer, self.trainer.settings, self.trainer.standing
         if not settings.synchronous_updates:
@@ -128,7 +128,7 @@ class OnlineTraining:
         return self.complete or self._stopped
 
     def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
-        """Reset the environment, and seed its starts if given; return the first observation."""
+        """Reset the environment, with a seed if given; return the first observation."""
         observation, _ = self._env.reset(seed=seed)
         self.trainer.replay.begin(self.trainer.learner.spec.select(observation))
         return observation
@@ -154,7 +154,7 @@ class OnlineTraining:
         return np.clip(self.policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
 
     def _update(self) -> None:
-        """Take one update, and let the acting copy of the policy follow now and then."""
+        """Take one update, and refresh the acting copy of the policy if due."""
         learner = self.trainer.learner
         self.trainer.update(self._bc_weight())
         synchronous = self.trainer.settings.synchronous_updates
@@ -162,14 +162,14 @@ class OnlineTraining:
             self.policy.follow(learner.actor)
 
     def _bc_weight(self) -> float:
-        """Return the weight of the recorded actions, which fades with the decisions."""
+        """Return the weight of the recorded actions, which decays with the decisions."""
         settings = self.trainer.learner.settings
         return linear(
             1.0, settings.bc_weight_final, settings.bc_decay_steps, self.trainer.standing.step
         )
 
     def _counters(self) -> dict[str, Any]:
-        """Return what else a resumed run continues from."""
+        """Return the rest of the state that a resumed run continues from."""
         return {
             "environment": self._env.unwrapped.np_random.bit_generator.state,
             "online": True,

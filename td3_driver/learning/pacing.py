@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Holds the ratio of updates to environment steps, in a thread of its own or in turn."""
+"""Keeps the ratio of updates to environment steps, with updates in a thread or in turn."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MOST_STEPS_AHEAD = 16
 class UpdatePacer:
     """Calls `update` so that there are `ratio` updates for each step after the first ones.
 
-    With `threaded`, updates run beside the steps: `step_taken` returns at once unless collecting
-    is too far ahead. Without, it makes the updates that are due before it returns. An exception
-    in an update is raised by the next `step_taken`.
+    If `threaded`, updates run in parallel with the steps: `step_taken` returns at once unless
+    collecting is too far ahead. Otherwise, it takes the updates that are due before it returns.
+    An exception in an update is raised by the next `step_taken`.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class UpdatePacer:
         self._update = update
         self._ratio = ratio
         self._first_step = first_step
-        # A resumed run continues from here: updates missed at an earlier ratio are not made up.
+        # A resumed run continues from here: what an earlier ratio left undone is not caught up on.
         self._due_offset = updates_done - self._due_by(steps_taken)
         self._done = updates_done
         self._due = updates_done
@@ -51,7 +51,7 @@ class UpdatePacer:
         return self._done
 
     def step_taken(self, step: int) -> None:
-        """Report that `step` steps have been taken in total."""
+        """Note that `step` steps have been taken in total."""
         due = self._due_offset + self._due_by(step)
         if self._thread is None:
             while self._done < due:
@@ -70,7 +70,7 @@ class UpdatePacer:
         return int(max(step - self._first_step, 0) * self._ratio)
 
     def finish(self) -> None:
-        """Make the updates that are due, then end the thread."""
+        """Take the updates that are due, then end the thread."""
         if self._thread is not None:
             with self._changed:
                 self._changed.wait_for(lambda: self._error is not None or self._due <= self._done)
@@ -78,7 +78,7 @@ class UpdatePacer:
         self._raise_error()
 
     def stop(self) -> None:
-        """End the thread after the update under way."""
+        """End the thread after the current update."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Newer checkpoints, loaded beside the one that drives."""
+"""Loads newer checkpoints while another one drives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from td3_driver.learning.checkpoint import list_checkpoints
 from td3_driver.learning.manifest import CheckpointError
 
 Loaded = TypeVar("Loaded")
-"""What a checkpoint becomes when loaded."""
+"""What loading a checkpoint returns."""
 
 
 class Reloader(Generic[Loaded]):
-    """A thread that loads newer checkpoints of a folder beside the policy that drives."""
+    """A thread that loads newer checkpoints from a folder while another one drives."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class Reloader(Generic[Loaded]):
     ) -> None:
         """Take the checkpoint that is `running`; `load` raises CheckpointError.
 
-        `refused` is called, in the thread, with each checkpoint that cannot be used and why.
-        With `period_s` None the folder is looked at only when told.
+        `refused` is called, in the thread, with each checkpoint that cannot be used, and why. If
+        `period_s` is None, the folder is checked only when `look` is called.
         """
         self._folder = folder
         self._newest = running.name
@@ -45,27 +45,27 @@ class Reloader(Generic[Loaded]):
         self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching the folder."""
         self._thread.start()
 
     def end(self) -> None:
-        """End, and wait for it."""
+        """Stop the thread, and wait for it to end."""
         self._ended = True
         self._look.set()
         self._thread.join()
 
     def newer(self) -> Path | None:
-        """Return the newest checkpoint if it is newer than the one that runs."""
+        """Return the newest checkpoint if it is newer than the running one."""
         found = list_checkpoints(self._folder)
         return found[-1] if found and found[-1].name > self._newest else None
 
     def look(self) -> None:
-        """Have the thread look now, also at what has been refused before."""
+        """Check the folder now, including checkpoints that were refused before."""
         self._known_bad.clear()
         self._look.set()
 
     def take(self) -> Loaded | None:
-        """Return a newer policy that is ready, once."""
+        """Return a newly loaded policy, once; None if there is none."""
         ready, self._ready = self._ready, None
         return ready
 

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The networks of a checkpoint, to act and to value actions with."""
+"""The networks of a checkpoint, for choosing and valuing actions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class SavedNetworks:
-    """A checkpoint's policy and, unless only the actor was kept, its critic; on the CPU."""
+    """A checkpoint's policy and, unless only the actor was saved, its critic; on the CPU."""
 
     checkpoint: Path
     policy: Policy
@@ -36,7 +36,7 @@ class SavedNetworks:
 
     @classmethod
     def load(cls, checkpoint: Path) -> SavedNetworks:
-        """Load a checkpoint; raises CheckpointError where it is damaged or does not fit."""
+        """Load a checkpoint; raises CheckpointError if it is damaged or does not fit."""
         policy = Policy.load(checkpoint)
         critic = None
         if (checkpoint / LEARNER).is_file():
@@ -57,9 +57,9 @@ class SavedNetworks:
 
 
 def load_network(checkpoint: Path, name: str, network: Network) -> Network:
-    """Fill a network with what a checkpoint's learner has under `name`, and nothing else of it.
+    """Load only the network called `name` from a checkpoint's learner.
 
-    Raises CheckpointError where that does not fit; the file is not verified here.
+    Raises CheckpointError if it does not fit; the file is not verified here.
     """
     path, prefix = checkpoint / LEARNER, f"{name}."
     try:
@@ -68,5 +68,5 @@ def load_network(checkpoint: Path, name: str, network: Network) -> Network:
             tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
         network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} holds no {name} that fits: {error}") from None
+        raise CheckpointError(f"{path} has no {name} that fits: {error}") from None
     return network.eval().requires_grad_(False)

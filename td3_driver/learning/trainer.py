@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The trainer: takes updates, checks them, writes their figures and saves checkpoints.
+"""The trainer: takes updates, checks them, logs their figures and saves checkpoints.
 
-`OnlineTraining` and `OfflineTraining` are the loops that drive it.
+`OnlineTraining` and `OfflineTraining` are the loops that call it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ EPISODES_AVERAGED = 5
 
 CHECKPOINTS = "checkpoints"
 FAILURE = "failure"
-"""Folder in the run's for what led to a breakdown."""
+"""Folder in the run's folder for what led to a failure."""
 LOSSES_AND_GRADIENTS = ("_loss", "gradient_norm")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, for people to see."""
+    """How far a run has come, for display."""
 
     step: int
     total_steps: int
@@ -64,7 +64,7 @@ def _recent() -> deque[float]:
 
 @dataclass
 class Standing:
-    """How far a run has come; its checkpoints keep it."""
+    """How far a run has come, as saved in its checkpoints."""
 
     step: int = 0
     """Decisions in the world; in offline training, updates."""
@@ -85,7 +85,7 @@ class Standing:
         return standing
 
     def counters(self) -> dict[str, Any]:
-        """Return what a resumed run continues from."""
+        """Return the state that a resumed run continues from."""
         return {
             "episodes": self.episodes,
             "returns": list(self.returns),
@@ -103,10 +103,10 @@ class Standing:
 
 
 class Trainer:
-    """Updates a learner from a replay buffer, and keeps the record of a run.
+    """Updates a learner from a replay buffer, and keeps a run's record.
 
     One thread may update while another saves. NaN or infinity raises NotFiniteError and is never
-    saved: what led to it goes to the run's failure folder.
+    saved; what led to it is written to the run's failure folder.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Trainer:
         generators: dict[str, torch.Generator],
         standing: Standing,
     ) -> None:
-        """Take all that a run needs; of `generators`, "sampling" draws the batches."""
+        """Take everything a run needs; the generator "sampling" draws the batches."""
         self.learner = learner
         self.replay = replay
         self.health = health
@@ -131,7 +131,7 @@ class Trainer:
         self._logger = logger
         self._folder = folder
         self._writer = checkpoint.Writer(folder / CHECKPOINTS, settings.checkpoints_kept)
-        # Looking costs nothing on the CPU; elsewhere the device would have to be waited for.
+        # On the CPU, checking costs nothing; on other devices it means waiting for the device.
         interval = settings.log_interval_updates
         self._updates_between_looks = 1 if learner.device.type == "cpu" else interval
         self._updating = threading.Lock()
@@ -143,7 +143,7 @@ class Trainer:
         self.begin()
 
     def begin(self) -> None:
-        """Start the clock of speeds and remaining time."""
+        """Start the clock for speeds and remaining time."""
         self._began = time.monotonic()
 
     @property
@@ -152,9 +152,9 @@ class Trainer:
         return self.standing.step >= self.settings.total_steps
 
     def update(self, bc_weight: float = 1.0) -> None:
-        """Take one update, and write a row of figures at the end of each interval.
+        """Take one update, and log a row of figures at the end of each interval.
 
-        `bc_weight` scales the pull towards recorded actions, where `learning.bc_alpha` is set.
+        `bc_weight` scales the pull towards recorded actions, if `learning.bc_alpha` is set.
         """
         with self._updating:
             self._update(bc_weight)
@@ -169,7 +169,7 @@ class Trainer:
             learner.bc_weight.fill_(bc_weight)
         figures = self.take_update(measure)
         assert self.take_update.batch is not None
-        # A loss can be the first sign of what the update before did to the weights.
+        # A loss can be the first sign of what the previous update did to the weights.
         self._latest_batches = {
             update: kept for update, kept in self._latest_batches.items() if update == number - 1
         } | {number: self.take_update.batch}
@@ -207,9 +207,9 @@ class Trainer:
         return Rewards(scale * least, scale * greatest, self.learner.settings.discount)
 
     def save(self, counters: Mapping[str, Any]) -> None:
-        """Start to write a checkpoint; one that is not finite is never written.
+        """Start writing a checkpoint; one with NaN or infinity is never written.
 
-        Updates wait only while it is copied. `counters` are the loop's own.
+        Updates wait only while the state is copied. `counters` are those of the training loop.
         """
         self._writer.wait()
         kept = {**self.standing.counters(), "health": self.health.state(), **counters}
@@ -221,7 +221,7 @@ class Trainer:
         self._writer.start(snapshot)
 
     def finish(self, counters: Mapping[str, Any]) -> Path | None:
-        """Close the record, and save unless the run failed.
+        """Close the logs, and save a checkpoint unless the run failed.
 
         Returns the last checkpoint's path once it is written; None if there is none.
         """
@@ -234,7 +234,7 @@ class Trainer:
         return saved
 
     def _check_finite(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """End the run where a tensor or one of the latest figures is NaN or infinite."""
+        """End the run if a tensor or one of the latest figures is NaN or infinite."""
         wrong = not_finite(tensors)
         wrong += [
             name
@@ -245,7 +245,7 @@ class Trainer:
             self.fail(wrong)
 
     def fail(self, wrong: Iterable[str]) -> NoReturn:
-        """Keep what led to NaN or infinity in `wrong`, and raise NotFiniteError."""
+        """Save what led to NaN or infinity in `wrong`, and raise NotFiniteError."""
         self._failed = True
         folder = self._folder / FAILURE
         names = list(wrong)
@@ -257,12 +257,12 @@ class Trainer:
         warnings = self.health.warnings
         write_failure(folder, reason, self._figures, warnings, self._latest_batches)
         raise NotFiniteError(
-            f"{reason}. What led to it is in {folder}; the last checkpoint is from before: "
-            "resume it, with a lower learning.critic_learning_rate if this comes again"
+            f"{reason}. What led to it is in {folder}. The last checkpoint is from before: resume "
+            "from it, with a lower learning.critic_learning_rate if this happens again"
         )
 
     def progress(self) -> Progress:
-        """Return where the run stands."""
+        """Return how far the run has come."""
         standing = self.standing
         elapsed_s = max(time.monotonic() - self._began, 1e-6)
         steps_per_s = (standing.step - self._first_step) / elapsed_s

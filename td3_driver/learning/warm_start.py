@@ -4,7 +4,7 @@
 """Warm start: a new run that starts from another run's checkpoint, with its transitions.
 
 The run keeps a copy of that checkpoint in its folder: the recorded transitions stay there, and
-its own checkpoints hold only what is new.
+its own checkpoints contain only new ones.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 
 WARM_START = "origin"
-"""Folder in the run's for the checkpoint that it started from."""
+"""Folder in the run's folder for the checkpoint that it started from."""
 
 
 def adopt(source: Path, folder: Path) -> None:
-    """Copy a checkpoint of another run into a new run's folder, to start from."""
+    """Copy another run's checkpoint into a new run's folder, to start from."""
     shutil.copytree(source, folder / WARM_START)
 
 
 def has_warm_start(folder: Path) -> bool:
-    """Return whether a run started from a checkpoint of another."""
+    """Return whether a run started from another run's checkpoint."""
     return (folder / WARM_START).is_dir()
 
 
 def recorded_replay(
     folder: Path, spec: NetworkSpec, config: LearningConfig, device: torch.device
 ) -> ReplayBuffer:
-    """Return the transitions that a run started with; raise CheckpointError if they do not fit."""
+    """Return the transitions that a run started with; raises CheckpointError if they don't fit."""
     source = folder / WARM_START
     verify(source)
     state = load_tensors(source / checkpoint.REPLAY)
@@ -56,7 +56,7 @@ def restored(
     config: LearningConfig,
     device: torch.device | str,
 ) -> ReplayBuffer:
-    """Return a buffer just large enough, with what `ReplayBuffer.state` returned."""
+    """Return a buffer that is just large enough, restored from `ReplayBuffer.state()`."""
     least = replay_spec(spec).stack + config.n_step + 1
     replay = make_replay(spec, config, device, max(len(state["images"]), least))
     replay.restore(state)
@@ -64,7 +64,7 @@ def restored(
 
 
 def load_warm_start(folder: Path, learner: TD3, recorded: ReplayBuffer, seed: int) -> None:
-    """Take over networks, targets and optimisers of the checkpoint that a run started from."""
+    """Load networks, targets and optimisers from the checkpoint that a run started from."""
     checkpoint.load(folder / WARM_START, learner, recorded, {})
-    # Its updates continue to be counted, so that the critic is not left alone once more.
+    # The count of updates continues, so that the critic-only warm-up is not repeated.
     learner.generator.manual_seed(seed)

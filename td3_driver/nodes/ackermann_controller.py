@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Turns Ackermann commands into pedals: one command out for each that comes in.
+"""Turns Ackermann commands into pedals: one command out for each command in.
 
-In place of carla_ackermann_control, whose timer stands still with the simulation's time, whose
-speed has no sign, and which sends nothing at standstill. The law is the trainer's own.
+It replaces carla_ackermann_control, whose timer stops with simulation time, whose speed has no
+sign, and which sends nothing at standstill. The control law is the one used in training.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ WATCHDOG_PERIOD_S = 0.05
 class AckermannControllerNode(ConfiguredNode):
     """Ackermann commands and the signed speed in; pedals out.
 
-    Time for the law is the simulation's, so a paused simulator adds nothing to its integral; time
-    for the watchdog is the wall clock's. The Ackermann command's acceleration, jerk and steering
-    velocity are not used: who commands limits them.
+    The control law uses simulation time, so a paused simulator adds nothing to its integral; the
+    watchdog uses wall-clock time. The Ackermann command's acceleration, jerk and steering
+    velocity are ignored: the sender limits them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AckermannControllerNode(ConfiguredNode):
         context: Context | None = None,
         parameter_overrides: list[Parameter] | None = None,
     ) -> None:
-        """Subscribe, and wait for commands; raises ConfigError."""
+        """Subscribe to the commands; raises ConfigError."""
         super().__init__(
             NODE_NAME,
             SECTIONS,
@@ -65,7 +65,7 @@ class AckermannControllerNode(ConfiguredNode):
         self._last = FULL_BRAKE
         self._speed = math.nan
         self._speed_s = -math.inf
-        """When the speed came; this and the next two are steady times."""
+        """When the speed arrived; this and the next two are times of the steady clock."""
         self._running_since_s = -math.inf
         self._input_s = -math.inf
         self._paused = False
@@ -86,28 +86,31 @@ class AckermannControllerNode(ConfiguredNode):
         for topic, handler in handlers.items():
             topics.create_subscription(self, topic, names, handler)
         self._publisher = topics.create_publisher(self, topics.VEHICLE_CONTROL, names)
-        # Simulation time stands still when the simulator does.
+        # Simulation time stops with the simulator.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCHDOG_PERIOD_S, self._watch, clock=steady)
         self.get_logger().info(
-            f"follows {topics.ACKERMANN.name(names)} by {topics.VEHICLE_CONTROL.name(names)}"
+            f"turning commands on {topics.ACKERMANN.name(names)} into pedals on "
+            f"{topics.VEHICLE_CONTROL.name(names)}"
         )
 
     def stop(self) -> None:
-        """End `run`, from any thread."""
+        """End `run`; may be called from any thread."""
         self._stopped = True
 
     def run(self) -> None:
-        """Answer until stopped, or until the context ends."""
+        """Answer commands until stopped, or until the context ends."""
         runtime.spin(self, until=lambda: self._stopped)
 
     def stop_car(self) -> None:
-        """Stop the car if it was commanded, and wait until that has been delivered."""
+        """Stop the car if it was ever commanded, and wait until the stop has been delivered."""
         if self.context.ok() and self._input_s > -math.inf:
-            runtime.insist(lambda: self._stop("the controller ends"), [self._publisher])
+            runtime.insist(
+                lambda: self._stop("the controller is shutting down"), [self._publisher]
+            )
 
     def change_settings(self, new: Config) -> None:
-        """Take new time limits."""
+        """Accept new time limits."""
 
     def _on_clock(self, message: Any) -> None:
         self._clock_ns = ns_from_stamp(message.clock)
@@ -125,19 +128,19 @@ class AckermannControllerNode(ConfiguredNode):
         max_steer_rad = max_steer_from_vehicle_info(message)
         if not (math.isfinite(max_steer_rad) and max_steer_rad > 0.0):
             self.get_logger().warning(
-                f"{topics.VEHICLE_INFO.name(self.config.carla)} gives {max_steer_rad} rad as the "
-                f"largest steering angle; driving.vehicle_max_steer_rad "
-                f"({self.config.driving.vehicle_max_steer_rad:g}) is used"
+                f"{topics.VEHICLE_INFO.name(self.config.carla)} gives an unusable largest "
+                f"steering angle, {max_steer_rad} rad; using driving.vehicle_max_steer_rad "
+                f"({self.config.driving.vehicle_max_steer_rad:g}) instead"
             )
             max_steer_rad = self.config.driving.vehicle_max_steer_rad
         self._pedals = PedalController(max_steer_rad)
 
     def _on_override(self, message: Any) -> None:
-        # Somebody else drives: what is commanded meanwhile is no error to make up for.
+        # Somebody else is driving: the error that builds up meanwhile must not be made up for.
         self._pedals.reset()
 
     def _on_command(self, message: Any) -> None:
-        """Answer a command with pedals, or with a stop where it cannot be followed."""
+        """Answer a command with pedals, or with a stop if it cannot be followed."""
         self._input_s = time.monotonic()
         command = ackermann_from_message(message)
         problem = self._problem(command)
@@ -145,12 +148,12 @@ class AckermannControllerNode(ConfiguredNode):
             self._stop(problem)
             return
         if self._stopped_because:
-            self.get_logger().info("follows the commands again")
+            self.get_logger().info("following commands again")
             self._stopped_because, self._stops_left = "", 0
         self._publish(self._pedals.control(command, self._speed, self._elapsed_s()))
 
     def _problem(self, command: AckermannCommand) -> str:
-        """Say why a command cannot be followed; empty where it can."""
+        """Return why a command cannot be followed; empty if it can."""
         if not (math.isfinite(command.steering_angle) and math.isfinite(command.speed)):
             return f"the command is not finite: {command}"
         return self._speed_problem()
@@ -158,7 +161,7 @@ class AckermannControllerNode(ConfiguredNode):
     def _speed_problem(self) -> str:
         name = topics.SPEEDOMETER.name(self.config.carla)
         if self._speed_s == -math.inf:
-            return f"nothing has come on {name} yet"
+            return f"nothing received on {name} yet"
         if not math.isfinite(self._speed):
             return f"the speed on {name} is not finite: {self._speed}"
         # A paused simulator is silent, and its car does not move.
@@ -168,17 +171,17 @@ class AckermannControllerNode(ConfiguredNode):
         return ""
 
     def _elapsed_s(self) -> float:
-        """Return the simulated time since the previous command; 0 where there is no telling."""
+        """Return the simulated time since the previous command; 0 if it is not known."""
         before, self._applied_ns = self._applied_ns, self._clock_ns
         if before is None or self._clock_ns is None:
             return 0.0
-        if self._clock_ns < before:  # the simulation has begun anew
+        if self._clock_ns < before:  # the simulation has restarted
             self._pedals.reset()
             return 0.0
         return 1e-9 * (self._clock_ns - before)
 
     def _watch(self) -> None:
-        """Stop the car when the commands, or the speed that they need, have gone silent."""
+        """Stop the car if the commands, or the speed that they need, have stopped arriving."""
         if self._stops_left:
             self._stops_left -= 1
             self._publish(stopping_pedals(self._last))
@@ -193,7 +196,7 @@ class AckermannControllerNode(ConfiguredNode):
             self._stop(problem)
 
     def _stop(self, reason: str) -> None:
-        """Publish full brake, and log the reason when it begins."""
+        """Publish full brake, and log the reason if this is a new stop."""
         if not self._stopped_because:
             self.get_logger().error(f"stopped: {reason}")
         self._stopped_because = reason
@@ -207,7 +210,7 @@ class AckermannControllerNode(ConfiguredNode):
 
 
 def control() -> None:
-    """Follow commands until told to end, and leave the car standing."""
+    """Follow commands until asked to stop, and leave the car stationary."""
     never_wait_for_stderr()
     node = AckermannControllerNode()
     try:

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Statuses on /diagnostics, for the robot's usual tools; among them the learner's health."""
+"""Statuses on /diagnostics for the usual robot tools, including the learner's health."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIMULATION_PERIOD_S = 2.0
 
 
 class Diagnostics:
-    """Publishes statuses named after a node; any thread may."""
+    """Publishes statuses named after a node, from any thread."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -30,7 +30,7 @@ class Diagnostics:
     def status(
         self, name: str, level: bytes, message: str, values: Mapping[str, object] | None = None
     ) -> DiagnosticStatus:
-        """Return a status; real numbers among its values are shortened."""
+        """Return a status; floats among its values are shortened."""
         return DiagnosticStatus(
             level=level,
             name=f"{self._node.get_name()}: {name.replace('_', ' ')}",
@@ -42,14 +42,14 @@ class Diagnostics:
         )
 
     def send(self, statuses: list[DiagnosticStatus]) -> None:
-        """Publish statuses, stamped now."""
+        """Publish statuses, stamped with the current time."""
         array = DiagnosticArray(status=statuses)
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
 
 class SimulationDiagnostics(Diagnostics):
-    """Publishes how the lock-step goes: what was no clean step, how often, and why."""
+    """Publishes the state of the lock-step: how many steps were not clean, and why."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node)
@@ -57,7 +57,7 @@ class SimulationDiagnostics(Diagnostics):
         self._unclean_steps = 0
 
     def publish(self, counters: Counters) -> None:
-        """Publish the counts, unless they have just been; to be called at every step."""
+        """Publish the counts, at most every `SIMULATION_PERIOD_S`; call this at every step."""
         now = time.monotonic()
         if now - self._published_s < SIMULATION_PERIOD_S:
             return
@@ -68,7 +68,7 @@ class SimulationDiagnostics(Diagnostics):
         self._publish(level, f"{fresh} unclean steps" if fresh else "in step", counters)
 
     def publish_outage(self, line: str, counters: Counters) -> None:
-        """Publish that the simulator is waited for; an empty line says that it is back."""
+        """Publish a line about a lost simulator; an empty one means that it is back."""
         level = DiagnosticStatus.ERROR if line else DiagnosticStatus.OK
         self._publish(level, line or "the simulator is back", counters)
 
@@ -77,7 +77,7 @@ class SimulationDiagnostics(Diagnostics):
 
 
 class HealthDiagnostics(Diagnostics):
-    """Publishes a status for each check, and one of the training with its figures."""
+    """Publishes a status for each check, and one for the training with its figures."""
 
     def publish(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Publish an interval's figures and the warnings in force; any thread may call it."""
@@ -98,5 +98,5 @@ class HealthDiagnostics(Diagnostics):
         self.send(statuses)
 
     def publish_failure(self, reason: str) -> None:
-        """Publish why the training has broken down."""
+        """Publish why the training has failed."""
         self.send([self.status("training", DiagnosticStatus.ERROR, reason)])

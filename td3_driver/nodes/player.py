@@ -1,9 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Plays a bag: its serialised messages on their topics, at the pace of their recording.
+"""Plays a bag: its serialised messages on their topics, at the pace they were recorded.
 
-What this package's own nodes have told in the bag stays silent: those that listen tell their own.
+Messages that this package's own nodes published are left out: the nodes that listen publish their
+own.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ from td3_driver.offline.bag_names import bag_names
 
 NODE_NAME = "player"
 OWN_PARAMETERS: dict[str, tuple[Any, str]] = {
-    "bag": ("", "Bag to play: a folder, or a file .mcap, .db3 or .bag."),
-    "rate": (1.0, "Speed of the playing, times that of the recording."),
+    "bag": ("", "Bag to play: a folder, or a .mcap, .db3 or .bag file."),
+    "rate": (1.0, "Playback speed, as a multiple of the recording's."),
     "loop": (False, "Play the bag over and over."),
-    "clock": (True, "Publish /clock from the odometry's stamps, for a bag without."),
+    "clock": (True, "Publish /clock from the odometry's stamps if the bag has no /clock."),
 }
 
 LOG_PERIOD_S = 3.0
-# Who is to see the bag from its beginning must have found the topics before.
+# A listener must have discovered the topics to see the bag from its beginning.
 LISTENER_TIMEOUT_S = 20.0
 CHECK_S = 0.05
 SETTLE_S = 0.5
 
 
 class PlayerNode(ConfiguredNode):
-    """Publishes what a bag holds."""
+    """Publishes a bag's messages."""
 
     def __init__(
         self,
         context: Context | None = None,
         parameter_overrides: list[Parameter] | None = None,
     ) -> None:
-        """Open the bag; raises ConfigError where it cannot be played."""
+        """Open the bag; raises ConfigError if it cannot be played."""
         super().__init__(
             NODE_NAME,
             ("carla",),
@@ -78,29 +79,31 @@ class PlayerNode(ConfiguredNode):
         self._clocked_by = odometry
 
     def run(self) -> None:
-        """Play to the end, or over and over; raises WorldError where the bag cannot be read."""
+        """Play to the end, or over and over; raises WorldError if the bag cannot be read."""
         self._wait_for_listener()
         while self.context.ok():
             messages = self._play_once()
-            self.get_logger().info(f"played {messages} messages of {self._bag.path} to the end")
+            self.get_logger().info(f"played all of {self._bag.path}: {messages} messages")
             if not self.get_parameter("loop").value:
                 break
-        time.sleep(SETTLE_S)  # what was published last is still to be looked at
+        time.sleep(SETTLE_S)  # the last messages have yet to be processed
 
     def close(self) -> None:
         """Close the bag."""
         self._bag.close()
 
     def _create_publishers(self) -> dict[str, Publisher]:
-        told = told_by_nodes(self._names)
+        from_nodes = told_by_nodes(self._names)
         publishers = {}
         for name, topic in self._bag.topics.items():
-            if not topic.count or name in told:
+            if not topic.count or name in from_nodes:
                 continue
             try:
                 message_type = topics.message_class(topic.type_name)
             except (ImportError, AttributeError):
-                self.get_logger().warning(f"{name} is not played: no {topic.type_name} here")
+                self.get_logger().warning(
+                    f"{name} is not played: its type {topic.type_name} is not installed"
+                )
                 continue
             publishers[name] = self.create_publisher(
                 message_type, name, self._qos(topic).profile()
@@ -108,7 +111,7 @@ class PlayerNode(ConfiguredNode):
         return publishers
 
     def _qos(self, topic: BagTopic) -> Qos:
-        """Return the QoS of the contract, or one that a subscriber of the recording can have."""
+        """Return the QoS of the contract, or else one that suits the recording's subscribers."""
         known = self._contract.get(topic.name)
         if known is None:
             return topics.LATCHED_DEEP if topic.latched else topics.RELIABLE
@@ -117,7 +120,7 @@ class PlayerNode(ConfiguredNode):
         return known.client_qos_in(self._names)
 
     def _wait_for_listener(self) -> None:
-        """Wait until somebody subscribes to the camera."""
+        """Wait for a subscriber of the camera."""
         image = next(
             (
                 name
@@ -132,14 +135,16 @@ class PlayerNode(ConfiguredNode):
         deadline = time.monotonic() + LISTENER_TIMEOUT_S
         while not publisher.get_subscription_count():
             if time.monotonic() > deadline:
-                self.get_logger().warning(f"nobody listens to {image}; plays on its own")
+                self.get_logger().warning(
+                    f"no subscriber on {image} after {LISTENER_TIMEOUT_S:.0f} s; playing anyway"
+                )
                 return
             time.sleep(CHECK_S)
             runtime.check_signals()
         self._let_settle()
 
     def _let_settle(self) -> None:
-        """Wait until no further subscription is found, as a listener has several."""
+        """Wait until no more subscriptions appear, because a listener has several."""
         before = -1
         while (found := self._listeners()) != before:
             before = found
@@ -151,7 +156,7 @@ class PlayerNode(ConfiguredNode):
         )
 
     def _play_once(self) -> int:
-        """Publish every message at its time; return how many."""
+        """Publish every message at its time; return how many were published."""
         begin_ns: int | None = None
         begin_s = reported_s = time.monotonic()
         count = 0
@@ -165,13 +170,13 @@ class PlayerNode(ConfiguredNode):
                 count += 1
                 if time.monotonic() - reported_s >= LOG_PERIOD_S:
                     reported_s = time.monotonic()
-                    self.get_logger().info(f"plays: {played_s:.1f} s")
+                    self.get_logger().info(f"playing: {played_s:.1f} s")
         except BagError as error:
             raise WorldError(str(error)) from error
         return count
 
     def _sleep_until(self, due_s: float) -> bool:
-        """Wait for a moment of the steady clock; return whether to go on."""
+        """Wait for a time of the steady clock; return whether to continue."""
         runtime.check_signals()
         while (remaining_s := due_s - time.monotonic()) > 0.0:
             time.sleep(min(remaining_s, CHECK_S))
@@ -190,7 +195,7 @@ class PlayerNode(ConfiguredNode):
 
 
 def play() -> None:
-    """Play until the end, or until told to end."""
+    """Play to the end, or until asked to stop."""
     node = PlayerNode()
     try:
         node.run()

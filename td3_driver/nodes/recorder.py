@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Records what belongs to a drive into a bag, serialised as it comes.
+"""Records the topics of a drive into a bag, in serialised form.
 
-For where there is no `ros2 bag record`; `td3_driver.launching.commands` prefers that one.
+This is for systems without `ros2 bag record`, which `td3_driver.launching.commands` prefers.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ OWN_PARAMETERS = {"bag": ("", "Folder of the new bag.")}
 
 DISCOVERY_PERIOD_S = 0.1
 FLUSH_PERIOD_S = 0.5
-# Messages of a topic that wait in the middleware while this process does not come to run.
+# Messages of a topic that the middleware holds while this process does not get to run.
 DEPTH = 200
-# Messages that wait to be written while the disk does not take them: 10 s of all topics at 20 Hz.
+# Messages held while the disk is too slow to take them: 10 s of all topics at 20 Hz.
 QUEUED = 4000
-# Recording ends while the bag's index and description still find room.
+# Recording ends while there is still room for the bag's index and description.
 RESERVE_BYTES = 50_000_000
 
 
 class RecorderNode(ConfiguredNode):
-    """Subscribes to every topic of a drive as soon as somebody publishes it."""
+    """Subscribes to every topic of a drive as soon as it has a publisher."""
 
     def __init__(
         self,
         context: Context | None = None,
         parameter_overrides: list[Parameter] | None = None,
     ) -> None:
-        """Begin a bag; raises ConfigError where it exists or cannot be made."""
+        """Start a bag; raises ConfigError if it exists or cannot be created."""
         super().__init__(
             NODE_NAME,
             ("carla",),
@@ -81,21 +81,21 @@ class RecorderNode(ConfiguredNode):
         self.create_timer(
             DISCOVERY_PERIOD_S, self._discover, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        self.get_logger().info(f"records into {bag}")
+        self.get_logger().info(f"recording into {bag}")
 
     def run(self) -> None:
-        """Record until the context ends or the disk is full; raises WorldError then."""
+        """Record until the context ends; raises WorldError if the disk fills up or fails."""
         runtime.spin(
             self,
             until=lambda: bool(self.writing.failure),
-            # Kilted's events executor fails where a callback wants to know of its message.
+            # Kilted's events executor fails if a callback takes its message's info.
             executor=SingleThreadedExecutor(context=self.context),
         )
         if self.writing.failure:
             raise WorldError(self.writing.failure)
 
     def finish(self) -> None:
-        """Record what has arrived, and complete the bag."""
+        """Record what has already arrived, and complete the bag."""
         for name, subscription in self._subscriptions_by_topic.items():
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, True):
@@ -111,7 +111,7 @@ class RecorderNode(ConfiguredNode):
         )
 
     def _discover(self) -> None:
-        """Subscribe to what is published since the last look."""
+        """Subscribe to topics that have been published since the last call."""
         for name, types in self.get_topic_names_and_types():
             if (
                 name in self._subscriptions_by_topic
@@ -125,7 +125,9 @@ class RecorderNode(ConfiguredNode):
 
     def _subscribe(self, name: str, types: Sequence[str], offered: Sequence[QoSProfile]) -> None:
         if len(types) > 1:
-            self.get_logger().warning(f"{name} has several types ({', '.join(types)})")
+            self.get_logger().warning(
+                f"{name} has several types ({', '.join(types)}); recording {types[0]}"
+            )
         try:
             message_type = topics.message_class(types[0])
             definition = embedded_definition(types[0])
@@ -137,10 +139,10 @@ class RecorderNode(ConfiguredNode):
         self._subscriptions_by_topic[name] = self.create_subscription(
             message_type, name, self._recording(name), suitable_qos(offered), raw=True
         )
-        self.get_logger().debug(f"records {name}")
+        self.get_logger().debug(f"recording {name}")
 
     def _recording(self, name: str) -> Callable[..., None]:
-        if not hasattr(Subscription, "CallbackType"):  # Humble's callbacks learn no more
+        if not hasattr(Subscription, "CallbackType"):  # Humble's callbacks get no info
             return lambda data: self._record(name, data, {})
         return lambda data, info: self._record(name, data, info)
 
@@ -151,32 +153,32 @@ class RecorderNode(ConfiguredNode):
 
 
 class BagThread:
-    """Writes a bag in a thread of its own, so that a slow disk holds nobody up."""
+    """Writes a bag in a thread of its own, so that a slow disk blocks nothing else."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the bag; raises BagError."""
+        """Start the bag; raises BagError."""
         self.bag = BagWriter(path)
         self.failure = ""
-        """Why nothing more is written; empty while all is well."""
+        """Why recording has ended early; empty while all is well."""
         self.dropped = 0
-        """Messages that found the queue full."""
+        """Messages dropped because the queue was full."""
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(QUEUED)
         self.thread = threading.Thread(target=self._run, name="bag", daemon=True)
         self.thread.start()
 
     def add_topic(self, *description: str) -> None:
-        """Announce a topic, as `BagWriter.add_topic`."""
+        """Add a topic; see `BagWriter.add_topic`."""
         self._queue.put(partial(self.bag.add_topic, *description))
 
     def put(self, topic: str, log_ns: int, data: bytes, publish_ns: int | None) -> None:
-        """Hand over a message."""
+        """Queue a message for writing."""
         try:
             self._queue.put_nowait(partial(self.bag.write, topic, log_ns, data, publish_ns))
         except queue.Full:
             self.dropped += 1
 
     def close(self) -> None:
-        """Write what is there and complete the bag."""
+        """Write what is queued, and complete the bag."""
         if self.thread.is_alive():
             self._queue.put(None)
             self.thread.join()
@@ -187,13 +189,13 @@ class BagThread:
             self.bag.close()
         except OSError as error:
             self.failure = (
-                f"recording has ended: {self.bag.file} cannot be written ({error.strerror}); what "
-                "it holds can be read, and `td3-driver repair` completes it"
+                f"recording has ended: {self.bag.file} cannot be written ({error.strerror}); it "
+                "is readable up to this point, and `td3-driver repair` completes it"
             )
             self.bag.abandon()
 
     def _write_all(self) -> None:
-        """Write until told to end, or until the disk is nearly full."""
+        """Write until closed, or until the disk is nearly full."""
         flush_s = time.monotonic() + FLUSH_PERIOD_S
         while True:
             with contextlib.suppress(queue.Empty):
@@ -207,14 +209,14 @@ class BagThread:
                 free = shutil.disk_usage(self.bag.path).free
                 if free < RESERVE_BYTES:
                     self.failure = (
-                        f"recording has ended, {self.bag.path} is complete up to here: the disk "
-                        f"has only {free / 1e6:.0f} MB left"
+                        f"recording has ended: the disk has only {free / 1e6:.0f} MB left; "
+                        f"{self.bag.path} is complete up to this point"
                     )
                     return
 
 
 class LostMessages:
-    """Counts messages that were published and never came, by their numbers."""
+    """Counts messages that were published but never arrived, by their sequence numbers."""
 
     def __init__(self) -> None:
         self.by_topic: Counter[str] = Counter()
@@ -226,7 +228,7 @@ class LostMessages:
         return sum(self.by_topic.values())
 
     def note(self, topic: str, info: Any) -> None:
-        """Look at the number that the middleware gave a message, where it gives any."""
+        """Check a message's sequence number, if the middleware provides one."""
         number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
         if number is None or publisher is None:
             return
@@ -237,7 +239,7 @@ class LostMessages:
 
 
 def suitable_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
-    """Return the most that a subscriber can ask of all publishers of a topic."""
+    """Return the strictest QoS that all publishers of a topic can serve."""
     reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
     latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
     return QoSProfile(
@@ -249,7 +251,7 @@ def suitable_qos(offered: Sequence[QoSProfile]) -> QoSProfile:
 
 
 def describe_qos(profiles: Sequence[QoSProfile]) -> str:
-    """Return what publishers offer as rosbag2 writes it."""
+    """Return the QoS that publishers offer, in rosbag2's format."""
     described = [
         {
             "history": int(qos.history),
@@ -273,7 +275,7 @@ def _duration(duration: Any) -> dict[str, int]:
 
 
 def record() -> None:
-    """Record until told to end."""
+    """Record until asked to stop."""
     node = RecorderNode()
     try:
         node.run()

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
-# Read when PyTorch is loaded: its threads must not spin while the simulator wants the processor.
+# Read when PyTorch is loaded: its threads must not spin while the simulator needs the processor.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tqdm import tqdm
@@ -39,8 +39,8 @@ from td3_driver.runs import RunFolder
 
 OWN_PARAMETERS = {
     "run": ("", "Name of the run's new folder under runs/, or its path; empty = time of day."),
-    "resume": ("", "Folder of a run to go on with, instead of a new one."),
-    "from": ("", "Folder of a run from whose latest checkpoint a new run goes on."),
+    "resume": ("", "Folder of a run to resume, instead of starting a new one."),
+    "from": ("", "Folder of a run whose latest checkpoint a new run starts from."),
     "evaluate_at_end": (False, "Evaluate on the held-out maps when the training is complete."),
 }
 FILMED_DRIVES = 1
@@ -48,26 +48,26 @@ LINE_PERIOD_S = 10.0
 
 
 class LiveLine:
-    """The progress of training: a line that renews itself on a terminal, else one now and then."""
+    """Training progress: a line that is redrawn on a terminal, or else one now and then."""
 
     def __init__(self, log: Callable[[str], object]) -> None:
         self._log = log
         self._bar: tqdm | None = None
-        self._last_said_s = time.monotonic()
+        self._last_logged_s = time.monotonic()
 
     def show(self, progress: Progress) -> None:
-        """Bring the line up to date; may be called for every step."""
+        """Update the line; may be called for every step."""
         if sys.stderr.isatty():
             self._draw(progress)
-        elif time.monotonic() - self._last_said_s >= LINE_PERIOD_S:
-            self._last_said_s = time.monotonic()
+        elif time.monotonic() - self._last_logged_s >= LINE_PERIOD_S:
+            self._last_logged_s = time.monotonic()
             self._log(
                 f"step {progress.step:,} of {progress.total_steps:,}: {_standing(progress)}, "
                 f"{progress.steps_per_s:.0f} steps/s, {progress.remaining_s / 60.0:.1f} min left"
             )
 
-    def say(self, message: str) -> None:
-        """Log a message, above the line where there is one."""
+    def log(self, message: str) -> None:
+        """Log a message, above the line if there is one."""
         with tqdm.external_write_mode(file=sys.stderr):
             self._log(message)
 
@@ -93,7 +93,7 @@ def _standing(progress: Progress) -> str:
 
 
 def open_run(node: ConfiguredNode) -> RunFolder:
-    """Return the run to go on with, or make a new one; raises ConfigError."""
+    """Return the run to resume, or create a new one; raises ConfigError."""
     resume = node.get_parameter("resume").value
     if resume:
         folder = RunFolder(resume)
@@ -114,13 +114,13 @@ def _check_same(folder: RunFolder, config: Config, sections: Sequence[str]) -> N
     for section in sections:
         if getattr(folder.config, section) != getattr(config, section):
             raise ConfigError(
-                f"the run {folder.path} was made with other {section} settings: go on with "
+                f"the run {folder.path} was made with different {section} settings: start with "
                 f"config:={folder.path / 'config.yaml'}"
             )
 
 
 def train(node: ConfiguredNode) -> RunFolder:
-    """Train until done or told to stop; return the run, complete or not."""
+    """Train until done or asked to stop; return the run, complete or not."""
     config = node.config
     folder = open_run(node)
     logger = node.get_logger()
@@ -162,11 +162,11 @@ def _train_in(
             config.training,
             folder.path,
             resume=bool(node.get_parameter("resume").value),
-            say=live.say,
+            say=live.log,
             show=show,
             report=diagnostics.publish,
         )
-        with _ending_in_good_order(training, world):
+        with _ending_gracefully(training, world):
             return training, training.run()
     except NotFiniteError as error:
         diagnostics.publish_failure(str(error))
@@ -178,22 +178,22 @@ def _train_in(
         raise
     finally:
         live.close()
-        if troubles := world.counters.in_words():
-            logger.warning(f"in {world.counters.ticks:,} ticks: {troubles}")
+        if problems := world.counters.in_words():
+            logger.warning(f"in {world.counters.ticks:,} ticks: {problems}")
 
 
 def _where_saved(folder: RunFolder) -> str:
-    """Say how to go on with what was learnt before the world came to its end."""
+    """Return a line on whether the run was saved, and how to resume it."""
     if not any(folder.checkpoints.glob("*")):
-        return f"Nothing was learnt yet in {folder.path}"
-    return f"What was learnt is saved: go on with td3-driver train --resume {folder.path}"
+        return f"No checkpoint has been saved in {folder.path} yet"
+    return f"The run is saved: resume it with td3-driver train --resume {folder.path}"
 
 
 @contextmanager
-def _ending_in_good_order(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the training after its step, and a second at once.
+def _ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
+    """End the training after its step on the first SIGINT or SIGTERM, and at once on a second.
 
-    A wait for a lost simulator is ended by the first.
+    The first also ends a wait for a lost simulator.
     """
     at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -212,8 +212,8 @@ def _ending_in_good_order(training: OnlineTraining, world: CarlaWorld) -> Iterat
 
 
 def _evaluate(folder: RunFolder) -> None:
-    """Evaluate on the held-out maps; leave the report and the pictures in the run's folder."""
-    # Not needed, and slow to import, before.
+    """Evaluate on the held-out maps; write the report and the pictures to the run's folder."""
+    # Slow to import, and not needed until now.
     from td3_driver.evaluation import evaluate, pictures
 
     drives = evaluate.drive_run(folder, filmed=FILMED_DRIVES)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Logging that waits for nobody."""
+"""Logging that never blocks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sys
 
 
 def never_wait_for_stderr() -> None:
-    """Drop what stderr cannot take, from now on, instead of waiting until it can.
+    """From now on, drop output that stderr cannot take, instead of waiting until it can.
 
-    rclpy logs with Python's interpreter lock held: a terminal that is halted (Ctrl-S), or a pipe
-    that nobody reads, would stop every thread of the process, the watchdog's too. The stream is
-    opened anew for that, as whoever else has it open must not find it changed. What cannot be
-    opened anew, such as a socket, stays as it is.
+    rclpy logs with Python's interpreter lock held: a halted terminal (Ctrl-S) or an unread pipe
+    would stop every thread of the process, including the watchdog's. The stream is reopened, so
+    that it does not change for other processes that have it open. A stream that cannot be
+    reopened, such as a socket, stays as it is.
     """
     sys.stderr.flush()
     with contextlib.suppress(OSError):

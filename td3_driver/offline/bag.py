@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reads bags of any kind, without ROS: rosbag2 (MCAP, SQLite), whole or cut off, and ROS 1.
+"""Reads bags of any kind, without ROS: rosbag2 (MCAP, SQLite), complete or cut off, and ROS 1.
 
-A bag is a stream of serialised messages in the order in which they were recorded; each is decoded
-only when it is asked for.
+A bag is a stream of serialised messages in the order they were recorded; each is decoded only on
+demand.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MCAP_MAGIC = b"\x89MCAP0\r\n"
 
 
 class BagError(ValueError):
-    """A bag cannot be used; the message says why, and what is missing."""
+    """A bag cannot be used; the message says why and what is missing."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class BagTopic:
     type_name: str
     count: int
     definition: str = ""
-    """Text of the message type, where the bag holds it."""
+    """Definition of the message type, if the bag contains it."""
     qos: str = ""
-    """What its publishers offered, as rosbag2 writes it."""
+    """The QoS that its publishers offered, in rosbag2's format."""
     latched: bool = False
-    """Whether a late subscriber was given its last message."""
+    """Whether late subscribers received its last message."""
     ros_version: int = 2
 
 
@@ -76,28 +76,28 @@ class _Source(Protocol):
     notes: list[str]
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        """Yield the messages of some topics as they were recorded."""
+        """Yield the messages of some topics in the order they were recorded."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
 
 
 class Bag:
     """A bag that is open for reading; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open a bag's folder or file; raise BagError where it is none, or is empty."""
+        """Open a bag's folder or file; raises BagError if it is not a bag, or is empty."""
         self.path = Path(path)
         self._source = _open(self.path)
         self.topics = self._source.topics
         """Topics by name."""
         self.notes = self._source.notes
-        """What is wrong with the bag and could be put up with, in words."""
+        """Problems with the bag that do not prevent reading it, in words."""
         self._decoders: dict[str, Callable[[bytes], Any]] = {}
         self._to_cdr: dict[str, Typestore] = {}
         if not any(topic.count for topic in self.topics.values()):
             self.close()
-            raise BagError(f"the bag {self.path} is empty: it holds no message")
+            raise BagError(f"the bag {self.path} is empty: it contains no messages")
 
     def __enter__(self) -> Bag:
         return self
@@ -110,9 +110,9 @@ class Bag:
         self._source.close()
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
-        """Yield the messages of some topics, or of all, in the order of their recording.
+        """Yield the messages of some or all topics, in the order they were recorded.
 
-        Every call begins anew. Raises BagError where the bag cannot be read on.
+        Every call starts from the beginning. Raises BagError if the bag cannot be read further.
         """
         asked = self.topics if topics is None else topics
         wanted = [name for name in asked if name in self.topics and self.topics[name].count]
@@ -120,7 +120,7 @@ class Bag:
             yield from self._source.messages(wanted)
 
     def decode(self, message: RawMessage) -> Any:
-        """Return a message's fields; raises BagError where that cannot be."""
+        """Return a message's fields; raises BagError if it cannot be decoded."""
         decoder = self._decoders.get(message.topic)
         if decoder is None:
             decoder = self._decoders[message.topic] = self._decoder(self.topics[message.topic])
@@ -132,7 +132,7 @@ class Bag:
             ) from None
 
     def serialised(self, message: RawMessage) -> bytes:
-        """Return a message as ROS 2 takes it (CDR); raises BagError."""
+        """Return a message as ROS 2 serialises it (CDR); raises BagError."""
         topic = self.topics[message.topic]
         if topic.ros_version == 2:
             return message.data
@@ -179,21 +179,21 @@ def _open(path: Path) -> _Source:
 
 
 def _open_unfinished(folder: Path) -> _Source:
-    """Open a folder that the recorder could not complete with its description."""
+    """Open a folder whose recording was cut off before its description was written."""
     mcap, sqlite = sorted(folder.glob("*.mcap")), sorted(folder.glob("*.db3"))
     if mcap:
         return _CutOffMcap(mcap)
     if len(sqlite) == 1:
         source = _open(sqlite[0])
-        source.notes.append(f"the recording was not ended: there is no {METADATA}")
+        source.notes.append(f"the recording was cut off: there is no {METADATA}")
         return source
     raise BagError(
-        f"{folder} is not a bag: it has neither {METADATA} nor a file .mcap, .db3 or .bag"
+        f"{folder} is not a bag: it has neither {METADATA} nor a .mcap, .db3 or .bag file"
     )
 
 
 def _is_cut_off(file: Path) -> bool:
-    """Whether an MCAP file does not end as it must."""
+    """Return whether an MCAP file lacks its end."""
     with file.open("rb") as stream:
         begins = stream.read(len(MCAP_MAGIC)) == MCAP_MAGIC
         size = stream.seek(0, 2)
@@ -202,7 +202,7 @@ def _is_cut_off(file: Path) -> bool:
 
 
 class _RosbagsSource:
-    """A bag that the library rosbags reads."""
+    """A bag read by the rosbags library."""
 
     def __init__(self, reader: Ros1Reader | Ros2Reader, ros_version: int) -> None:
         self.notes: list[str] = []
@@ -230,8 +230,8 @@ class _RosbagsSource:
             for connection, log_ns, data in self._reader.messages(connections):
                 yield RawMessage(connection.topic, log_ns, bytes(data))
         except (Ros1ReaderError, Ros2ReaderError, *_DAMAGE) as error:
-            note = f"the bag is damaged, what follows is left out: {error}"
-            if note not in self.notes:  # every reading comes here
+            note = f"the bag is damaged; the rest of it is skipped: {error}"
+            if note not in self.notes:  # every pass through the bag comes here
                 self.notes.append(note)
 
     def close(self) -> None:
@@ -239,14 +239,14 @@ class _RosbagsSource:
 
 
 def _offered(extension: Any) -> tuple[str, bool]:
-    """Return the QoS that a topic's publishers offered, as a text, and whether it latches."""
+    """Return the QoS that a topic's publishers offered, as text, and whether it is latched."""
     if isinstance(extension, ConnectionExtRosbag1):
         return "", bool(extension.latching)
     qos = dump_qos_v8(extension.offered_qos_profiles)
     return qos, _latches(qos)
 
 
-# What reading a damaged file comes to.
+# Errors that reading a damaged file can raise.
 _DAMAGE = (
     McapError,
     ZstdError,
@@ -260,7 +260,7 @@ _DAMAGE = (
 
 
 class _CutOffMcap:
-    """MCAP files read from the front, up to where they are whole."""
+    """MCAP files read from the front, as far as they are intact."""
 
     def __init__(self, files: list[Path]) -> None:
         self.notes = []
@@ -274,7 +274,7 @@ class _CutOffMcap:
         }
         names = ", ".join(file.name for file in files)
         self.notes.append(
-            f"the recording was not ended: {names} is read up to its last whole part "
+            f"the recording was cut off: {names} is read up to its last intact part "
             "(`td3-driver repair` makes it readable for other tools)"
         )
 
@@ -284,7 +284,7 @@ class _CutOffMcap:
             yield RawMessage(topic, message.log_time, message.data)
 
     def close(self) -> None:
-        """Nothing is held open between two readings."""
+        """Do nothing: no file stays open between two passes."""
 
     def _read(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, McapMessage]]:
         for file in self._files:
@@ -321,7 +321,7 @@ def _latches(qos: str) -> bool:
 
 
 def _whole_parts(stream: Any) -> Iterator[list[McapRecord]]:
-    """Yield what is whole of an MCAP file: the records of each chunk, and each by itself."""
+    """Yield the intact parts of an MCAP file: a chunk's records, or a single record."""
     try:
         for record in StreamReader(stream, emit_chunks=True).records:
             if not isinstance(record, Chunk):
@@ -329,7 +329,7 @@ def _whole_parts(stream: Any) -> Iterator[list[McapRecord]]:
                 continue
             try:
                 parts = breakup_chunk(record, validate_crc=True)
-            except _DAMAGE:  # the next ones may be whole
+            except _DAMAGE:  # the next chunks may be intact
                 continue
             yield parts
     except _DAMAGE:

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whose car and which camera a bag is of."""
+"""Finds out which car and which camera a bag was recorded from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from td3_driver.config import CarlaConfig
 from td3_driver.offline.bag import Bag, BagError, BagTopic
 
 COMPRESSED = "/compressed"
-"""Ends the topic of a camera's compressed images."""
+"""Suffix of the topic with a camera's compressed images."""
 
 
 def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
     """Return the names of the car and its camera in a bag: the wanted ones, or the only ones.
 
-    Raises BagError naming what there is, where it cannot be told.
+    Raises BagError with the names in the bag if neither applies.
     """
     if not isinstance(bag, Bag):
         with Bag(bag) as opened:
@@ -35,20 +35,20 @@ def bag_names(bag: Bag | str | Path, wanted: CarlaConfig) -> CarlaConfig:
     expected = topics.IMAGE.name(wanted)
     if not cameras:
         others = [name for name, topic in bag.topics.items() if topic.type_name.endswith("Image")]
-        there = f"; images are on {', '.join(others)}" if others else ""
-        raise BagError(f"{bag.path} has no camera image: nothing on {expected}{there}")
+        there = f"; it has images on {', '.join(others)}" if others else ""
+        raise BagError(f"{bag.path} has no camera image on {expected}{there}")
     if len(cameras) > 1:
         listed = ", ".join(f"{role}/{camera}" for role, camera in sorted(cameras))
         raise BagError(
-            f"{bag.path} has nothing on {expected}, and several cameras ({listed}): choose one "
-            "by its role name and id"
+            f"{bag.path} has nothing on {expected}, but several cameras ({listed}): choose one "
+            "by role name and camera id"
         )
     role, camera = cameras.pop()
     return wanted.model_copy(update={"role_name": role, "camera": camera})
 
 
 def image_topic(bag: Bag, config: CarlaConfig) -> BagTopic | None:
-    """Return the topic of the camera's images, plain or compressed; None where it has none."""
+    """Return the topic of the camera's images, plain or compressed; None if there is none."""
     name = topics.IMAGE.name(config)
     for topic in (bag.topics.get(name), bag.topics.get(name + COMPRESSED)):
         if topic is not None and topic.count:

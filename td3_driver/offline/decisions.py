@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The decisions of a bag: what was observed, commanded and earned, by the live task's own code.
+"""The decisions in a bag: observations, commands and rewards, computed by the live task's code.
 
-`DrivingTask` makes the observations, the rewards and the ends, as it does in training and in the
-driver; decisions begin and pause where the driver's do (`driving.pilot`).
+`DrivingTask` computes observations, rewards and ends, as in training and in the driver; decisions
+start and pause where the driver's do (`driving.pilot`).
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from td3_driver.driving.task import DrivingTask
 from td3_driver.driving.world import Collision, Frame, LaneInvasion, WorldError
 from td3_driver.offline.frames import BagFrame
 
-# The action of standing still, where none was recorded: what an episode begins with.
+# Standing still, as at the start of an episode; used where no action was recorded.
 NO_ACTION = np.array([0.0, -1.0], dtype=np.float32)
 ACTION_TOLERANCE = 1.05
-"""An action beyond this, of a range of 1, is not what was commanded any more."""
+"""An action beyond this, of a range of 1, no longer represents the command."""
 JUMP_M = 1.0
-"""A car that has moved this much further than its speed explains has not driven there."""
+"""A car that has moved this much further than its speed allows has not driven there."""
 ARRIVED = "at the end of the route"
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """One decision of a bag; what is None from `reward` on is not known."""
+    """One decision in a bag; from `reward` on, None means that the value is not known."""
 
     source: BagFrame
     observation: Observation
     projection: Projection
     stretch: int
-    """Number of the stretch without interruption that it belongs to, from 0."""
+    """Number of the uninterrupted stretch that it belongs to, from 0."""
     action: np.ndarray | None
-    """What was commanded, in [-1, 1]^2; None where nothing was recorded."""
+    """What was commanded, in [-1, 1]^2; None if nothing was recorded."""
     within_reach: bool = True
-    """Whether an action commands just that: speeds and angles can be beyond, or backwards."""
+    """Whether an action can command this: speeds and angles can be out of range, or backwards."""
     reward: RewardTerms | None = None
     next_observation: Observation | None = None
     end: End | None = None
-    """How the decision would have ended an episode."""
+    """How an episode would have ended after the decision."""
     collisions: tuple[Collision, ...] = ()
     lane_invasions: tuple[LaneInvasion, ...] = ()
     completion: float = 0.0
-    """Share of the route, from the stretch's beginning, that is driven after it."""
+    """Share of the route, from the start of the stretch, that has been driven afterwards."""
     ticks: int = 0
     """Simulation ticks that it lasted."""
     cut_by: str = ""
-    """Why nobody knows what followed: what ended the stretch before."""
+    """What ended the stretch before the outcome was known."""
 
 
 def decisions(
@@ -66,11 +66,11 @@ def decisions(
     fixed_delta_s: float,
     leave_out: Callable[[BagFrame, str], object] = lambda source, reason: None,
 ) -> Iterator[Decision]:
-    """Yield the decisions of a bag's frames, in their order.
+    """Yield the decisions in a bag's frames, in order.
 
-    A stretch begins with a new route, after a gap or a jump of more than `MAX_GAP_S`, and where
-    the car comes near its route again. It goes on after a failure, as the driver does, and ends
-    with its route. `leave_out` hears of each frame that belongs to no decision, and why.
+    A stretch starts with a new route, after a gap or a jump of more than `MAX_GAP_S`, and where
+    the car returns to its route. It continues after a failure, as the driver does, and ends with
+    its route. `leave_out` is called with each frame that belongs to no decision, and why.
     """
     under_way: _Stretch | None = None
     stretches = 0
@@ -97,7 +97,7 @@ def decisions(
 def _begin(
     source: BagFrame, config: DrivingConfig, fixed_delta_s: float, number: int
 ) -> _Stretch | str:
-    """Begin a stretch at a frame, or return why there is no way to drive."""
+    """Start a stretch at a frame, or return why there is no route to drive."""
     if not len(source.frame.route):
         return "no route"
     try:
@@ -110,7 +110,7 @@ def _begin(
 
 
 class _Stretch:
-    """Frames that follow one another along one route."""
+    """Consecutive frames along one route."""
 
     def __init__(
         self, source: BagFrame, config: DrivingConfig, fixed_delta_s: float, number: int
@@ -119,7 +119,7 @@ class _Stretch:
         self._config = config
         self._number = number
         self.arrived = False
-        """Whether the route is driven to its end."""
+        """Whether the route has been driven to its end."""
         self._latest = source
         self._collisions: list[Collision] = []
         self._lane_invasions: list[LaneInvasion] = []
@@ -132,13 +132,13 @@ class _Stretch:
         self._projection = self.task.projection
 
     def remaining_m(self) -> float:
-        """Return how much of the route is left beyond the goal's tolerance."""
+        """Return how much of the route is left, up to the goal's tolerance."""
         summary = self.task.summary
         driven = summary.route_length_m * summary.route_completion
         return summary.route_length_m - driven - self._config.goal_tolerance_m
 
     def interruption(self, source: BagFrame) -> str:
-        """Return why a frame does not belong to this stretch; empty where it does."""
+        """Return why a frame does not belong to this stretch; empty if it does."""
         before, after = self._latest.frame, source.frame
         elapsed_s = 1e-9 * (after.stamp_ns - before.stamp_ns)
         if after.route is not before.route:
@@ -163,17 +163,17 @@ class _Stretch:
     def _note_command(self, following: BagFrame | None, elapsed_s: float) -> None:
         """Note what was commanded in answer to the latest frame.
 
-        The last command of a decision tells its action: the limiter may have held those before
-        it back, and goes through them on its way to the last.
+        The last command of a decision reveals its action: the limiter may have held back the
+        earlier ones on the way to it.
         """
         answered = self._latest
         control = answered.command
         if control is None and following is not None and following.status_known:
             control = following.frame.control
         if control is not None:
-            # Read always: the pedals before are a part of what the next ones mean.
+            # Read always: the meaning of the next pedals depends on these.
             read = self._pedals.command(control, answered.frame.speed, elapsed_s)
-            # Pressed far, a pedal asks for more than the range; that is out of reach only where
+            # A pedal pressed far asks for a speed beyond the range; that is out of reach only if
             # the car itself gets there.
             most_mps = max(self._config.max_speed_mps, answered.frame.speed)
             self._commanded = replace(read, speed=min(read.speed, most_mps))
@@ -195,7 +195,7 @@ class _Stretch:
         self._commanded = None
         self._decided = source
         self._observation, self._projection = outcome.observation, self.task.projection
-        end = None if outcome.end is End.TIME_LIMIT else outcome.end  # a bag has no such limit
+        end = None if outcome.end is End.TIME_LIMIT else outcome.end  # a bag has no time limit
         known = done.action is not None
         return replace(
             done,
@@ -206,7 +206,7 @@ class _Stretch:
         )
 
     def finish(self, interruption: str) -> Iterator[Decision]:
-        """Yield the last decision, whose outcome nobody knows."""
+        """Yield the last decision, whose outcome is not known."""
         if not self.arrived:
             self._note_command(None, self.task.fixed_delta_s)
             yield replace(self._decision(), cut_by=interruption)
@@ -228,7 +228,7 @@ class _Stretch:
 
 
 def _has_jumped(before: Frame, after: Frame, elapsed_s: float) -> bool:
-    """Whether the car is further away than it can have driven."""
+    """Return whether the car has moved further than it can have driven."""
     moved_m = np.hypot(after.pose.x - before.pose.x, after.pose.y - before.pose.y)
     fastest = max(abs(before.speed), abs(after.speed))
     return bool(moved_m > JUMP_M + 1.5 * fastest * elapsed_s)

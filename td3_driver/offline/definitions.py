@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Definitions of message types: what an installation, this package or a library knows of them."""
+"""Definitions of message types, from the installation, this package or a library."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-# Those of the messages read here are alike in all distributions.
+# The definitions of the messages read here are the same in all distributions.
 _COMMON = {1: Stores.ROS1_NOETIC, 2: Stores.ROS2_JAZZY}
 
 
 class DefinitionError(ValueError):
-    """A message type is not known; the message says which."""
+    """A message type is unknown; the message names it."""
 
 
 def installed_definition(type_name: str) -> str | None:
-    """Return the text of the `.msg` file of `package/msg/Type` that is installed, if any is."""
+    """Return the text of the installed `.msg` file of `package/msg/Type`, if there is one."""
     package, _, name = type_name.split("/")
     for folder in _shares():
         file = folder / package / "msg" / f"{name}.msg"
@@ -34,7 +34,7 @@ def installed_definition(type_name: str) -> str | None:
 
 
 def _shares() -> Iterator[Path]:
-    """Yield where definitions are: what ROS has installed first, then what ships with this."""
+    """Yield the folders with definitions: ROS's installed ones first, then this package's."""
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         yield Path(prefix) / "share"
     yield Path(sys.prefix) / "share"
@@ -46,8 +46,8 @@ def _shares() -> Iterator[Path]:
 def typestore(type_name: str, definition: str = "", ros_version: int = 2) -> Typestore:
     """Return a store that can decode messages of a type.
 
-    `definition` is the text a bag holds, those of the types within it included; without it, the
-    installed one counts, or the library's. Raises DefinitionError where there is none.
+    `definition` is the text in a bag, including the types within it; without it, the installed
+    definition is used, or else the library's. Raises DefinitionError if there is none.
     """
     try:
         if definition.strip():
@@ -65,9 +65,9 @@ def typestore(type_name: str, definition: str = "", ros_version: int = 2) -> Typ
 
 
 def typestore_from_ros1(type_name: str, definition: str) -> Typestore:
-    """Return a store that can turn ROS 1 messages of a type into those of ROS 2.
+    """Return a store that can convert ROS 1 messages of a type to ROS 2.
 
-    What ROS 2 has as well is as there (its headers have no `seq`), the rest as in the bag.
+    Types that ROS 2 has are defined as there (its headers have no `seq`), others as in the bag.
     """
     store = get_typestore(_COMMON[2])
     try:
@@ -86,7 +86,9 @@ def _common_store(ros_version: int) -> Typestore:
 def _register_installed(store: Typestore, type_name: str) -> None:
     text = installed_definition(type_name)
     if text is None:
-        raise DefinitionError(f"the message type {type_name} is not known")
+        raise DefinitionError(
+            f"the message type {type_name} is unknown: install or source its package"
+        )
     types = get_types_from_msg(text, type_name)
     for needed in _named_types(str(types)):
         if needed not in store.fielddefs and needed != type_name:
@@ -95,14 +97,14 @@ def _register_installed(store: Typestore, type_name: str) -> None:
 
 
 def _named_types(text: str) -> list[str]:
-    """Return the names `package/msg/Type` in a text, in their order."""
+    """Return the names `package/msg/Type` in a text, in order."""
     return list(dict.fromkeys(re.findall(r"\w+/msg/\w+", text)))
 
 
 def embedded_definition(type_name: str) -> tuple[str, str]:
-    """Return the text of a type with those within it, as bags hold it, and its RIHS01 hash.
+    """Return a type's definition as in a bag, with the types within it, and its RIHS01 hash.
 
-    Raises DefinitionError where it is not known.
+    Raises DefinitionError if the type is unknown.
     """
     store = typestore(type_name)
     return store.generate_msgdef(type_name, ros_version=2)[0], store.hash_rihs01(type_name)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What happened in a bag, whether a decision was made there or not: events, gaps and the way."""
+"""Events, gaps and the driven path in a bag, including frames without a decision."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from td3_driver.bridge import topics
 from td3_driver.driving.reward import SOLID_MARKINGS
 from td3_driver.offline.frames import BagFrame, BagFrames
 
-# A watchdog repeats its stop; those of one silence are one event.
+# A watchdog repeats its stop; stops closer together than this are one event.
 STOP_SPACING_S = 1.0
 # A stop after this long without an image is the watchdog's.
 BLIND_S = 0.3
-# Longer than this between two images, of the time that should be between them.
+# Two images further apart than this multiple of the tick have a gap between them.
 GAP_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened at one time of a bag."""
+    """Something that happened at one moment in a bag."""
 
     time_s: float
     kind: str
@@ -34,7 +34,7 @@ class Event:
 
 
 class EventDetector:
-    """Looks at every frame that passes by, decided on or not."""
+    """Inspects every frame that passes through, with or without a decision."""
 
     def __init__(self, frames: BagFrames) -> None:
         self.positions: list[tuple[float, float]] = []
@@ -51,7 +51,7 @@ class EventDetector:
         self._times_s = array("d")
 
     def frames(self, progress: Any) -> Iterator[BagFrame]:
-        """Pass the frames on, and note what they tell."""
+        """Pass the frames on, and note their events."""
         latest: BagFrame | None = None
         for source in self._frames:
             self._note(source, latest)
@@ -60,7 +60,7 @@ class EventDetector:
             progress.update(self._frames.findings.images - progress.n)
 
     def time_of(self, source: BagFrame) -> float:
-        """Return a frame's time on an axis that only goes forward, seconds."""
+        """Return a frame's time in seconds, on an axis that only goes forward."""
         return self._times_s[source.frame.frame - 1]
 
     def _note(self, source: BagFrame, latest: BagFrame | None) -> None:
@@ -104,19 +104,19 @@ class EventDetector:
         return 1e-9 * (self._log_ns[-1] - self._log_ns[0])
 
     def events(self) -> list[Event]:
-        """Return what happened, in no order."""
+        """Return the events, in no particular order."""
         return [*self._events, *self._stops()]
 
     def _stops(self) -> list[Event]:
-        """Return the stops that no image called for: as the watchdog told of them, or inferred."""
+        """Return the stops that answer no image: as the watchdog reported them, or inferred."""
         findings = self._frames.findings
-        told = findings.recorded_stops
+        reported = findings.recorded_stops
         stops = [
             (stop.log_ns, "watchdog_stop", stop.text)
-            for stop in told.stops
+            for stop in reported.stops
             if self._log_ns[0] <= stop.log_ns
         ]
-        told_ns = [stop.log_ns for stop in told.stops]
+        reported_ns = [stop.log_ns for stop in reported.stops]
         spacing_ns = 1e9 * STOP_SPACING_S
         latest_ns = -np.inf
         for log_ns, silence_ns in findings.unstamped_stops:
@@ -124,9 +124,9 @@ class EventDetector:
             latest_ns = log_ns
             if since_ns < spacing_ns or not self._log_ns[0] <= log_ns <= self._log_ns[-1]:
                 continue
-            if any(abs(log_ns - other_ns) < spacing_ns for other_ns in told_ns):
+            if any(abs(log_ns - other_ns) < spacing_ns for other_ns in reported_ns):
                 continue
-            blind = not told.heard and 1e-9 * silence_ns >= BLIND_S
+            blind = not reported.heard and 1e-9 * silence_ns >= BLIND_S
             text = f"no image for {1e-9 * silence_ns:.2f} s" if blind else "the driver's own"
             kind = "watchdog_stop" if blind else "stop"
             stops.append((log_ns, kind, text))
@@ -137,9 +137,9 @@ class EventDetector:
         ]
 
     def _times_at(self, logs_ns: list[int]) -> list[float]:
-        """Return when things were recorded, on the axis of `time_of`.
+        """Convert recording times to the axis of `time_of`.
 
-        Simulation time stands still while a simulator does, and recorded time goes on.
+        While a simulator hangs, simulation time stops but recorded time continues.
         """
         known_ns = np.maximum.accumulate(self._log_ns)
         return [float(time_s) for time_s in np.interp(logs_ns, known_ns, self._times_s)]
@@ -148,15 +148,15 @@ class EventDetector:
         """Return what was wrong with the bag's messages, in words."""
         findings = self._frames.findings
         notes = [
-            f"{count} messages on {topic} mean nothing and are left out: {findings.reasons[topic]}"
+            f"{count} messages on {topic} were skipped as invalid: {findings.reasons[topic]}"
             for topic, count in findings.unreadable.items()
         ]
         if findings.repeated_images:
-            notes.append(f"{findings.repeated_images} images came twice or too late")
+            notes.append(f"{findings.repeated_images} images arrived twice or too late")
         if findings.speed_from_odometry:
             notes.append(
-                f"{findings.speed_from_odometry} frames have no speedometer: their speed is "
-                "the odometry's"
+                f"{findings.speed_from_odometry} frames have no speedometer reading: their speed "
+                "is taken from the odometry"
             )
         wanted = (topics.VEHICLE_CONTROL, topics.ACKERMANN, topics.COLLISION, topics.LANE_INVASION)
         for topic in wanted:
@@ -166,13 +166,13 @@ class EventDetector:
         return notes
 
     def why_nothing(self) -> str:
-        """Return why no decision was found."""
+        """Return why no decisions were found."""
         findings = self._frames.findings
         if self.count:
             return f"none of its {self.count} frames is on a route"
         reasons = "; ".join(findings.reasons.values())
         return (
             f"of its {findings.images} images, {findings.unmatched_images} have no odometry of "
-            f"their stamp, and {sum(findings.unreadable.values())} messages mean nothing"
+            f"the same stamp, and {sum(findings.unreadable.values())} messages are invalid"
             + (f" ({reasons})" if reasons else "")
         )

@@ -1,11 +1,11 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A bag as the frames that a driver sees live, in the order of their stamps.
+"""Turns a bag into the frames that a driver sees live, in the order of their stamps.
 
-Each camera image comes with the odometry of its stamp, the speed of its tick, the route and the
-events up to it, and with the commands that answered it. What was recorded in another order is put
-right within `HOLD_S`, which is also all that is held in memory.
+Each camera image comes with the odometry of the same stamp, the speed of its tick, the route and
+events up to it, and the commands that answered it. Messages recorded out of order are sorted
+within `HOLD_S`, so no more than that is held in memory.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.recorded_stops import RecordedStops
 
 HOLD_S = 0.5
-"""Recorded time for which an image waits for what belongs to it."""
+"""Recorded time for which an image waits for the messages that belong to it."""
 HELD_IMAGES = 256
-"""Images that wait at most, where much is recorded in that time."""
+"""Most images that wait at once, however many are recorded in that time."""
 BACK_S = 1.0
 """A stamp this much before the latest one is a jump back, not disorder."""
 SPEED_AGE_S = 0.25
-"""A speedometer's message this far from the odometry's is not of its tick."""
+"""A speedometer message further than this from the odometry belongs to another tick."""
 DEFAULT_DELTA_S = 0.05
 
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -62,44 +62,44 @@ _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 @dataclass(frozen=True, eq=False)
 class BagFrame:
-    """One frame of a bag, and what was recorded in answer to it."""
+    """One frame of a bag, and the commands recorded in answer to it."""
 
     frame: Frame
-    """As live, numbered from 1; `control` is the command in force, from the car's status."""
+    """As seen live, numbered from 1; `control` is the command in force, from the car's status."""
     log_ns: int
     """Wall-clock time at which the image was recorded."""
     ackermann: AckermannCommand | None = None
-    """First Ackermann command between this image and the next; None where there is none."""
+    """First Ackermann command between this image and the next; None if there is none."""
     command: VehicleControl | None = None
-    """Pedals and steering published for this image; None where there are none."""
+    """Pedals and steering published for this image; None if there are none."""
     command_log_ns: int | None = None
     """When the first of the two was recorded."""
     status_known: bool = False
-    """Whether `frame.control` was recorded, and is not just its default."""
+    """Whether `frame.control` was recorded, and is not just the default."""
 
 
 @dataclass
 class Findings:
-    """What reading a bag's frames brought to light; complete once they are read."""
+    """Findings from reading a bag's frames; complete once all have been read."""
 
     images: int = 0
     unmatched_images: int = 0
-    """Images without the odometry of their stamp."""
+    """Images without odometry of the same stamp."""
     repeated_images: int = 0
-    """Images with a stamp that had been there, or too late to be put in order."""
+    """Images whose stamp had been seen before, or that came too late to be sorted."""
     images_held: int = 0
-    """Most images that were held at once, waiting for what belongs to them."""
+    """Most images held at once, waiting for the messages that belong to them."""
     unreadable: Counter[str] = field(default_factory=Counter)
-    """Messages that mean nothing, by topic."""
+    """Invalid messages, by topic."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """What was wrong with the first of them."""
+    """What was wrong with the first of them, by topic."""
     speed_from_odometry: int = 0
-    """Frames without a speedometer's message near."""
+    """Frames without a speedometer message near them."""
     jumps_back: int = 0
     unstamped_stops: list[tuple[int, int]] = field(default_factory=list)
-    """When stops were commanded that answer no image, and for how long none had come (ns)."""
+    """When stops were commanded that answer no image, and how long no image had come (ns)."""
     recorded_stops: RecordedStops = field(default_factory=RecordedStops)
-    """What the driver's watchdog told of its stops."""
+    """What the driver's watchdog reported about its stops."""
     policy_record: PolicyRecord = field(default_factory=PolicyRecord)
     """What the driver published about its policy and its decisions."""
 
@@ -108,7 +108,7 @@ Item = TypeVar("Item")
 
 
 class _Recent(Generic[Item]):
-    """The latest items of a topic, each with the time by which it is looked up."""
+    """The latest items of a topic, each with the time it is looked up by."""
 
     DISORDER_NS = int(BACK_S * 1e9)
 
@@ -119,9 +119,9 @@ class _Recent(Generic[Item]):
         self._items.append((time_ns, item))
 
     def around(self, begin_ns: int, end_ns: int) -> list[tuple[int, Item]]:
-        """Return the items with their time in [begin, end], as they came.
+        """Return the items with their time in [begin, end], in the order they came.
 
-        Those long before are forgotten: nobody asks for an earlier time than before.
+        Items from long before are dropped, because later calls never ask for earlier times.
         """
         while self._items and self._items[0][0] < begin_ns - self.DISORDER_NS:
             self._items.popleft()
@@ -134,7 +134,7 @@ class _Recent(Generic[Item]):
         return found
 
     def nearest(self, time_ns: int, within_ns: int) -> Item | None:
-        """Return the item closest in time; None where it is not close enough."""
+        """Return the item closest in time; None if none is close enough."""
         near = self.around(time_ns - within_ns, time_ns + within_ns)
         return min(near, key=lambda entry: abs(entry[0] - time_ns))[1] if near else None
 
@@ -144,7 +144,7 @@ class _Recent(Generic[Item]):
 
 @dataclass(order=True)
 class _Waiting:
-    """An image that has not been handed on yet."""
+    """An image that has not been passed on yet."""
 
     stamp_ns: int
     log_ns: int
@@ -156,28 +156,28 @@ class BagFrames:
     """The frames of a bag; iterate over them, as often as needed."""
 
     def __init__(self, bag: Bag, config: CarlaConfig, delta_s: float | None = None) -> None:
-        """Find the topics; raises BagError naming the ones that are missing.
+        """Find the topics; raises BagError if a required one is missing.
 
-        `delta_s` is the time between two ticks; without it the bag's `/carla/status` tells it.
+        `delta_s` is the time between two ticks; without it, the bag's `/carla/status` gives it.
         """
         self.bag = bag
         self.names = bag_names(bag, config)
-        """Role name and camera that the bag has."""
+        """Role name and camera in the bag."""
         self.fixed_delta_s = delta_s or self._recorded_delta_s() or DEFAULT_DELTA_S
         self.findings = Findings()
         """Of the latest iteration."""
         image = image_topic(bag, self.names)
-        assert image is not None  # `bag_names` has seen to it
+        assert image is not None  # `bag_names` ensures this
         self._image = image
         self.missing = [
             topic.name(self.names) for topic in topics.TOPICS if not self._count(topic)
         ]
-        """Names of the contract's topics on which nothing was recorded."""
+        """Names of the contract's topics that were not recorded."""
         for topic in (topics.ODOMETRY, topics.WAYPOINTS):
             if not self._count(topic):
                 raise BagError(
                     f"{bag.path} has nothing on {topic.name(self.names)} ({topic.type_name}), "
-                    f"without which no observation can be made; it has {_listed(bag)}"
+                    f"which every observation needs; it has {_listed(bag)}"
                 )
 
     @property
@@ -186,7 +186,7 @@ class BagFrames:
         return self._image.count
 
     def world_info(self) -> Any | None:
-        """Return the last `carla_msgs/CarlaWorldInfo`; None where there is none."""
+        """Return the last `carla_msgs/CarlaWorldInfo`; None if there is none."""
         last = None
         for message in self.bag.messages([topics.WORLD_INFO.name(self.names)]):
             last = message
@@ -296,7 +296,7 @@ class _Reading:
         )
 
     def _is_known(self, stamp_ns: int) -> bool:
-        """Whether an image of this stamp is there or comes too late."""
+        """Return whether an image of this stamp is already here, or comes too late."""
         handed_on = self._handed_on_ns is not None and stamp_ns <= self._handed_on_ns
         return handed_on or any(waiting.stamp_ns == stamp_ns for waiting in self._waiting)
 
@@ -351,7 +351,7 @@ class _Reading:
         return on_event
 
     def _hand_on(self, due: Callable[[_Waiting], bool]) -> Iterator[BagFrame]:
-        """Yield the frames of the images that have waited enough, in the order of their stamps."""
+        """Yield the frames of the images that have waited long enough, in order of stamps."""
         while self._waiting and due(self._waiting[0]):
             waiting = self._waiting.pop(0)
             self._handed_on_ns = waiting.stamp_ns
@@ -386,7 +386,7 @@ class _Reading:
             lane_invasions=tuple(event for event in events if isinstance(event, LaneInvasion)),
             control=control or VehicleControl(),
         )
-        self._frames += 1  # only now: one that cannot be made has no number
+        self._frames += 1  # only now: a frame that cannot be built gets no number
         return BagFrame(frame, log_ns, *answer, status_known=control is not None)
 
     def _decoded_image(self, message: RawMessage) -> np.ndarray:
@@ -410,7 +410,7 @@ class _Reading:
         return due
 
     def _route_at(self, log_ns: int) -> np.ndarray:
-        """Return the route in force; the same object until another one comes."""
+        """Return the route in force; it is the same object until a new one arrives."""
         while self._routes and self._routes[0][0] <= log_ns:
             self._route = self._routes.popleft()[1]
         return self._route
@@ -423,7 +423,7 @@ class _Reading:
         hold_ns = int(HOLD_S * 1e9)
         end_ns = min(later, default=waiting.log_ns + hold_ns) - 1
         recorded = self._commands.around(waiting.log_ns, waiting.log_ns + hold_ns)
-        # Known by the stamp of its image; what others publish has none, and counts by its time.
+        # The driver's commands carry their image's stamp; others have none, so their time counts.
         stamped = [entry for entry in recorded if entry[1][0] == waiting.stamp_ns]
         unstamped = [entry for entry in recorded if not entry[1][0] and entry[0] <= end_ns]
         command = next(iter(stamped or unstamped), None)

@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a policy makes of a bag: a table with a row for each decision, and what happened when.
+"""Evaluates a bag with a policy: a table with a row for each decision, and a list of events.
 
-The bag is read as a stream; what is kept for each decision is its row, and nothing of its image.
+The bag is read as a stream; only a row is kept for each decision, and none of its images.
 """
 
 from __future__ import annotations
@@ -81,25 +81,25 @@ class Stretch:
     duration_s: float
     distance_m: float
     completion: float
-    """Share of the route, from where the stretch begins, that was driven."""
+    """Share of the route, from the start of the stretch, that was driven."""
     reward: float
     ended_by: str
 
 
 @dataclass
 class Inspection:
-    """Everything there is to tell of a bag and of what one or two checkpoints make of it."""
+    """All results about a bag and its evaluation by one or two checkpoints."""
 
     bag: Path
     names: list[str]
     """Of the checkpoints."""
     columns: dict[str, np.ndarray]
-    """An array for each signal, with an entry for each decision; NaN where it is not known."""
+    """An array for each signal, with an entry for each decision; NaN means not known."""
     events: list[Event]
     stretches: list[Stretch]
     routes: list[np.ndarray]
     path: np.ndarray
-    """Every position, float64 (n, 2), and all of them, decided on or not."""
+    """The position in every frame, with or without a decision, float64 (n, 2)."""
     facts: dict[str, str]
     """The summary, in words."""
     topics: list[tuple[str, str, int, float]]
@@ -114,7 +114,7 @@ class Inspection:
 
 
 class Inspector:
-    """A bag and the checkpoints that are to judge it."""
+    """A bag, and the checkpoints to evaluate it with."""
 
     def __init__(
         self,
@@ -123,11 +123,11 @@ class Inspector:
         other: str | Path | None = None,
         names: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Load what is needed; raises BagError, RunError or CheckpointError in plain words.
+        """Load the checkpoints; raises BagError, RunError or CheckpointError in plain words.
 
-        `names` gives `role_name` and `camera` where the bag's are not to be found out.
+        `names` gives `role_name` and `camera` if they cannot be found out from the bag.
         """
-        # Batches of small networks: more threads wait for one another longer than they work.
+        # The networks are small: more threads would wait for one another longer than they work.
         torch.set_num_threads(1)
         folder, checkpoint = find_checkpoint(run)
         self.config: Config = folder.config
@@ -143,7 +143,7 @@ class Inspector:
         self.frames = BagFrames(bag, self.config.carla.model_copy(update=chosen))
 
     def decisions(self, frames: Iterable[BagFrame] | None = None) -> Iterator[Decision]:
-        """Yield the bag's decisions; the same ones, in the same order, every time."""
+        """Yield the bag's decisions, the same every time and in the same order."""
         return decisions(
             self.frames if frames is None else frames,
             self.config.driving,
@@ -158,7 +158,7 @@ class Inspector:
             for batch in _batches(self.decisions(watch.frames(progress)), BATCH):
                 rows.add(batch, watch.time_of, self.frames.findings.policy_record.inference_s)
         if not rows.count:
-            raise BagError(f"{self.bag.path} has no decision to look at: {watch.why_nothing()}")
+            raise BagError(f"{self.bag.path} has no decisions to inspect: {watch.why_nothing()}")
         columns = rows.columns()
         stretches = _stretches(rows, columns)
         events = sorted([*watch.events(), *rows.ends], key=lambda event: event.time_s)
@@ -188,14 +188,14 @@ class Inspector:
             world = self.frames.world_info()
             if world is None:
                 name = topics.WORLD_INFO.name(self.frames.names)
-                return None, [f"there is no map: nothing on {name}"]
+                return None, [f"there is no map, because nothing was recorded on {name}"]
             return RoadMap.from_opendrive(world.map_name, world.opendrive), []
         except (BagError, ConversionError, RoadMapError) as error:
             return None, [f"the map cannot be drawn: {error}"]
 
     def _network_notes(self) -> list[str]:
         return [
-            f"{networks.name} was saved without its critic: no values, no TD error"
+            f"{networks.name} was saved without its critic: it gives no values and no TD errors"
             for networks in self.networks
             if networks.critic is None
         ]
@@ -242,7 +242,7 @@ class Inspector:
 
 
 def _driver_facts(record: PolicyRecord) -> dict[str, str]:
-    """Return what the recorded driver published about itself, where it did."""
+    """Return what the recorded driver published about itself, if anything."""
     facts = {}
     if record.policies:
         facts["driven by"] = record.driven_by()
@@ -262,7 +262,7 @@ def _spread(values: np.ndarray, unit: str) -> str:
     return f"{median:.1f} {unit} median, {most:.1f} {unit} p99"
 
 
-# What an observation, and when one is made, depends on.
+# The settings that determine an observation, and when one is made.
 _OBSERVED = (
     "image_size_px",
     "image_stack",
@@ -277,14 +277,16 @@ _OBSERVED = (
 
 
 def _check_same_task(first: DrivingConfig, other: DrivingConfig) -> None:
-    """Raise ConfigError where two checkpoints cannot judge the same observations."""
+    """Raise ConfigError if two checkpoints cannot evaluate the same observations."""
     different = [name for name in _OBSERVED if getattr(first, name) != getattr(other, name)]
     if different:
         listed = ", ".join(
             f"driving.{name} ({getattr(first, name)} and {getattr(other, name)})"
             for name in different
         )
-        raise ConfigError(f"the two runs do not observe and act alike: {listed}")
+        raise ConfigError(
+            f"the two runs cannot be compared, because they observe or act differently: {listed}"
+        )
 
 
 Item = TypeVar("Item")
@@ -314,9 +316,9 @@ class _Rows:
         time_of: Callable[[BagFrame], float],
         inference_s: Callable[[int], float],
     ) -> None:
-        """Evaluate some decisions, which follow those before.
+        """Evaluate the next decisions.
 
-        `inference_s` says by an image's stamp how long the recorded policy took.
+        `inference_s` returns how long the recorded policy took for the image of a stamp.
         """
         rows = [
             {
@@ -369,7 +371,7 @@ class _Rows:
         self._parts.setdefault(name, []).append(values.astype(np.float64))
 
     def _note_end(self, decision: Decision, time_s: float) -> None:
-        """Note how an episode would have ended, once while it lasts."""
+        """Note how an episode would have ended, once for as long as that end lasts."""
         end = None if decision.end is None else (decision.stretch, decision.end.value)
         if end is not None and end != self._latest_end:
             self.ends.append(Event(time_s, "end", end[1]))
@@ -423,7 +425,7 @@ def _stretches(rows: _Rows, columns: dict[str, np.ndarray]) -> list[Stretch]:
 
 
 def write_csv(inspection: Inspection, path: Path) -> None:
-    """Write the table, one row for each decision; what is not known stays empty."""
+    """Write the table, one row for each decision; unknown values are left empty."""
     names = list(inspection.columns)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -435,7 +437,7 @@ def write_csv(inspection: Inspection, path: Path) -> None:
 def observations_of(
     inspector: Inspector, wanted: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray, Observation]]:
-    """Read the bag again; yield index, image and observation of some decisions."""
+    """Read the bag again; yield the index, image and observation of the wanted decisions."""
     chosen = set(wanted)
     last = max(chosen, default=-1)
     progress = tqdm(desc="picture", total=len(chosen), unit="frame")

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The networks of a checkpoint, to look at what they make of recorded observations."""
+"""The networks of a checkpoint, for evaluating recorded observations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from td3_driver.runs import RunFolder
 
 @dataclass(frozen=True)
 class Targets:
-    """What TD targets are made with: the target networks and the rewards' scale."""
+    """The target networks and the reward scale that TD targets are computed with."""
 
     actor: Actor
     critic: Critic
@@ -32,7 +32,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Networks:
-    """A checkpoint's networks, and what it needs to tell TD errors, where that was saved."""
+    """A checkpoint's networks and, if they were saved, those that TD errors need."""
 
     saved: SavedNetworks
     learning: LearningConfig
@@ -55,7 +55,7 @@ class Networks:
 
     @property
     def name(self) -> str:
-        """The run and the step, for people."""
+        """The run and the step, for display."""
         checkpoint = self.saved.checkpoint
         return f"{checkpoint.parents[1].name} @ {step_of(checkpoint)}"
 
@@ -73,10 +73,10 @@ def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
 
 
 def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
-    """Load what a checkpoint's folder holds, on the CPU; raises CheckpointError.
+    """Load the networks of a checkpoint's folder, on the CPU; raises CheckpointError.
 
-    `learning` is the run's: by it rewards are scaled and discounted. A checkpoint without its
-    learner (an actor alone) has neither critic nor targets.
+    `learning` is the run's, and determines how rewards are scaled and discounted. A checkpoint
+    with only an actor has neither critic nor targets.
     """
     saved = SavedNetworks.load(checkpoint)
     if saved.critic is None:
@@ -92,25 +92,25 @@ def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
 
 
 def batch_of(spec: NetworkSpec, observations: Sequence[Observation]) -> Observations:
-    """Return what networks see of observations as one batch, under their own keys."""
+    """Return the parts of observations that the networks see, as one batch."""
     seen = [spec.select(observation) for observation in observations]
     return {key: torch.from_numpy(np.stack([item[key] for item in seen])) for key in seen[0]}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the networks make of a batch of decisions; each array has an entry for each, or NaN."""
+    """The networks' view of a batch of decisions; arrays have an entry for each, or NaN."""
 
     policy_action: np.ndarray
     """float32 (n, 2): the actor's choice."""
     q1: np.ndarray
     q2: np.ndarray
-    """Value of the recorded action, by either critic."""
+    """Value of the recorded action, by each critic."""
     policy_q: np.ndarray
-    """Lower value of the actor's choice."""
+    """The lower of both values of the actor's choice."""
     td_error_1: np.ndarray
     td_error_2: np.ndarray
-    """Target less value: r + discount (1 - terminated) min Q'(s', pi'(s')) - Q(s, a)."""
+    """Target minus value: r + discount (1 - terminated) min Q'(s', pi'(s')) - Q(s, a)."""
 
 
 def evaluate(
@@ -121,11 +121,10 @@ def evaluate(
     next_observations: Sequence[Observation | None],
     terminated: np.ndarray,
 ) -> Evaluation:
-    """Evaluate decisions: actions (n, 2) and rewards (n,) are NaN where they are not known.
+    """Evaluate decisions; unknown actions (n, 2) and rewards (n,) are NaN.
 
-    The TD error is that of Fujimoto et al. (2018) with the target networks, but over one
-    decision, and without the smoothing noise of their target policy, so that it is the same each
-    time.
+    The TD error is that of Fujimoto et al. (2018) with the target networks, but over a single
+    decision and without target policy smoothing noise, which makes it deterministic.
     """
     count = len(observations)
     unknown = np.full(count, np.nan, dtype=np.float32)
@@ -154,7 +153,7 @@ def _targets(
     next_observations: Sequence[Observation | None],
     terminated: np.ndarray,
 ) -> np.ndarray:
-    """Return the targets, (n,), NaN where the next observation is not known."""
+    """Return the targets (n,); NaN if the next observation is not known."""
     targets = np.full(len(rewards), np.nan, dtype=np.float32)
     known = [index for index, item in enumerate(next_observations) if item is not None]
     if not known or networks.targets is None:

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a driver published about its policy and its decisions, as a bag has it."""
+"""What a driver published about its policy and its decisions, as recorded in a bag."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from td3_driver.bridge.driver_topics import POLICY, POLICY_OUTPUT, SHADOW_DISAGR
 from td3_driver.bridge.topics import Topic
 
 DIGEST_SHOWN = 8
-"""Digits of a digest that people compare."""
+"""Number of a digest's digits that are displayed."""
 
 
 class PolicyRecord:
-    """Collects it; nothing comes from the bag of a person's drive."""
+    """Collects a driver's messages about its policy; a bag of a manual drive has none."""
 
     TOPICS = (POLICY, POLICY_OUTPUT, SHADOW_DISAGREEMENT)
 
     def __init__(self) -> None:
         self.policies: list[PolicyInfo] = []
-        """One message for each policy that drove, in their order."""
+        """One message for each policy that drove, in order."""
         self.refusals: list[str] = []
-        """Why checkpoints were refused, in their order."""
+        """Why checkpoints were refused, in order."""
         self._inferences_s: dict[int, float] = {}
         self._steering_differences_rad = array("d")
 
     def hear(self, topic: Topic, message: Any) -> None:
-        """Take in a message on one of `TOPICS`, in either form; raises ConversionError."""
+        """Add a message on one of `TOPICS`, in the old or new form; raises ConversionError."""
         if topic is POLICY:
             self._hear_policy(policy_info_from_message(message))
         elif topic is POLICY_OUTPUT:
@@ -50,7 +50,7 @@ class PolicyRecord:
             self._steering_differences_rad.append(difference_rad)
 
     def inference_s(self, stamp_ns: int) -> float:
-        """Return how long the policy took to decide on the image of a stamp; NaN if not known."""
+        """Return how long the policy took to decide on the image of a stamp; NaN if unknown."""
         return self._inferences_s.get(stamp_ns, math.nan)
 
     def inferences_s(self) -> np.ndarray:
@@ -58,22 +58,22 @@ class PolicyRecord:
         return np.array(list(self._inferences_s.values()))
 
     def steering_differences_rad(self) -> np.ndarray:
-        """Return by how much a shadow's steering angle differed, float64 (n,), none negative."""
+        """Return by how much a shadow's steering angle differed, float64 (n,), absolute values."""
         return np.abs(self._steering_differences_rad)
 
     def driven_by(self) -> str:
-        """Return which policies drove, in words; empty where that was not recorded."""
+        """Return which policies drove, in words; empty if that was not recorded."""
         return ", then ".join(map(_in_words, self.policies))
 
     def notes(self) -> list[str]:
-        """Return which checkpoints were refused, in words."""
+        """Return why checkpoints were refused, in words."""
         return [f"the driver refused a checkpoint: {reason}" for reason in self.refusals]
 
     def _hear_policy(self, info: PolicyInfo) -> None:
         latest = self.policies[-1] if self.policies else None
         if latest is None or (latest.path, latest.actor_sha256) != (info.path, info.actor_sha256):
             self.policies.append(info)
-        # A message repeats the refusal in force.
+        # Every message repeats the latest refusal.
         if info.refused_reason and info.refused_reason not in self.refusals[-1:]:
             self.refusals.append(info.refused_reason)
 

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`td3-driver pretrain`: from bags of any driver to a run that drives and can be trained on."""
+"""`td3-driver pretrain`: turns bags of any driver into a run to drive with or train further."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from td3_driver.offline.transitions import TransitionBuilder
 from td3_driver.runs import RunFolder
 
 LEAST_TRANSITIONS = 100
-"""Fewer are a mistake rather than something to learn from."""
+"""Fewer are probably a mistake, and too few to learn from."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What pretraining came to."""
+    """The result of pretraining."""
 
     folder: RunFolder
     checkpoint: Path
@@ -49,7 +49,7 @@ def offline_config(config: Config) -> Config:
 
 
 def pretrain(bags: Sequence[Path], run: str, config: Config) -> Pretrained:
-    """Read the bags and train on them; say and show on the way how it goes.
+    """Read the bags and train on them, reporting progress on the way.
 
     Raises BagError, RunError or ReplayMemoryError in plain words.
     """
@@ -57,14 +57,14 @@ def pretrain(bags: Sequence[Path], run: str, config: Config) -> Pretrained:
     with ExitStack() as opened:
         sources = [
             BagFrames(opened.enter_context(Bag(path)), config.carla) for path in bags
-        ]  # all of them, before any is read: a wrong one is told at once
+        ]  # open all of them before reading any, to report a wrong one at once
         folder = RunFolder.create(run, config)
         recorded = read_transitions(sources, config)
     return train_on(recorded, folder)
 
 
 def train_on(recorded: ReplayBuffer, folder: RunFolder) -> Pretrained:
-    """Train on transitions, with the configuration of a new run, into its folder."""
+    """Train on transitions with a new run's configuration, and save to its folder."""
     config = folder.config
     training = offline_training(
         recorded,
@@ -88,17 +88,17 @@ def spec_of(config: Config) -> NetworkSpec:
 
 
 def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuffer:
-    """Return what the bags hold to learn from, in host memory; print what they do not.
+    """Return the bags' transitions, in host memory; print a summary of what was left out.
 
-    Raises BagError where that is next to nothing, or their ticks differ.
+    Raises BagError if there are too few transitions, or if the bags' ticks differ.
     """
     learning = config.learning
     deltas = {source.fixed_delta_s for source in sources}
     if len(deltas) > 1:
         listed = ", ".join(f"{source.bag.path}: {source.fixed_delta_s:g} s" for source in sources)
-        raise BagError(f"the bags' ticks are not of one length ({listed}): pretrain on one kind")
+        raise BagError(f"the bags' ticks differ in length ({listed}): pretrain on one kind only")
     spec = spec_of(config)
-    # An observation is of one image, so that there cannot be more slots.
+    # Each observation adds one image, so no more slots than images can be needed.
     least = spec.image[0] if spec.image else 1
     slots = max(sum(source.images for source in sources), least + learning.n_step + 1, 100)
     host = choose_device("cpu")
@@ -114,14 +114,14 @@ def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuff
     print(_summary(builder))
     if builder.transitions < LEAST_TRANSITIONS:
         raise BagError(
-            f"the bags hold {builder.transitions} transitions, too few to learn from"
-            + "".join(_oddities(source) for source in sources)
+            f"the bags have {builder.transitions} transitions, too few to learn from: at least "
+            f"{LEAST_TRANSITIONS} are needed" + "".join(_oddities(source) for source in sources)
         )
     return replay
 
 
 def _shown(source: BagFrames, progress: tqdm) -> Iterator[BagFrame]:
-    """Yield a bag's frames, and move the bar by its images."""
+    """Yield a bag's frames, and advance the bar by its images."""
     seen = 0
     for frame in source:
         progress.update(source.findings.images - seen)
@@ -135,12 +135,12 @@ def _oddities(source: BagFrames) -> str:
     """Return what was wrong with a bag's messages, in words."""
     findings = source.findings
     counts = {
-        "images have no odometry of their stamp": findings.unmatched_images,
-        "images came twice or too late": findings.repeated_images,
-        "messages mean nothing": sum(findings.unreadable.values()),
+        "images have no odometry of the same stamp": findings.unmatched_images,
+        "images arrived twice or too late": findings.repeated_images,
+        "messages are invalid": sum(findings.unreadable.values()),
     }
-    said = [f"{count} {what}" for what, count in counts.items() if count]
-    return f"; in {source.bag.path}, {', '.join(said)}\n" if said else ""
+    found = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"; in {source.bag.path}, {', '.join(found)}\n" if found else ""
 
 
 def _summary(builder: TransitionBuilder) -> str:
@@ -154,7 +154,7 @@ def _summary(builder: TransitionBuilder) -> str:
 
 
 def _bar() -> Callable[[Progress], None]:
-    """Return what shows pretraining's progress in a bar."""
+    """Return a function that shows pretraining's progress in a bar."""
     bars: list[tqdm] = []
 
     def show(progress: Progress) -> None:

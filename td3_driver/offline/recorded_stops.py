@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a driver's watchdog told of its stops, on a bag's /diagnostics."""
+"""The stops that a driver's watchdog reported, read from a bag's /diagnostics."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ _STATUS = f"{NODE_NAME}: {WATCHDOG}"
 
 
 @dataclass(frozen=True)
-class ToldStop:
-    """A stop that the watchdog told of."""
+class RecordedStop:
+    """A stop that the watchdog reported."""
 
     log_ns: int
-    """Wall-clock time at which that was recorded."""
+    """Wall-clock time at which the report was recorded."""
     text: str
-    """The fault and, where it was told, the reason in words."""
+    """The fault and, if it was reported, the reason in words."""
 
 
 class RecordedStops:
-    """Collects the stops; `heard` tells whether there was a watchdog to tell of any."""
+    """Collects the stops that the watchdog reported."""
 
     def __init__(self) -> None:
         self.heard = False
-        self.stops: list[ToldStop] = []
+        """Whether the bag has reports of a watchdog at all."""
+        self.stops: list[RecordedStop] = []
         self._counts: dict[str, int] = {}
 
     def hear(self, log_ns: int, array: Any) -> None:
-        """Take in a diagnostic_msgs/DiagnosticArray; raises ConversionError for senseless counts.
+        """Add a diagnostic_msgs/DiagnosticArray; raises ConversionError for invalid counts.
 
-        The watchdog counts its stops by fault, so that none is missed where a message is; what
-        was counted before the first message belongs to an earlier time, unless it is in force.
+        The watchdog counts its stops by fault, so none is missed if a message is lost. Stops
+        counted before the first message happened earlier, except for the fault in force.
         """
         for status in array.status:
             if status.name != _STATUS:
@@ -47,12 +48,12 @@ class RecordedStops:
             in_force = values.get(FAULT, "")
             for fault, count in counts.items():
                 known = self._counts.get(fault, 0)
-                # A count that has become less is another driver's.
+                # A count that has decreased is from another driver.
                 more = count - known if count >= known else count
                 if more and (self.heard or fault == in_force):
                     reason = status.message.removeprefix(STOPPED)
                     text = f"{fault}: {reason}" if fault == in_force else fault
-                    self.stops.append(ToldStop(log_ns, text))
+                    self.stops.append(RecordedStop(log_ns, text))
             self.heard, self._counts = True, counts
 
 
@@ -65,4 +66,4 @@ def _counts(values: Mapping[str, str]) -> dict[str, int]:
             if key.startswith(STOPS)
         }
     except ValueError as error:
-        raise ConversionError(f"the watchdog's counts are none: {error}") from None
+        raise ConversionError(f"the watchdog's counts are not numbers: {error}") from None

@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One page about a bag that opens in any browser, without a network: `inspect --out FILE.html`.
+"""Writes a page about a bag that any browser can open offline: `inspect --out FILE.html`.
 
-The page's own script and style are in `page/`, beside uPlot (MIT), which draws the plots.
+The page's script and style are in `page/`, together with uPlot (MIT), which draws the plots.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from td3_driver.offline.inspection import Inspection, Inspector, observations_of
 from td3_driver.offline.saliency import saliencies
 
 PICTURES = 480
-"""Camera frames in a page, spread over the bag; the moments' come on top."""
+"""Camera frames in a page, spread over the bag, in addition to those of the moments."""
 MOMENTS = 5
-"""Moments of each kind."""
+"""Number of moments of each kind."""
 MOMENT_SPACING_S = 3.0
 PICTURE_WIDTH_PX = 320
 MAP_MARGIN_M = 60.0
 OUTLINE_SPACING_M = 1.0
 SALIENCY_BATCH = 16
 
-# What to colour the driven path by, and what the plots are made of: title, unit, signals.
+# Signals that the driven path can be coloured by, and their labels; then the plots.
 SIGNALS = {
     "speed_mps": "speed [m/s]",
     "disagreement": "disagreement",
@@ -75,7 +75,7 @@ KINDS = {
 
 
 def write_report(inspector: Inspector, inspection: Inspection, path: Path) -> None:
-    """Write the page; reads the bag once more for the pictures."""
+    """Write the page; this reads the bag once more for the pictures."""
     moments = find_moments(inspection)
     wanted = spread(inspection.decisions, PICTURES, [moment["index"] for moment in moments])
     pictures = list(_pictures(inspector, wanted))
@@ -83,13 +83,13 @@ def write_report(inspector: Inspector, inspection: Inspection, path: Path) -> No
 
 
 def spread(count: int, most: int, also: Sequence[int]) -> list[int]:
-    """Return at most `most` numbers below `count`, evenly spread, and the others given."""
+    """Return at most `most` numbers below `count`, evenly spread, and those in `also`."""
     even = np.linspace(0, count - 1, min(most, count)).round().astype(int)
     return sorted({*even.tolist(), *also})
 
 
 def find_moments(inspection: Inspection) -> list[dict[str, Any]]:
-    """Return the decisions that stand out most of each kind, none near another of its kind."""
+    """Return the decisions that stand out most for each kind, spaced apart within a kind."""
     moments = []
     time_s = inspection.columns["time_s"]
     for name, title in KINDS.items():
@@ -104,7 +104,7 @@ def find_moments(inspection: Inspection) -> list[dict[str, Any]]:
 
 
 def _pictures(inspector: Inspector, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Yield the camera's frame, and where the networks look, of some decisions."""
+    """Yield the camera frame and the networks' saliency for some decisions."""
     batch: list[tuple[int, str, Observation]] = []
     for index, image, observation in observations_of(inspector, wanted):
         batch.append((index, _camera_picture(image), observation))
@@ -135,7 +135,7 @@ def _camera_picture(image: np.ndarray) -> str:
 
 
 def _jpeg(image: np.ndarray, quality: int) -> str:
-    """Return an image as what an <img> takes as its source."""
+    """Return an image as a data URL for an <img>."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
@@ -145,7 +145,7 @@ def _data(
     moments: list[dict[str, Any]],
     pictures: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return what the page's script works on."""
+    """Return the data for the page's script."""
     outputs = pictures[0].pop("outputs") if pictures else []
     for picture in pictures[1:]:
         picture.pop("outputs")
@@ -193,14 +193,14 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 
 def _rounded(value: Any) -> Any:
-    """Return a number with six digits, which also hides what no two computers have alike."""
+    """Round a number to six digits, which also hides differences between computers."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
 def _points(points: np.ndarray, spacing_m: float) -> list[list[float]]:
-    """Return points (n, 2) in decimetres' precision, none nearer to the one before than that."""
+    """Return points (n, 2) rounded to centimetres, each at least `spacing_m` from the last."""
     kept: list[list[float]] = []
     for x, y in np.round(points, 2).tolist():
         if not kept or np.hypot(x - kept[-1][0], y - kept[-1][1]) >= spacing_m:
@@ -209,7 +209,7 @@ def _points(points: np.ndarray, spacing_m: float) -> list[list[float]]:
 
 
 def _lanes(inspection: Inspection) -> list[list[list[float]]]:
-    """Return the outlines of the driving lanes near what was driven."""
+    """Return the outlines of the driving lanes near the path and the routes."""
     if inspection.road_map is None:
         return []
     places = np.concatenate([inspection.path, *(route[:, :2] for route in inspection.routes)])
@@ -229,7 +229,7 @@ def _page(data: dict[str, Any]) -> str:
     def text(name: str) -> str:
         return (files / name).read_text(encoding="utf-8")
 
-    # A script ends at the first "</", wherever it stands.
+    # A script element ends at the first "</", even inside a string.
     payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     parts = {
         "TITLE": html.escape(f"{data['bag']} - td3_driver"),

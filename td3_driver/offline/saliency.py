@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a network looks at: how much each pixel of the image moves one of its outputs."""
+"""Shows what a network looks at: how much each pixel of the image changes one of its outputs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from td3_driver.offline.networks import Networks, batch_of
 
 NOISE_SAMPLES = 3
 NOISE = 0.05
-"""Deviation of the noise, of the image's range of 1."""
+"""Standard deviation of the noise, relative to the image's range of 1."""
 BLUR_PX = 2.0
 
 OUTPUTS = ("steering", "speed", "critic")
 
 
 def saliencies(networks: Networks, observations: Sequence[Observation]) -> dict[str, np.ndarray]:
-    """Return maps of where each output looks, float32 (n, h, w) in [0, 1], by its name.
+    """Return saliency maps by the output's name, float32 (n, h, w) in [0, 1].
 
-    "steering" and "speed" are the actor's pre-tanh outputs, which do not fade where the action
-    saturates; "critic" is the lower Q-value of the actor's choice, and is left out without one.
-    Networks that see no image look nowhere: there are no maps.
+    "steering" and "speed" are the actor's pre-tanh outputs, which do not fade when the action
+    saturates; "critic" is the lower Q-value of the actor's choice, if there is a critic. Networks
+    that see no image have no maps.
     """
     batch = batch_of(networks.spec, observations)
     if IMAGE not in batch:
@@ -52,10 +52,10 @@ def _pre_tanh(actor: Actor, index: int, observations: Observations) -> Tensor:
 
 
 def saliency(output: Callable[[Observations], Tensor], batch: Observations) -> np.ndarray:
-    """Return |d output / d pixel| over stack and colours, averaged over noisy images.
+    """Return |d output / d pixel|, summed over stack and colours, averaged over noisy images.
 
     This is SmoothGrad (Smilkov et al., 2017), blurred to the scale of a convolution's stride and
-    scaled to the largest value of each map, float32 (n, h, w). The noise is the same each time.
+    scaled to the largest value of each map, float32 (n, h, w). The noise is the same every time.
     """
     image = scale_image(batch[IMAGE])
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Turns the decisions of bags into transitions to learn from, and says what it leaves out."""
+"""Turns the decisions in bags into transitions to learn from, and reports what is left out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNCLEAN = "an unclean step"
 
 
 class Rejections:
-    """Counts what cannot be learnt from: stretches, one after the other, and their time."""
+    """Counts what cannot be learnt from, by reason: the number of stretches and their time."""
 
     def __init__(self) -> None:
         self.stretches: Counter[str] = Counter()
@@ -34,17 +34,17 @@ class Rejections:
         self._latest = ""
 
     def reject(self, reason: str, duration_s: float) -> None:
-        """Count a piece; pieces that follow one another for one reason are one stretch."""
+        """Count a piece; consecutive pieces with the same reason are one stretch."""
         self.stretches[reason] += reason != self._latest
         self.seconds[reason] += duration_s  # type: ignore[assignment]
         self._latest = reason
 
     def accept(self) -> None:
-        """Note that the stretch under way has ended."""
+        """Note that the current stretch has ended."""
         self._latest = ""
 
     def table(self) -> str:
-        """Return a line for each reason, the greatest loss first; empty where nothing is lost."""
+        """Return a line for each reason, the longest first; empty if nothing was left out."""
         return "\n".join(
             f"  {reason:<44}{self.stretches[reason]:>6} stretches{seconds:>9.1f} s"
             for reason, seconds in self.seconds.most_common()
@@ -52,10 +52,10 @@ class Rejections:
 
 
 class TransitionBuilder:
-    """Puts what drivers did into a replay buffer, with the live task's rewards and ends.
+    """Fills a replay buffer with recorded drives, using the live task's rewards and ends.
 
-    A failure ends an episode, as it does in training; another one begins once the car drives
-    again, and after everything that interrupts a drive.
+    A failure ends an episode, as in training. A new one starts once the car drives again, and
+    after any interruption of the drive.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class TransitionBuilder:
         config: DrivingConfig,
         select: Callable[[Observation], Observation] = lambda observation: observation,
     ) -> None:
-        """Take the buffer; `select` returns what it stores of an observation."""
+        """Take the buffer; `select` returns the parts of an observation to store."""
         self.rejections = Rejections()
         self.transitions = 0
         self.episodes = 0
         self.seconds = 0.0
-        """Time of the transitions."""
+        """Total duration of the transitions."""
         self.ends: Counter[str] = Counter()
         """How the task's episodes would have ended."""
         self._replay = replay
@@ -107,14 +107,14 @@ class TransitionBuilder:
         self.seconds += duration_s
 
     def _objection(self, decision: Decision) -> str:
-        """Return why a decision is nothing to learn from; empty where it is."""
+        """Return why a decision cannot be learnt from; empty if it can."""
         end, following = decision.end, decision.next_observation
         failing = end is not None and end.terminated
         self._failed = self._failed and failing
         if self._failed:
             return AFTER_FAILURE
         if decision.action is None or not self._action_known:
-            return NO_COMMAND  # the one after is no better: its reward is of a change of steering
+            return NO_COMMAND  # nor the one after: its reward depends on the change of steering
         if following is None or decision.reward is None:
             return decision.cut_by
         if not decision.within_reach:
@@ -129,7 +129,7 @@ class TransitionBuilder:
         return ""
 
     def _pass_over(self, decision: Decision) -> None:
-        """Let the episode's images go on where they do, or end it."""
+        """Continue the episode without this decision if possible, or else end it."""
         following = decision.next_observation
         if not self._in_episode:
             return

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Writes rosbag2 bags (MCAP storage) of serialised messages, whole up to the latest `flush`."""
+"""Writes rosbag2 bags (MCAP) of serialised messages, which are intact up to the last `flush`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcap.writer import CompressionType, Writer
 from td3_driver.offline.bag import METADATA, Bag, BagError
 from td3_driver.offline.definitions import embedded_definition
 
-# The latest that Humble reads; later distributions read it as well.
+# The latest version that Humble can read; later distributions can read it as well.
 METADATA_VERSION = 5
 
 
@@ -32,14 +32,14 @@ class BagWriter:
     """A new bag: a folder with one MCAP file, and its description once it is closed."""
 
     def __init__(self, path: str | Path) -> None:
-        """Make the folder; raises BagError where it exists or cannot be made."""
+        """Create the folder; raises BagError if it exists or cannot be created."""
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
             raise BagError(f"{self.path} exists, and no bag is overwritten") from None
         except OSError as error:
-            raise BagError(f"{self.path} cannot be made: {error.strerror}") from None
+            raise BagError(f"{self.path} cannot be created: {error.strerror}") from None
         self.file = self.path / f"{self.path.name}_0.mcap"
         self.stream = self.file.open("wb")
         self._writer = Writer(self.stream, compression=CompressionType.ZSTD)
@@ -73,10 +73,10 @@ class BagWriter:
         definition: str = "",
         type_hash: str = "",
     ) -> None:
-        """Announce a topic; raises DefinitionError where its type is not known.
+        """Add a topic; raises DefinitionError if its type is unknown.
 
-        `qos` describes what its publishers offer, as rosbag2 writes it; `definition` is the text
-        of its type with its RIHS01 hash, where they are not to be looked up.
+        `qos` describes what its publishers offer, in rosbag2's format. `definition` and
+        `type_hash` are the text of its type and its RIHS01 hash; by default they are looked up.
         """
         if not definition:
             definition, type_hash = embedded_definition(type_name)
@@ -93,7 +93,7 @@ class BagWriter:
         self.topics[name] = _Topic(type_name, channel, qos)
 
     def write(self, name: str, log_ns: int, data: bytes, publish_ns: int | None = None) -> None:
-        """Add a message of an announced topic; raises OSError where the disk is full."""
+        """Write a message of an added topic; raises OSError if the disk is full."""
         topic = self.topics[name]
         published_ns = log_ns if publish_ns is None else publish_ns
         self._writer.add_message(topic.channel, log_ns, data, published_ns, topic.count)
@@ -102,11 +102,11 @@ class BagWriter:
         self._end_ns = max(self._end_ns, log_ns)
 
     def flush(self) -> None:
-        """Hand everything so far to the system: it outlives this process from here on."""
+        """Pass everything so far to the system, so that it survives the end of this process."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Complete the file with its index, and the bag with its description."""
+        """Complete the file with its index and the bag with its description."""
         if self.stream.closed:
             return
         try:
@@ -119,14 +119,14 @@ class BagWriter:
         unfinished.replace(self.path / METADATA)
 
     def abandon(self) -> None:
-        """Close what is there as it is, after a failure to write."""
-        # The buffer's rest cannot be written, and closing the buffer would try to.
+        """Close the file as it is, after a failure to write."""
+        # Closing the buffer would try to write the rest, which cannot be written.
         self.stream.raw.close()
 
     def _description(self) -> dict[str, Any]:
         begin_ns = self._begin_ns or 0
 
-        def span() -> dict[str, Any]:  # twice the same values, not twice the same object
+        def span() -> dict[str, Any]:  # a new object each time, or YAML would write an alias
             return {
                 "duration": {"nanoseconds": max(self._end_ns - begin_ns, 0)},
                 "starting_time": {"nanoseconds_since_epoch": begin_ns},
@@ -158,9 +158,9 @@ class BagWriter:
 
 
 def repair(path: str | Path) -> Path:
-    """Copy what is whole of a bag, of any kind, into a new one beside it; return its path.
+    """Copy the intact part of a bag of any kind to a new bag beside it; return its path.
 
-    Raises BagError where there is nothing to copy, or the new one exists.
+    Raises BagError if there is nothing to copy, or if the new bag exists.
     """
     with Bag(path) as bag:
         with BagWriter(bag.path.with_name(f"{bag.path.stem}-repaired")) as writer:

@@ -1,4 +1,4 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The only way to the car: what lets a command through, and what stops it."""
+"""The only path to the car: checks every command, and stops the car."""

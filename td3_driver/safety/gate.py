@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The last stretch before the car: every command is finite, within range and changes gently."""
+"""The last stage before the car: every command is finite, within range and changes gradually."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from td3_driver.driving.world import VehicleControl
 
 
 class CommandGate:
-    """Lets commands through, brought within their limits; stops are never held back.
+    """Brings commands within their limits; never holds back a stop.
 
-    It trusts nothing before it: `CommandLimiter` keeps to the same limits for the commands that
-    it makes itself, but a stop, a new route or a skipped image lie between them.
+    It does not rely on earlier stages: `CommandLimiter` applies the same limits to the commands
+    it makes, but a stop, a new route or a skipped image can come between them.
     """
 
     LONGEST_STEP_S = 0.2
-    """However long ago the last command was, the next may change no more than in this time."""
+    """However long ago the last command was, the next may change by no more than in this time."""
     OVERSPEED = 1.1
-    """At this multiple of the largest speed there is no throttle."""
+    """Above this multiple of the maximum speed, the throttle is cut."""
 
     def __init__(self, config: DrivingConfig, fixed_delta_s: float) -> None:
         self._config = config
@@ -30,13 +30,13 @@ class CommandGate:
         self._last = AT_REST
         self._stopped = True
         self.limited = 0
-        """Commands that were not within the limits."""
+        """Number of commands that exceeded the limits."""
 
     def admit(self, command: Command, speed: float, elapsed_s: float) -> Command:
         """Return the nearest command within the limits.
 
-        `speed` is the measured one, m/s; `elapsed_s` is the simulated time since the command
-        before. Raises ValueError, and forgets the command, where anything is not finite.
+        `speed` is the measured speed, m/s; `elapsed_s` is the simulated time since the previous
+        command. Raises ValueError and discards the command if any value is not finite.
         """
         ackermann, control = command.ackermann, command.control
         values = (
@@ -50,7 +50,7 @@ class CommandGate:
         step_s = min(max(elapsed_s, 0.0), self.LONGEST_STEP_S)
         last_speed = self._last.ackermann.speed
         if self._stopped:
-            # The car may still roll: the speed to go on from is the one it has.
+            # The car may still be rolling: continue from its actual speed.
             step_s = min(step_s, self._fixed_delta_s)
             last_speed = _clip(speed, 0.0, limits.max_speed_mps)
         turn = limits.max_steering_rate_rps * step_s
@@ -85,7 +85,7 @@ class CommandGate:
         return admitted
 
     def stop(self) -> Command:
-        """Return the command that stops the car at once, its wheels turned as they are."""
+        """Return the command that stops the car at once and keeps its steering angle."""
         self._last = stopping(self._last)
         self._stopped = True
         return self._last
@@ -99,7 +99,7 @@ def _around(centre: float, reach: float) -> tuple[float, float]:
     return centre - reach, centre + reach
 
 
-# Actions are single precision: limits kept before may be exceeded by their rounding.
+# Actions are single precision, so rounding can push a limited command slightly over a limit.
 def _alike(first: Command, second: Command, tolerance: float = 1e-4) -> bool:
     pairs = (
         (first.ackermann.steering_angle, second.ackermann.steering_angle),

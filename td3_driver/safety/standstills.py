@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""When a process did not run: gaps between the beats of threads that beat all the time.
+"""Detects when a process did not run, from gaps between the regular beats of its threads.
 
-A machine with more to do than it has cores, a collection of garbage, a library that holds
-Python's interpreter lock: whoever measures time has to know when it stood still itself.
+An overloaded machine, a garbage collection or a library that holds Python's interpreter lock can
+stall a process. Code that measures timeouts has to know when it stalled itself.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ from __future__ import annotations
 from collections import deque
 
 LATE_S = 0.05
-"""A beat that comes so much later than due is a standstill."""
+"""A beat that is overdue by more than this is a standstill."""
 KEPT = 50
 
 
 class Standstills:
-    """Keeps the latest standstills of several threads, each by a name.
+    """Keeps the latest standstills of several threads, by name.
 
-    It knows no clock: times are seconds of a steady one. Not safe for use from several threads
-    without a lock.
+    It has no clock of its own: times are seconds of a steady clock. It is not thread-safe.
     """
 
     def __init__(self, late_s: float = LATE_S) -> None:
         self.count = 0
-        """Standstills so far, of any thread."""
+        """Number of standstills so far, in all threads."""
         self.longest_s = 0.0
-        """The longest so far."""
+        """The longest standstill so far, s."""
         self._late_s = late_s
         self._due_s: dict[str, float] = {}
         self._gaps: deque[tuple[str, float, float]] = deque(maxlen=KEPT)
 
     def beat(self, thread: str, now_s: float, period_s: float) -> None:
-        """Note that a thread runs, and will do so again after a period."""
+        """Note that a thread is running, and that its next beat is due after `period_s`."""
         due_s = self._due_s.get(thread)
         if due_s is not None and now_s - due_s > self._late_s:
             self._gaps.append((thread, due_s, now_s))
@@ -42,13 +41,13 @@ class Standstills:
         self._due_s[thread] = now_s + period_s
 
     def rest(self) -> None:
-        """Forget when the next beats are due: the threads pause on purpose."""
+        """Forget when the next beats are due, because the threads pause on purpose."""
         self._due_s.clear()
 
     def between(self, begin_s: float, now_s: float) -> float:
-        """Return for how long, since `begin_s`, the thread stood still that did so the most."""
+        """Return how long the thread that stalled most has stood still since `begin_s`, s."""
         gaps = list(self._gaps)
-        # What goes on now is no gap yet.
+        # A standstill that is still under way is not among the gaps yet.
         gaps += [
             (thread, due_s, now_s)
             for thread, due_s in self._due_s.items()

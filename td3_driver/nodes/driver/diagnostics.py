@@ -18,7 +18,7 @@ from td3_driver.safety.watchdog import Stop
 
 
 def percentiles_ms(name: str, times_s: Sequence[float]) -> dict[str, float]:
-    """Return the median and the 95th percentile, ms, by names that begin with `name`."""
+    """Return the median and the 95th percentile, ms, under names that begin with `name`."""
     if not times_s:
         return {}
     p50, p95 = np.percentile(times_s, (50, 95))
@@ -29,7 +29,7 @@ class DriverDiagnostics(Diagnostics):
     """Publishes five statuses: watchdog, process, camera, policy and commands."""
 
     _standstills = 0
-    """How many the last message had."""
+    """The number in the last message."""
 
     def publish(
         self,
@@ -47,12 +47,12 @@ class DriverDiagnostics(Diagnostics):
     ) -> None:
         """Publish the state.
 
-        `standstills` are how often the driver's own threads stood still and the longest time, s;
+        `standstills` is how often the driver's own threads stalled, and for how long at most, s;
         `ages_s` are the times from an image to its command.
         """
         fault = standing.fault if standing else None
         if standing is None:
-            level, message = DiagnosticStatus.OK, "drives"
+            level, message = DiagnosticStatus.OK, "driving"
         elif fault is None:
             level, message = DiagnosticStatus.WARN, STOPPED + standing.reason
         else:
@@ -77,7 +77,7 @@ class DriverDiagnostics(Diagnostics):
                 self.status(
                     PROCESS,
                     DiagnosticStatus.WARN if fresh else ok,
-                    f"stood still {fresh} times" if fresh else "runs",
+                    f"stalled {fresh} times" if fresh else "running",
                     {STANDSTILLS: stood_still, "longest_standstill_ms": 1e3 * longest_s},
                 ),
                 self.status(

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The configured driver: frames to a pilot, its commands through a guard to the car."""
+"""The configured driver: passes frames to a pilot, and its commands through a guard to the car."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from td3_driver.nodes.driver.shadow import Shadow
 from td3_driver.runs import RunFolder
 from td3_driver.safety.guard import WATCH_PERIOD_S, Guard, WatchThread
 
-# A simulator that says nothing for so long will not tell when the car stands.
+# After this long without a speed, do not wait for one to show that the car has stopped.
 NO_SPEED_S = 0.3
 STANDSTILL_MPS = 0.1
 
 
 class Drive:
-    """Everything of a configured driver; made and unmade with the node's configuration."""
+    """Everything a configured driver consists of; created and closed with its configuration."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Drive:
     ) -> None:
         """Take a run, a policy file, or neither for the baseline; see `DrivingPolicy`.
 
-        Raises ConfigError where the policy cannot drive.
+        Raises ConfigError if the policy cannot drive.
         """
         self._node = node
         self._config = config = node.config
@@ -67,7 +67,7 @@ class Drive:
         self._frames = LiveFrames(
             node, config.carla, config.driver, fixed_delta_s, self._guard, self._on_frame
         )
-        # A goal is a command, too: it changes the route of whoever drives.
+        # A goal is a command too: it changes the route of whoever is driving.
         self._goals = (
             RandomGoals(
                 node, config.carla, config.evaluation.route_length_m, seed, self._before_reading
@@ -76,7 +76,7 @@ class Drive:
             else None
         )
         node.create_service(Trigger, driver_topics.RESUME.name, self._on_resume)
-        # Simulation time stands still when the simulator dies.
+        # Simulation time stops when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         node.create_timer(WATCH_PERIOD_S, lambda: self._guard.beat("executor"), clock=steady)
         self._watch = WatchThread(self._guard, self._on_watch_failed)
@@ -99,7 +99,7 @@ class Drive:
         self._guard.engage()
 
     def deactivate(self) -> None:
-        """Stop the car, wait until it stands, and command nothing from then on."""
+        """Stop the car, wait until it is stationary, and command nothing from then on."""
         if not self._guard.engaged or not self._node.context.ok():
             return
         self._active = self._reports.active = False
@@ -131,7 +131,7 @@ class Drive:
             if self._goals is not None:
                 self._goals.request(frame)
             return
-        # Asked also while the car has to stand: whether the policy is sound and quick shows here.
+        # Also run while the car must not drive: this shows whether the policy is valid and fast.
         admitted = guard.drive(decision, frame, arrived_s)
         if admitted is None:
             pilot.restart()
@@ -147,11 +147,11 @@ class Drive:
                 self._log.warning(f"off course: {pilot.off_course.value}")
 
     def _bring_to_stand(self) -> None:
-        """Repeat the stop until the car stands, or no longer reports its speed."""
+        """Repeat the stop until the car is stationary, or no longer reports its speed."""
         config = self._config.driver
         begin_s = heard_s = time.monotonic()
         for repeats in range(1, 1 << 30):
-            self._guard.end("the driver ends")
+            self._guard.end("the driver is shutting down")
             time.sleep(runtime.STOP_INTERVAL_S)
             now_s = time.monotonic()
             speed = self._frames.take_speed()
@@ -167,26 +167,26 @@ class Drive:
 
     def _before_reading(self) -> None:
         if self._active:
-            self._guard.stand("it reads a new map")
+            self._guard.stand("reading a new map")
             self._pilot.restart()
 
     def _on_resume(self, request: Any, response: Any) -> Any:
         standing = self._guard.resume()
-        # Vouched for, the car waits no longer than for what is over by itself.
+        # The faults are acknowledged now; whatever still stops the car may pass by itself.
         response.success = standing is None or not standing.needs_resume
         if standing is None:
-            response.message = "it drives on"
+            response.message = "the car drives on"
         elif standing.fault is None:
             response.message = standing.reason
         else:
             response.message = f"{standing.reason}; " + (
-                "call again when that is over"
+                "call ~/resume again once that is over"
                 if standing.needs_resume
-                else "it drives on when that is over"
+                else "the car drives on once that is over"
             )
         return response
 
     def _on_watch_failed(self, error: BaseException) -> None:
-        # Without it nothing passes the guard any more.
+        # Without the watchdog, the guard lets no command through.
         if self._node.context.ok():
             self._log.fatal(f"the watchdog has failed: {error!r}")

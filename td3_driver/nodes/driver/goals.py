@@ -21,7 +21,7 @@ from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.goals import goal_ahead
 from td3_driver.roads.road_map import RoadMap
 
-# Time for a route to come, one there is already or a new one, before another goal is tried.
+# Time to wait for a route, an existing one or a new one, before trying another goal.
 GOAL_RETRY_S = 5.0
 # The same once a new route has come that cannot be driven, as one that begins elsewhere.
 ROUTE_RETRY_S = 0.5
@@ -40,8 +40,8 @@ class RandomGoals:
     ) -> None:
         """Subscribe to the map, and publish goals `length_m` ahead, on `node`.
 
-        `before_reading` is called before a map is read, for which nothing else may be waiting:
-        that can take seconds.
+        `before_reading` is called before a map is read, which can take seconds and blocks
+        everything else.
         """
         self._logger = node.get_logger()
         self._map_frame = topics.map_frame(names)
@@ -87,4 +87,4 @@ class RandomGoals:
             self._road_map = RoadMap.from_opendrive(message.map_name, message.opendrive)
         except RoadMapError as error:
             self._road_map = None
-            self._logger.warning(f"no random goals: {error}")
+            self._logger.warning(f"no random goals, because the map cannot be used: {error}")

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Frames of a simulator that runs freely: each image with the odometry of its stamp."""
+"""Frames of a free-running simulator: each image with the odometry of the same stamp."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from td3_driver.faults import Fault
 from td3_driver.safety.guard import Guard
 from td3_driver.safety.watchdog import Source
 
-# DDS keeps the order within a topic and not across topics: an odometry may come some images late.
+# DDS keeps the order within a topic but not across topics: odometry may arrive some images late.
 ODOMETRIES_KEPT = 10
 ARRIVALS_KEPT = 100
 PACE_IMAGES = 5
@@ -44,17 +44,17 @@ REQUIRED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER)
 
 @dataclass
 class Counts:
-    """What became of the images."""
+    """What happened to the images."""
 
     images: int = 0
     unmatched: int = 0
-    """Images whose odometry had not come before the next image."""
+    """Images whose odometry had not arrived before the next image."""
     dropped: int = 0
-    """Images that never came, by the stamps of the ones before and after."""
+    """Images that never arrived, judging by the stamps of the ones before and after."""
     repeated: int = 0
-    """Images with the stamp of the one before, which are left out."""
+    """Images with the same stamp as the one before, which are skipped."""
     refused: int = 0
-    """Messages, of any topic, that mean nothing."""
+    """Invalid messages, on any topic."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class _Image:
 
 
 class LiveFrames:
-    """Subscribes to what a driver sees, and hands on a frame for every image.
+    """Subscribes to a driver's inputs, and passes on a frame for every image.
 
-    Tells a guard what has come and what is wrong with it. The speedometer has no stamp: the
-    latest one counts.
+    It reports to a guard what has arrived and what is wrong with it. Speeds have no stamp, so the
+    latest one is used.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class LiveFrames:
         guard: Guard,
         handle: Callable[[Frame, float], None],
     ) -> None:
-        """Subscribe on `node`; `handle` is called from its executor, with each frame.
+        """Subscribe on `node`; `handle` is called from its executor with each frame.
 
-        Its second argument is when the frame's image came, on the guard's clock in seconds.
+        Its second argument is when the frame's image arrived, in seconds of the guard's clock.
         """
         self.counts = Counts()
         self.speed: float | None = None
         """Latest signed forward speed, m/s; None before the first."""
         self.overridden = False
-        """Whether somebody drives by hand."""
+        """Whether somebody is driving by hand."""
         self._driver = driver
         self._fixed_delta_ns = fixed_delta_s * 1e9
         self._guard = guard
@@ -117,15 +117,15 @@ class LiveFrames:
         }
 
     def missing(self) -> list[str]:
-        """Return the names of the required topics on which nothing has come since `expect`."""
+        """Return the names of the required topics that have been silent since `expect`."""
         return [self._names[topic] for topic in REQUIRED if topic not in self._received]
 
     def expect(self) -> None:
-        """Forget which topics have brought something."""
+        """Forget which topics have delivered a message."""
         self._received.clear()
 
     def take_speed(self) -> float | None:
-        """Take the speeds that have arrived without spinning; return the last, None for none."""
+        """Take the speeds that have arrived, without spinning; return the last, or None."""
         self.speed = None
         take_waiting(self._subscriptions[topics.SPEEDOMETER])
         return self.speed
@@ -174,7 +174,7 @@ class LiveFrames:
             )
 
     def _follows(self, image: _Image) -> bool:
-        """Look at how time has gone on since the last image; False where it stood still."""
+        """Check how much time has passed since the last image; return False if none has."""
         last = self._last_image
         if last is None:
             return True
@@ -182,8 +182,8 @@ class LiveFrames:
         if gap_ns == 0:
             self.counts.repeated += 1
             return False
-        # After a pause of the camera alone, simulation time has gone on without images. In a
-        # simulator that runs faster than real time, a few images not taken in time are a long gap.
+        # If only the camera paused, simulation time has advanced without images. In a simulator
+        # faster than real time, a few images that were not taken in time are a long gap.
         paused = image.arrived_s - last.arrived_s > self._driver.camera_timeout_s
         limit_s = self._driver.max_clock_gap_s * max(self.pace(), 1.0)
         too_far = gap_ns > limit_s * 1e9
@@ -225,20 +225,20 @@ class LiveFrames:
         self._match()
 
     def _on_path(self, message: Any) -> None:
-        # What was driven until now has been replaced, even if by something of no use.
+        # The old route has been replaced, even if the new one is unusable.
         self._route = np.zeros((0, 3))
         self._route = route_from_path(message)
         self._guard.heard(Source.ROUTE)
 
     def _on_override(self, message: Any) -> None:
         self.overridden = bool(message.data)
-        # Whoever only looks on may look on at a human, too.
+        # In shadow mode, the driver may watch a human drive.
         if not self._driver.shadow:
-            detail = f"somebody drives by hand ({self._names[topics.MANUAL_OVERRIDE]})"
+            detail = f"somebody is driving by hand ({self._names[topics.MANUAL_OVERRIDE]})"
             self._guard.set_lasting(Fault.MANUAL_OVERRIDE, detail if self.overridden else None)
 
     def _match(self) -> None:
-        """Hand on the waiting image if what belongs to it is there."""
+        """Pass on the waiting image once its odometry and a speed are there."""
         if self._image is None or self.speed is None:
             return
         stamp_ns = self._image.stamp_ns

@@ -1,10 +1,11 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The driver: drives with a run's actor, or the baseline, one command for every camera image.
+"""The driver: drives with a run's actor or the baseline, one command for every camera image.
 
-A managed node: configured it has loaded its policy and watches, active it drives. It takes itself
-through its states unless `autostart` is off. `nodes/driver/drive.py` is what it consists of.
+It is a managed (lifecycle) node: when configured, it has loaded its policy and watches; when
+active, it drives. It configures and activates itself unless `autostart` is off. What it consists
+of is in `nodes/driver/drive.py`.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from td3_driver.runs import RunFolder
 SECTIONS = ("carla", "driving", "driver", "evaluation")
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
-    "policy": ("", "ONNX file of td3-driver export that drives instead of the run's actor."),
-    "baseline": (False, "Follow the route by pure pursuit, instead of a run's actor."),
-    "random_goal": (True, "Choose a goal at random whenever there is no route to drive."),
+    "policy": ("", "ONNX file from td3-driver export, to drive with instead of the run's actor."),
+    "baseline": (False, "Follow the route by pure pursuit instead of using a run's actor."),
+    "random_goal": (True, "Choose a random goal whenever there is no route to drive."),
     "seed": (0, "Seed of the random goals.", 0, 2**31 - 1),
     "autostart": (True, "Configure and activate at once, without a lifecycle manager."),
 }
@@ -47,7 +48,7 @@ class DriverNode(ConfiguredLifecycleNode):
         context: Context | None = None,
         parameter_overrides: list[Parameter] | None = None,
     ) -> None:
-        """Read the settings; raises ConfigError where they are wrong or a message is missing."""
+        """Read the settings; raises ConfigError if they are wrong or a message is missing."""
         require_messages(DRIVER_TOPICS)
         self._drive: Drive | None = None
         self._refusal: ConfigError | None = None
@@ -62,31 +63,31 @@ class DriverNode(ConfiguredLifecycleNode):
         self._own_entities = self._entities()
 
     def start(self) -> None:
-        """Configure and activate; raises ConfigError where the policy is of no use."""
+        """Configure and activate; raises ConfigError if the policy cannot be used."""
         if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             raise self._refusal or RuntimeError("the driver could not be configured")
         if self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
             raise RuntimeError("the driver could not be activated")
 
     def run(self) -> None:
-        """Serve until the context ends, an exception does, or the node is shut down."""
+        """Spin until the context ends or the node is shut down."""
         runtime.spin(self, until=lambda: self._finalized)
 
     def stop_car(self) -> None:
-        """Stop the car and let go of it, whatever state the node is in."""
+        """Stop the car and release it, whatever state the node is in."""
         if self._drive is not None:
             self._drive.close()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the policy, subscribe and begin to watch."""
+        """Load the policy, subscribe and start watching."""
         return self._transition(self._configure, super().on_configure, state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to drive."""
+        """Start driving."""
         return self._transition(lambda: self._configured().activate(), super().on_activate, state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Bring the car to a stop, then command nothing more."""
+        """Bring the car to a stop, and command nothing after that."""
         return self._transition(
             lambda: self._configured().deactivate(), super().on_deactivate, state
         )
@@ -101,7 +102,7 @@ class DriverNode(ConfiguredLifecycleNode):
         return self._transition(self._clean_up, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Bring the car to a stop, and be as before it was configured."""
+        """Bring the car to a stop, and return to the state before configuration."""
         return self._transition(self._clean_up, super().on_error, state)
 
     def _transition(
@@ -110,7 +111,7 @@ class DriverNode(ConfiguredLifecycleNode):
         rest: Callable[[LifecycleState], TransitionCallbackReturn],
         state: LifecycleState,
     ) -> TransitionCallbackReturn:
-        """Go through a transition; what is wrong is told, where rclpy would keep it to itself."""
+        """Run a transition, and log its errors, which rclpy would hide."""
         try:
             body()
         except ConfigError as error:
@@ -118,7 +119,7 @@ class DriverNode(ConfiguredLifecycleNode):
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
-            self.get_logger().error(f"from {state.label}: {error!r}")
+            self.get_logger().error(f"transition from {state.label} failed: {error!r}")
             return TransitionCallbackReturn.ERROR
         return rest(state)
 
@@ -126,7 +127,7 @@ class DriverNode(ConfiguredLifecycleNode):
         name, policy = self.get_parameter("run").value, self.get_parameter("policy").value
         baseline = self.get_parameter("baseline").value
         if baseline and (name or policy):
-            raise ConfigError("the baseline needs neither run nor policy: give one of them")
+            raise ConfigError("baseline:=true excludes run and policy: give only one of them")
         self._drive = Drive(
             self,
             None if baseline else _find_run(name),
@@ -134,8 +135,8 @@ class DriverNode(ConfiguredLifecycleNode):
             random_goal=self.get_parameter("random_goal").value,
             seed=self.get_parameter("seed").value,
         )
-        # A collection of all objects, PyTorch's and ROS's among them, takes 0.1 s and more, and
-        # nothing else runs meanwhile. What is here now stays.
+        # Collecting all objects, including PyTorch's and ROS's, takes 0.1 s or more and blocks
+        # everything else. The objects that exist now will stay, so exempt them.
         gc.collect()
         gc.freeze()
 
@@ -154,7 +155,7 @@ class DriverNode(ConfiguredLifecycleNode):
                     getattr(self, f"destroy_{kind}")(entity)
 
     def _entities(self) -> dict[str, list[Any]]:
-        """Return what the node consists of on ROS, by kind."""
+        """Return the node's ROS entities, by kind."""
         return {
             "subscription": list(self.subscriptions),
             "publisher": list(self.publishers),
@@ -163,7 +164,7 @@ class DriverNode(ConfiguredLifecycleNode):
         }
 
     def _take_overrides(self) -> dict[str, Any]:
-        """Take the run's configuration for the one to start from, unless another is named."""
+        """Start from the run's configuration, unless another is named."""
         given = super()._take_overrides()
         if given.get("run") and not given.get("config"):
             given["config"] = str(_find_run(given["run"]).path / "config.yaml")
@@ -172,14 +173,14 @@ class DriverNode(ConfiguredLifecycleNode):
 
 def _find_run(name_or_path: str) -> RunFolder:
     if not name_or_path:
-        raise ConfigError("name the run to drive with: run:=FOLDER, or say baseline:=true")
+        raise ConfigError("name the run to drive with: set run:=FOLDER, or baseline:=true")
     return RunFolder(name_or_path)
 
 
 def drive() -> None:
-    """Drive until told to end, and leave the car standing."""
+    """Drive until asked to stop, and leave the car stationary."""
     never_wait_for_stderr()
-    # One observation is too little work to share; the other cores are the simulator's.
+    # One observation is too little work to split, and the simulator needs the other cores.
     torch.set_num_threads(1)
     node = DriverNode()
     try:

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the driver publishes for the car, and about each of its decisions."""
+"""Publishes the driver's commands to the car, and each of its decisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECISIONS_KEPT = 200
 
 
 class CommandOutput:
-    """Publishes commands: Ackermann, pedals where asked for; in shadow mode on topics aside."""
+    """Publishes Ackermann commands, and pedals if configured; in shadow mode on other topics."""
 
     def __init__(self, node: ConfiguredNode) -> None:
         self._carla, driver = node.config.carla, node.config.driver
@@ -40,7 +40,7 @@ class CommandOutput:
         }
 
     def send(self, command: Command, stamp_ns: int | None) -> None:
-        """Publish what the guard lets through; nothing but the guard calls this."""
+        """Publish a command that the guard lets through; only the guard calls this."""
         message = ackermann_to_message(command.ackermann, self._carla, stamp_ns)
         self._publishers[topics.ACKERMANN].publish(message)
         if topics.VEHICLE_CONTROL in self._publishers:
@@ -48,12 +48,12 @@ class CommandOutput:
             self._publishers[topics.VEHICLE_CONTROL].publish(pedals)
 
     def await_delivery(self) -> None:
-        """Wait until what was published has been received."""
+        """Wait until all published commands have been received."""
         runtime.await_delivery(self._publishers.values())
 
 
 class DecisionOutput:
-    """Publishes each decision on ~/policy_output, and keeps the figures of the latest ones."""
+    """Publishes each decision on ~/policy_output, and keeps statistics of the latest ones."""
 
     def __init__(self, node: ConfiguredNode) -> None:
         self.inferences_s: deque[float] = deque(maxlen=DECISIONS_KEPT)
@@ -64,7 +64,7 @@ class DecisionOutput:
 
     @property
     def saturated_share(self) -> float:
-        """Share of the latest actions' entries that are at their bounds."""
+        """Share of the latest actions' components that are at their bounds."""
         return float(np.mean(self._saturated)) if self._saturated else 0.0
 
     def note(
@@ -75,7 +75,7 @@ class DecisionOutput:
         stamp_ns: int,
         latency_s: float,
     ) -> None:
-        """Note the pilot's latest decision; publish it where somebody listens.
+        """Record the pilot's latest decision, and publish it if there is a subscriber.
 
         `admitted` is the command that the guard let through for the image of `stamp_ns`,
         `latency_s` the time from that image's arrival to the command.

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The policy that drives: loaded, published on ~/policy, and exchanged for newer checkpoints."""
+"""The policy that drives: loaded, published on ~/policy, and replaced by newer checkpoints."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from td3_driver.runs import RunFolder
 
 
 class DrivingPolicy:
-    """Acts; a newer checkpoint of the run takes over between two frames."""
+    """Chooses actions; a newer checkpoint of the run takes over between two frames."""
 
     def __init__(self, node: ConfiguredNode, run: RunFolder | None, policy_file: str) -> None:
-        """Load the policy file, or where that is empty the newest usable policy of a run.
+        """Load the policy file or, if that is empty, the newest usable policy of a run.
 
-        Without a run, the baseline drives. Raises ConfigError where that cannot be. Only a run's
-        policy is exchanged while it drives.
+        Without a run, the baseline drives. Raises ConfigError if the policy cannot be loaded. Only
+        a run's policy is replaced while driving.
         """
         self._config = node.config
         self._log = node.get_logger()
@@ -72,7 +72,7 @@ class DrivingPolicy:
         return self.loaded.act(observation)
 
     def take_over_newer(self) -> None:
-        """Drive with a newer checkpoint from now on, if one is ready."""
+        """Switch to a newer checkpoint, if one is ready."""
         newer = self._reloader.take() if self._reloader is not None else None
         if newer is not None:
             self.loaded, self._loaded_at_s, self._refused = newer, time.time(), None
@@ -80,7 +80,7 @@ class DrivingPolicy:
 
     def announce(self) -> None:
         """Log and publish which policy drives."""
-        self._log.info(f"drives with {self.loaded.name}")
+        self._log.info(f"driving with {self.loaded.name}")
         self._publish()
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class DrivingPolicy:
     def _on_refused(self, checkpoint: Path, reason: str) -> None:
         self._refused = (checkpoint, reason)
         self._log.error(
-            f"checkpoint {checkpoint.name} is refused, the old one keeps driving: {reason}"
+            f"checkpoint {checkpoint.name} refused, still driving with the previous one: {reason}"
         )
         self._publish()
 
@@ -104,7 +104,7 @@ class DrivingPolicy:
         driving = self.loaded.source
         if self._reloader is None or driving is None:
             response.success = False
-            response.message = f"{self.loaded.name} drives, not the checkpoints of a run"
+            response.message = f"driving with {self.loaded.name}, which has no newer checkpoints"
             return response
         newer = self._reloader.newer()
         self._reloader.look()
@@ -112,6 +112,6 @@ class DrivingPolicy:
         response.message = (
             f"loading {newer}; ~/policy reports the result"
             if newer
-            else f"{driving.parent} holds nothing newer than {driving.name}"
+            else f"{driving.parent} has nothing newer than {driving.name}"
         )
         return response

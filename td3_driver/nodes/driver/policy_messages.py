@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Makes the messages of td3_driver_msgs: what the driver publishes about its policy."""
+"""Builds the td3_driver_msgs messages that the driver publishes about its policy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from td3_driver.driving.control import Command
 from td3_driver.driving.pilot import Pilot
 from td3_driver.runs import RunFolder
 
-# The classes are asked for by the topics, not imported: the node says what to build where the
-# package is missing (`bridge.interfaces`).
+# The topics look the message classes up instead of importing them: if the package is missing, the
+# node reports what to build (`bridge.interfaces`).
 
 
 def policy_info(
@@ -64,9 +64,9 @@ def policy_output(
     image_to_command_s: float,
     q_values: tuple[float, float] | None,
 ) -> Any:
-    """Return a `td3_driver_msgs/PolicyOutput` of the pilot's latest decision.
+    """Return a `td3_driver_msgs/PolicyOutput` for the pilot's latest decision.
 
-    `stamp_ns` is that of the image, and `command` what the guard let through.
+    `stamp_ns` is the image's stamp, and `command` the command that the guard let through.
     """
     steering, speed = pilot.action.tolist()
     q1, q2 = q_values or (float("nan"), float("nan"))

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How the driver is doing: in the log, and on /diagnostics."""
+"""Reports the driver's state, in the log and on /diagnostics."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ DIAGNOSTICS_PERIOD_S = 1.0
 
 
 class Changes:
-    """New reasons to stand, on their way to the log: whoever puts them in never waits."""
+    """A queue of new reasons for a stop, on their way to the log; adding one never blocks."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Stop | Literal["end"] | None] = SimpleQueue()
 
     def put(self, standing: Stop | None) -> None:
-        """Add a new reason, None where the car drives."""
+        """Add a new reason, or None if the car drives."""
         self._queue.put(standing)
 
     def end(self) -> None:
-        """Have `get` return "end" after all that is there."""
+        """Make `get` return "end" after everything that is queued."""
         self._queue.put("end")
 
     def get(self) -> Stop | Literal["end"] | None:
@@ -44,7 +44,7 @@ class Changes:
 
 
 class Reports:
-    """Logs every change at once and a line now and then, and publishes diagnostics."""
+    """Logs every change at once and the state now and then, and publishes diagnostics."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Reports:
         decisions: DecisionOutput,
     ) -> None:
         self.active = False
-        """Whether the driver is to drive, and a line on how it does is worth logging."""
+        """Whether the driver is active, so that its state is worth logging."""
         self._config = node.config
         self._log = node.get_logger()
         self._changes = changes
@@ -67,34 +67,34 @@ class Reports:
         self._policy = policy
         self._decisions = decisions
         self._diagnostics = DriverDiagnostics(node)
-        # Simulation time stands still when the simulator dies.
+        # Simulation time stops when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         node.create_timer(LOG_PERIOD_S, self._log_line, clock=steady)
         node.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=steady)
-        # The guard must not wait for a terminal that takes no more lines.
+        # The guard must not wait for a blocked terminal.
         self._thread = threading.Thread(target=self._log_changes, name="announcer", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Log what is left, and end the thread."""
+        """Log the remaining changes, and end the thread."""
         self._changes.end()
         self._thread.join()
 
     def _log_changes(self) -> None:
-        """Log and publish, in a thread of its own, every new reason to stand."""
+        """Log and publish every new reason for a stop, in a thread of its own."""
         latest = self._guard.standing
         while (standing := self._changes.get()) != "end":
             if standing is None or standing.fault is None:
                 self._log.info(self._state())
             elif standing.over:
-                self._log.warning(f"stands {standing.reason}")
+                self._log.warning(f"stopped: {standing.reason}")
             elif latest is None or standing.fault is not latest.fault or latest.over:
                 self._log.error(_in_words(standing))
             latest = standing
             self.publish_diagnostics()
 
     def _log_line(self) -> None:
-        """Log a line on how it goes."""
+        """Log which required topics are silent, or else the state."""
         missing = self._frames.missing()
         self._frames.expect()
         if missing:
@@ -111,7 +111,7 @@ class Reports:
             return f"stopped: {standing.reason}"
         summary, projection = self._pilot.task.summary, self._pilot.task.projection
         return (
-            f"{'would drive' if self._config.driver.shadow else 'drives'}: "
+            f"{'would be driving' if self._config.driver.shadow else 'driving'}: "
             f"{self._frames.speed or 0.0:.1f} m/s, "
             f"{projection.lateral_m:+.2f} m off the centre, "
             f"{100.0 * summary.route_completion:.0f} % of {summary.route_length_m:.0f} m, "
@@ -139,6 +139,6 @@ def _in_words(stop: Stop) -> str:
     assert stop.fault is not None
     began = f" (it began with {stop.first})" if stop.first else ""
     then = (
-        "stands until ~/resume is called" if stop.needs_resume else "drives on when that is over"
+        "call ~/resume once that is over" if stop.needs_resume else "drives on once that is over"
     )
     return f"stopped ({stop.fault.value}): {stop.reason}{began}; {then}"

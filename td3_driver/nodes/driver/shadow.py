@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How the driver's commands differ from those of whoever drives."""
+"""Compares the driver's commands with those of whoever is driving."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from td3_driver.driving.control import AckermannCommand, Command
 from td3_driver.driving.world import VehicleControl
 from td3_driver.nodes.driver.policy_messages import disagreement_to_message
 
-# An older command is nobody's any more.
+# An older command no longer counts.
 COMMAND_AGE_S = 0.5
 
 
@@ -29,9 +29,9 @@ def disagreement(
     control: VehicleControl | None,
     vehicle_max_steer_rad: float,
 ) -> Disagreement | None:
-    """Return what `own` has more than the other's command; None where there is none.
+    """Return `own` minus the other's command; None if there is no other command.
 
-    The other's `ackermann` command goes before `control`, which the simulator has in force.
+    The other's `ackermann` command takes precedence over `control`, the pedals in force.
     """
     if ackermann is not None:
         return Disagreement(
@@ -49,7 +49,7 @@ def disagreement(
 
 
 class Shadow:
-    """Listens to who drives, and publishes how the driver's own commands differ."""
+    """Listens to whoever is driving, and publishes how the driver's own commands differ."""
 
     def __init__(self, node: Node, names: CarlaConfig, vehicle_max_steer_rad: float) -> None:
         self._max_steer_rad = vehicle_max_steer_rad
@@ -66,7 +66,7 @@ class Shadow:
         self._publisher = topics.create_publisher(node, SHADOW_DISAGREEMENT, names)
 
     def compare(self, own: Command, stamp_ns: int) -> None:
-        """Publish the disagreement about the image of `stamp_ns`, if somebody drives."""
+        """Publish the disagreement about the image of `stamp_ns`, if somebody is driving."""
         oldest_s = time.monotonic() - COMMAND_AGE_S
         found = disagreement(
             own,

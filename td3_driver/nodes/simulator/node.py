@@ -35,7 +35,7 @@ NODE_NAME = "simulator"
 SECTIONS = ("simulator", "carla")
 SETTABLE = ("simulator.map", "simulator.realtime_factor", "simulator.faults")
 VEHICLE_TYPE = "vehicle.tesla.model3"
-# A simulator that has fallen further behind real time lets the lost time go.
+# A simulator that has fallen further behind real time does not catch up.
 MAX_LAG_S = 0.2
 
 
@@ -46,7 +46,7 @@ AUTOPILOT = VehicleControl(throttle=0.4)
 class SimulatorNode(ConfiguredNode):
     """A bridge with one car, and the world behind it. Starts in PLAY, as the bridge does.
 
-    It misbehaves where `simulator.faults` says so.
+    It injects the faults in `simulator.faults`.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class SimulatorNode(ConfiguredNode):
         self._faults = Faults(self.config.simulator.faults)
         self._agenda = Agenda()
         self._held = False
-        """Whether the tick under way hangs, or the thread that ticks has died."""
+        """Whether the current tick hangs, or the ticking thread is dead."""
         self._inputs_held_until_s = 0.0
-        """Until when the autopilot's switching holds what is heard, on the steady clock."""
+        """Until when switching the autopilot holds what is received, on the steady clock."""
         self._late_control: VehicleControl | None = None
         self._stopped = False
         self._override = False
@@ -107,15 +107,15 @@ class SimulatorNode(ConfiguredNode):
 
     @property
     def speed(self) -> float:
-        """Signed forward speed of the car, m/s, as the world has it."""
+        """Signed forward speed of the car in the world, m/s."""
         return self.world.vehicle.speed
 
     def stop(self) -> None:
-        """End `run`, from any thread."""
+        """End `run`; may be called from any thread."""
         self._stopped = True
 
     def run(self) -> None:
-        """Tick and answer until stopped, or until the context ends."""
+        """Tick and handle messages until stopped, or until the context ends."""
         runtime.spin(
             self,
             until=lambda: self._stopped,
@@ -124,7 +124,7 @@ class SimulatorNode(ConfiguredNode):
         )
 
     def change_settings(self, new: Config) -> None:
-        """Load another map, or set other faults; raise ConfigError if they are unusable."""
+        """Load another map or set other faults; raises ConfigError if they are unusable."""
         if new.simulator.faults != self.config.simulator.faults:
             self._faults = Faults(new.simulator.faults)
         name = new.simulator.map
@@ -134,14 +134,14 @@ class SimulatorNode(ConfiguredNode):
             self.world.load_map(name)
         except RoadMapError as error:
             raise ConfigError(str(error)) from error
-        # A trainer changes maps with every episode.
+        # A trainer changes the map with every episode.
         self.get_logger().debug(self.announce_map())
 
     def _subscribe(self, topic: Topic, handler: Callable[[Any], None]) -> Any:
         return topics.create_bridge_subscription(self, topic, self.config.carla, handler)
 
     def announce_map(self) -> str:
-        """Publish the map and its route; return a line about it."""
+        """Publish the map and its route; return a line that describes the map."""
         road_map, config = self.world.road_map, self.config.simulator
         self.publications.world_info(road_map.name, road_map.opendrive)
         self._publish_route()
@@ -165,7 +165,7 @@ class SimulatorNode(ConfiguredNode):
             self._iterate()
 
     def _iterate(self) -> None:
-        """Go once through the bridge's loop: take commands, tick, publish."""
+        """Run one iteration of the bridge's loop: take commands, tick, publish."""
         runtime.take_waiting(self._control)
         if self._held or not self._run_state.may_tick():
             return
@@ -178,9 +178,9 @@ class SimulatorNode(ConfiguredNode):
             self._tick()
 
     def _tick(self) -> None:
-        """Tick, and publish what there is to be told of it."""
+        """Tick, and publish the result."""
         self._held = False
-        # A command that is here before its STEP_ONCE is to act in that step.
+        # A command that arrived before its STEP_ONCE must act in that step.
         for subscription in self._inputs:
             runtime.take_waiting(subscription)
         self._faults.begin_tick()
@@ -192,7 +192,7 @@ class SimulatorNode(ConfiguredNode):
         self._publish_route()
 
     def _disturbed(self, tick: Callable[[], Frame]) -> Frame:
-        """Tick, with the faults that are due around it."""
+        """Tick, and inject the faults that are due around it."""
         faults = self._faults
         if faults.now("extra_tick"):
             tick()
@@ -212,7 +212,7 @@ class SimulatorNode(ConfiguredNode):
         return frame
 
     def _deliver(self, topic: Topic, publish: Callable[[], None]) -> None:
-        """Publish a message; later, or not at all, where a fault is due."""
+        """Publish a message; late or not at all if a fault is due."""
         if missing := self._faults.now("missing", topic):
             given_s = missing.seconds
             time.sleep(BRIDGE_SENSOR_TIMEOUT_S if given_s is None else given_s)
@@ -221,7 +221,7 @@ class SimulatorNode(ConfiguredNode):
         self._agenda.in_order(topic, (late.seconds or 0.0) if late else 0.0, publish)
 
     def _schedule(self) -> None:
-        """Set the wall-clock time of the next tick while running freely."""
+        """Set the wall-clock time of the next tick in free-running mode."""
         config = self.config.simulator
         period_s = config.fixed_delta_s / config.realtime_factor
         now = time.monotonic()
@@ -243,7 +243,7 @@ class SimulatorNode(ConfiguredNode):
         try:
             command = RunCommand(message.command)
         except ValueError:
-            self.get_logger().warning(f"there is no run command {message.command}")
+            self.get_logger().warning(f"unknown run command {message.command} ignored")
             return
         if command is RunCommand.STEP_ONCE:
             if self._faults.next("lost_step"):

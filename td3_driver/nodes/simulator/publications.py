@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Publishes what carla-ros-bridge publishes, in its order, from frames of a simulator."""
+"""Publishes a simulator's frames as carla-ros-bridge does, in the same order."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LANE_INVASION_SENSOR = "lane_invasion"
 class Publications:
     """The publishers of a bridge with one car.
 
-    What only passes by is not even converted while nobody listens.
+    Messages that are costly to make are not made while they have no subscriber.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Publications:
         simulator: SimulatorConfig,
         deliver: Callable[[Topic, Callable[[], None]], None],
     ) -> None:
-        """Create the publishers on `node`; `deliver` is given each message's publication."""
+        """Create the publishers on `node`; `deliver` is called to publish each message."""
         self._node = node
         self._deliver = deliver
         self._config = carla
@@ -105,7 +105,7 @@ class Publications:
     ) -> None:
         """Publish one tick, after its status: the clock, then the car, then its sensors.
 
-        `lateral_speed` is the origin's, m/s to the left; `acceleration` (m/s^2) is in map axes.
+        `lateral_speed` is the origin's, m/s to the left; `acceleration` (m/s²) is in map axes.
         """
         self._publish(topics.CLOCK, Clock(clock=stamp_from_ns(frame.stamp_ns)))
         in_map = make_header(frame.stamp_ns, self._map_frame)

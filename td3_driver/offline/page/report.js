@@ -38,7 +38,7 @@
   // ------------------------------------------------------------------ summary
   byId("bag").textContent = data.bag;
   const names = byId("names");
-  names.append("judged by ");
+  names.append("evaluated with ");
   make("b", names, data.names[0]);
   if (data.names[1]) {
     names.append(" and ");
@@ -83,7 +83,7 @@
     }
     moving = false;
   };
-  let placing = false; // a zoom leaves the cursors where they were on the screen
+  let placing = false; // a zoom does not move the cursors, so they are placed again
   const placeSoon = (_, scale) => {
     if (scale !== "x" || placing) return;
     placing = true;
@@ -132,7 +132,7 @@
   const build = (plot) => {
     const box = make("div", byId("plots"));
     box.className = "plot";
-    // A second checkpoint's line has the colour of the first one's.
+    // The second checkpoint's line has the same colour as the first one's.
     const bases = [...new Set(plot.series.map((name) => name.replace(/_other$/, "")))];
     const made = new uPlot({
       title: plot.title,
@@ -189,7 +189,7 @@
     });
   }
 
-  // ------------------------------------------------------------------ camera and what is looked at
+  // ------------------------------------------------------------------ camera and saliency
   const pictureTimes = data.pictures.map((picture) => times[picture.index]);
   const loaded = new Map();
   const image = (source) => {
@@ -208,8 +208,8 @@
     return canvas;
   };
   const camera = figure("");
-  const looking = data.outputs.map((name) => figure(name === "critic" ? "critic looks" : `${name} looks`));
-  // Dark to yellow: the camera's grey shows where a map is dark.
+  const looking = data.outputs.map((name) => figure(`${name} saliency`));
+  // Dark to yellow: the grey camera image shows through where a map is dark.
   const heat = (value) => [Math.min(255, 510 * value), Math.max(0, 420 * (value - 0.3)), 90 * Math.sin(Math.PI * value)];
   const overlay = (canvas, picture, maps, place) => {
     const width = maps.width / data.outputs.length, height = maps.height;
@@ -282,7 +282,7 @@
   const rangeOf = (values) => {
     const sorted = known(values);
     const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
-    const [low, high] = [at(0.01), at(0.99)]; // an outlier must not take the whole scale
+    const [low, high] = [at(0.01), at(0.99)]; // an outlier must not take up the whole scale
     return high > low ? [low, high] : [low - 0.5, low + 0.5];
   };
   let project = null;
@@ -424,8 +424,8 @@
       }
     });
   };
-  table("events", ["time", "what", ""], data.events.slice(0, 400).map((event) => [`${event.time_s.toFixed(1)} s`, KINDS[event.kind][0], event.text]), (place) => data.events[place].time_s);
-  table("stretches", ["begin", "duration", "distance", "of its route", "return", "ended by"], data.stretches.map((part) => [`${number(part.begin_s, 1)} s`, `${number(part.duration_s, 1)} s`, `${number(part.distance_m, 0)} m`, `${number(100 * part.completion, 0)} %`, number(part.reward, 1), part.ended_by.replaceAll("_", " ")]), (place) => data.stretches[place].begin_s);
+  table("events", ["time", "event", "detail"], data.events.slice(0, 400).map((event) => [`${event.time_s.toFixed(1)} s`, KINDS[event.kind][0], event.text]), (place) => data.events[place].time_s);
+  table("stretches", ["start", "duration", "distance", "route driven", "return", "ended by"], data.stretches.map((part) => [`${number(part.begin_s, 1)} s`, `${number(part.duration_s, 1)} s`, `${number(part.distance_m, 0)} m`, `${number(100 * part.completion, 0)} %`, number(part.reward, 1), part.ended_by.replaceAll("_", " ")]), (place) => data.stretches[place].begin_s);
   table("topics", ["topic", "messages", "per second"], data.topics.map(([name, kind, count, rate]) => [name, String(count), number(rate, 1)]));
 
   // ------------------------------------------------------------------ show, play, keys
