@@ -13,7 +13,7 @@ STATIC_TRANSFORMS = "/tf_static"
 """Where other nodes publish their fixed frames, if they do; this package does not use it."""
 
 
-def told_by_nodes(config: CarlaConfig) -> frozenset[str]:
+def topics_of_nodes(config: CarlaConfig) -> frozenset[str]:
     """Return the topics on which the driver and the trainer report about themselves."""
     return frozenset(full_name(topic, config) for topic in (*DRIVER_TOPICS, DIAGNOSTICS))
 
@@ -21,4 +21,4 @@ def told_by_nodes(config: CarlaConfig) -> frozenset[str]:
 def recorded_pattern(config: CarlaConfig) -> str:
     """Return a regular expression of the topics that make up the record of a drive."""
     contract = [topic.name(config) for topic in TOPICS]  # letters, digits, _ and /
-    return f"^({'|'.join([*contract, *sorted(told_by_nodes(config)), STATIC_TRANSFORMS])})$"
+    return f"^({'|'.join([*contract, *sorted(topics_of_nodes(config)), STATIC_TRANSFORMS])})$"

@@ -20,7 +20,7 @@ from rclpy.publisher import Publisher
 
 from td3_driver.bridge import runtime, topics
 from td3_driver.bridge.parameters import ConfiguredNode
-from td3_driver.bridge.recorded import told_by_nodes
+from td3_driver.bridge.recorded import topics_of_nodes
 from td3_driver.bridge.topics import Direction, Qos
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
@@ -93,7 +93,7 @@ class PlayerNode(ConfiguredNode):
         self._bag.close()
 
     def _create_publishers(self) -> dict[str, Publisher]:
-        from_nodes = told_by_nodes(self._names)
+        from_nodes = topics_of_nodes(self._names)
         publishers = {}
         for name, topic in self._bag.topics.items():
             if not topic.count or name in from_nodes:
