@@ -6,7 +6,49 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+READABLE = 0o644
+"""Mode of files that whoever may read their folder may read."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new, empty file beside `path` to write to; at the end it takes the place of `path`.
+
+    If anything fails, what was at `path` before stays, and the new file is removed. Its name is
+    random, so no file or link put there beforehand is written through.
+    """
+    descriptor, name = tempfile.mkstemp(path.suffix, f".{path.stem}-", path.parent)
+    os.close(descriptor)
+    new = Path(name)
+    try:
+        new.chmod(READABLE)
+        yield new
+        flush(new)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def create(path: Path, text: str) -> None:
+    """Write a new file, whole or not at all; raises FileExistsError if there is one."""
+    descriptor, name = tempfile.mkstemp(path.suffix, f".{path.stem}-", path.parent)
+    new = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        new.chmod(READABLE)
+        flush(new)
+        os.link(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    flush(path.parent)
 
 
 def point_link(link: Path, target: Path) -> None:

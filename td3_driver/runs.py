@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import subprocess
@@ -18,7 +19,7 @@ import yaml
 
 from td3_driver import config as configuration
 from td3_driver.config import Config, ConfigError
-from td3_driver.files import point_link
+from td3_driver.files import create, point_link
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -55,15 +56,19 @@ class RunFolder:
     @classmethod
     def create(cls, name_or_path: str, config: Config) -> RunFolder:
         """Make a new run; an empty name becomes the time of day. Raises RunError if it exists."""
-        name = name_or_path or time.strftime("%Y%m%d-%H%M%S")
-        path = Path(name) if os.sep in name else RUNS / name
-        if (path / "config.yaml").exists():
+        if name_or_path:
+            path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
+            _check_name(path)
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path = _new_folder(time.strftime("%Y%m%d-%H%M%S"))
+        try:
+            create(path / "config.yaml", _heading() + _parameters(config))
+        except FileExistsError:
             raise RunError(
                 f"the run {path} exists: resume it (--resume {path}), choose another name, or "
                 "remove its folder"
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(_heading() + _parameters(config))
+            ) from None
         if path.parent == RUNS:
             point_link(RUNS / LATEST, path)
         return cls(path)
@@ -87,6 +92,26 @@ class RunFolder:
         from td3_driver.learning import checkpoint
 
         return checkpoint.latest(self.checkpoints, warn)
+
+
+def _check_name(path: Path) -> None:
+    """Raise RunError for a path that is no new run's: `runs/latest`, a parent, or a file."""
+    if path.name in ("", ".", "..", LATEST) or path.resolve() == RUNS.resolve():
+        raise RunError(f"{path} cannot be a run's name: choose another one")
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file: choose another name for the run")
+
+
+def _new_folder(name: str) -> Path:
+    """Make a folder under `runs/`, numbered if another run has just taken the name."""
+    for number in itertools.count(1):
+        path = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("not reached")
 
 
 def _parameters(config: Config) -> str:

@@ -165,7 +165,7 @@ def test_a_run_s_policy_drives_from_its_file_as_from_its_checkpoint(
     run: RunFolder, done: export.Export
 ) -> None:
     assert done.path == run.path / "policy.onnx"
-    assert [path.name for path in run.path.iterdir() if "unfinished" in path.name] == []
+    assert [path.name for path in run.path.iterdir() if path.name.startswith(".")] == []
     by_file = load(done.path)
     by_checkpoint = load_policy(run, "", DRIVING, TICK_S)
     assert "policy.onnx (step 1)" in by_file.name and "000000001" in by_checkpoint.name

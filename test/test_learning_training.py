@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -295,6 +296,71 @@ def test_rows_of_updates_after_the_checkpoint_are_dropped_whatever_their_step(
         ("50", "20"),
         ("51", "30"),
     ]
+
+
+@pytest.mark.parametrize("torn", ["61,4", "61", ",,,", '"'])
+def test_a_torn_row_of_figures_does_not_keep_a_run_from_resuming(
+    tmp_path: Path, torn: str
+) -> None:
+    make(tmp_path, total_steps=60).run()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(torn)
+    make(tmp_path, resume=True, total_steps=80).run()
+    assert [int(row["updates"]) for row in rows_of(tmp_path)] == [10, 20, 30, 40, 50, 60]
+
+
+def test_figures_that_cannot_be_written_are_said_once_and_the_run_continues(
+    tmp_path: Path,
+) -> None:
+    heard, in_the_way = Heard(), tmp_path / "metrics.csv"
+    in_the_way.mkdir()
+
+    def show(progress: Progress) -> None:
+        if progress.step == 55:  # after three rows
+            in_the_way.rmdir()
+
+    saved = make(tmp_path, heard=heard, show=show).run()
+    assert saved.name == "000000080"
+    said = [line for line in heard.lines if "cannot be written" in line]
+    assert len(said) == 1 and "training continues without them" in said[0]
+    assert [int(row["updates"]) for row in rows_of(tmp_path)] == [40, 50, 60]
+
+
+def test_a_checkpoint_on_a_full_disk_says_what_is_safe_and_the_run_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = checkpoint.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if tensors and "000000025" in {
+            one.name for one in checkpoint.list_checkpoints(tmp_path / "checkpoints")
+        }:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        plain(tensors, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", full)
+        with pytest.raises(CheckpointError, match=r"No space left.*000000025 is safe: make room"):
+            make(tmp_path).run()
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["000000025", "latest"]
+    resumed = make(tmp_path, resume=True)
+    assert resumed.trainer.standing.step == 25
+    resumed.run()
+    assert resumed.complete
+
+
+def test_whoever_may_read_a_run_may_read_its_checkpoints(tmp_path: Path) -> None:
+    saved = make(tmp_path).run()
+    assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {0o644}
+    assert saved.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_that_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path).run()
+    for name in ("9x", "99", "000000099x"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    assert checkpoint.latest(tmp_path / "checkpoints").name == "000000080"
 
 
 @pytest.mark.parametrize("synchronous", [True, False])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,38 @@ def test_latest_is_the_newest_run_of_the_runs_folder(working_folder: Path) -> No
     assert RunFolder("latest").path == newest.path
     with pytest.raises(RunError, match=r"runs there: one, two\)"):
         RunFolder("nonesuch")
+
+
+def test_trainings_started_in_the_same_second_get_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("td3_driver.runs.time.strftime", lambda form: "20261126-120000")
+    names = [RunFolder.create("", Config()).path.name for _ in range(3)]
+    assert names == ["20261126-120000", "20261126-120000-2", "20261126-120000-3"]
+
+
+@pytest.mark.parametrize("name", ["latest", ".", "..", "runs/latest", "./", "runs/.."])
+def test_a_name_that_no_run_can_have_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RunFolder.create("first", Config())
+    with pytest.raises(RunError, match="cannot be a run's name"):
+        RunFolder.create(name, Config())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_a_run_on_a_full_disk_does_not_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("td3_driver.files.flush", full)
+        with pytest.raises(OSError, match="No space"):
+            RunFolder.create(str(run), Config())
+    assert list(run.iterdir()) == []
+    assert RunFolder.create(str(run), Config()).config == Config()

@@ -33,7 +33,7 @@ from td3_driver.deployment.description import (
 )
 from td3_driver.deployment.onnx_policy import ACTION, TOLERANCE, OnnxPolicy
 from td3_driver.driving.observation import Observation
-from td3_driver.files import flush
+from td3_driver.files import replacing
 from td3_driver.learning.checkpoint import step_of
 from td3_driver.learning.manifest import CheckpointError, digest_of
 from td3_driver.learning.networks import IMAGE, VECTOR, Actor, NetworkSpec
@@ -114,20 +114,14 @@ def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: P
         example_action=tuple(policy.act(example_observation(task)).tolist()),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_bytes(to_onnx(policy.actor, policy.spec, description))
-        flush(unfinished)
         comparison = compare(OnnxPolicy.load(unfinished), policy)
         if not comparison.largest_difference <= TOLERANCE:
             raise PolicyFileError(
                 f"the exported policy differs from PyTorch's by {comparison.largest_difference:g}"
                 f", more than {TOLERANCE:g}: nothing was written"
             )
-        unfinished.replace(path)
-        flush(path.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return Export(path, description, comparison)
 
 

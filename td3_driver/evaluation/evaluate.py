@@ -19,6 +19,7 @@ from td3_driver.deployment.loading import load_policy
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import Frame
 from td3_driver.evaluation.rollout import DrivenEpisode, drive_episode, report, seeded_starts
+from td3_driver.files import replacing
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
 from td3_driver.simulator.world import SimulatedWorld
@@ -62,7 +63,8 @@ def write_report(drives: Sequence[EvaluatedDrive], path: Path) -> dict[str, Any]
     """Write the report of some drives as JSON and return it."""
     result = report([drive.episode for drive in drives])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    with replacing(path) as new:
+        new.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from td3_driver.files import replacing
 from td3_driver.roads.road_map import RoadMap
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def learning_curve(metrics: Path, picture: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("step")
     axes[0, 0].set_ylim(-0.02, 1.02)
-    figure.savefig(picture, dpi=110)
+    with replacing(picture) as new:
+        figure.savefig(new, dpi=110)
 
 
 def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
@@ -90,7 +92,8 @@ def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
         f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m"
     )
     axis.legend(loc="best", fontsize=8)
-    figure.savefig(picture, dpi=100)
+    with replacing(picture) as new:
+        figure.savefig(new, dpi=100)
 
 
 def draw_map(axis: Axes, road_map: RoadMap) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable
@@ -17,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from td3_driver.files import flush, point_link
+from td3_driver.files import READABLE, flush, point_link
 from td3_driver.learning.batch import Replay
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import Actor, NetworkSpec
@@ -37,6 +40,9 @@ REPLAY = "replay.safetensors"
 COUNTERS = "counters.json"
 LATEST = "latest"
 REFUSED = "refused-"
+UNFINISHED = ".unfinished-"
+NAME = re.compile(r"\d{9}(-\d{9})?")
+"""A checkpoint's name: its step, and its updates if one was taken at that step before."""
 RANDOM_STATE_SHAPES = ((5056,), (16,))
 """Of PyTorch's generators on CPU and on CUDA."""
 
@@ -78,19 +84,20 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     kill at any instant leaves the last complete checkpoint usable. The newest `keep` stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".unfinished-*"):
+    for leftover in folder.glob(f"{UNFINISHED}*"):
         shutil.rmtree(leftover)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+    try:
+        _fill(unfinished, snapshot)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        kept = list_checkpoints(folder)
+        raise CheckpointError(
+            f"no checkpoint could be written to {folder}: {error}. "
+            + (f"{kept[-1].name} is safe" if kept else "There is none from before")
+            + ": make room, then resume"
+        ) from None
     step, updates = snapshot.step, snapshot.counters["updates"]
-    unfinished = folder / f".unfinished-{step}"
-    unfinished.mkdir()
-    save_actor(unfinished, snapshot.actor, snapshot.spec)
-    save_file(snapshot.learner, unfinished / LEARNER)
-    save_file(snapshot.replay, unfinished / REPLAY)
-    (unfinished / COUNTERS).write_text(json.dumps(snapshot.counters, indent=1))
-    seal(unfinished)
-    for path in unfinished.iterdir():
-        flush(path)
-    flush(unfinished)
     complete = folder / f"{step:09d}"
     if complete.exists():  # saved before at this step, which must not be lost in between
         complete = folder / f"{step:09d}-{updates:09d}"
@@ -102,6 +109,20 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return complete
+
+
+def _fill(unfinished: Path, snapshot: Snapshot) -> None:
+    """Write a checkpoint's files into an empty folder, on disk and readable as others are."""
+    save_actor(unfinished, snapshot.actor, snapshot.spec)
+    save_file(snapshot.learner, unfinished / LEARNER)
+    save_file(snapshot.replay, unfinished / REPLAY)
+    (unfinished / COUNTERS).write_text(json.dumps(snapshot.counters, indent=1))
+    seal(unfinished)
+    for path in unfinished.iterdir():
+        path.chmod(READABLE)
+        flush(path)
+    unfinished.chmod(0o755)
+    flush(unfinished)
 
 
 class Writer:
@@ -124,7 +145,9 @@ class Writer:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+    return sorted(
+        path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name) and path.is_dir()
+    )
 
 
 def step_of(checkpoint: Path) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
+from td3_driver.files import replacing
 from td3_driver.learning.health import HealthMonitor
 
 COLUMNS = (
@@ -79,14 +81,25 @@ class MetricsWriter:
     def __init__(
         self, folder: Path, resume_step: int | None = None, resume_updates: int = 0
     ) -> None:
+        """Keep the rows of earlier updates if a run is resumed; nothing is written yet."""
         self.path = folder / "metrics.csv"
-        rows = self._rows_until(resume_updates) if resume_step is not None else []
-        self._file = self.path.open("w", newline="")
-        self._csv = csv.DictWriter(self._file, COLUMNS)
-        self._csv.writeheader()
-        self._csv.writerows(rows)
-        self._file.flush()
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+        self._resume_step = resume_step
+        self._earlier = self._rows_until(resume_updates) if resume_step is not None else []
+        self._file: TextIO | None = None
+        self._board: SummaryWriter | None = None
+
+    def _open(self) -> tuple[TextIO, SummaryWriter]:
+        """Open both, with the earlier rows in place: whole, or as they were."""
+        if self._file is None:
+            with replacing(self.path) as new, new.open("w", newline="") as file:
+                rows = csv.DictWriter(file, COLUMNS)
+                rows.writeheader()
+                rows.writerows(self._earlier)
+            self._file = self.path.open("a", newline="")
+        if self._board is None:
+            folder = self.path.parent / "tensorboard"
+            self._board = SummaryWriter(str(folder), purge_step=self._resume_step)
+        return self._file, self._board
 
     def _rows_until(self, updates: int) -> list[dict[str, str]]:
         """Return the rows from before a checkpoint; the later ones will be written again."""
@@ -94,20 +107,28 @@ class MetricsWriter:
             return []
         with self.path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        return [row for row in rows if int(row["updates"]) <= updates]
+        # A row that was cut off by a kill or a full disk says nothing.
+        whole = (row for row in rows if None not in row.values() and row["updates"].isdecimal())
+        return [row for row in whole if int(row["updates"]) <= updates]
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write one row; unknown figures are left out."""
-        self._csv.writerow({name: _short(row[name]) for name in COLUMNS if name in row})
-        self._file.flush()
+        """Write one row; unknown figures are left out. Raises OSError."""
+        file, board = self._open()
+        known = {name: _short(row[name]) for name in COLUMNS if name in row}
+        csv.DictWriter(file, COLUMNS).writerow(known)
+        file.flush()
         for name, value in row.items():
             if name != "step":
-                self._board.add_scalar(name, value, int(row["step"]))
+                board.add_scalar(name, value, int(row["step"]))
 
     def close(self) -> None:
-        """Close both."""
-        self._file.close()
-        self._board.close()
+        """Close both. Raises OSError."""
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            if self._board is not None:
+                self._board.close()
 
 
 class RunLogger:
@@ -126,16 +147,31 @@ class RunLogger:
         self._metrics = metrics
         self._say = say
         self._report = report
+        self._failing = False
 
     def row(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Write a row of figures, log it in words and report it."""
-        self._metrics.write(row)
+        self._note(lambda: self._metrics.write(row))
         self._say(in_words(row))
         self._report(row, health)
 
     def close(self) -> None:
         """Close the metrics files."""
-        self._metrics.close()
+        self._note(self._metrics.close)
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """Write figures; if that fails, say so once, as figures are never worth a run."""
+        try:
+            write()
+        except OSError as error:
+            if not self._failing:
+                self._say(
+                    f"warning: the figures in {self._metrics.path.parent} cannot be written "
+                    f"({error}); training continues without them"
+                )
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def _short(value: float) -> str:

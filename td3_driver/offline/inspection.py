@@ -25,6 +25,7 @@ from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
+from td3_driver.files import replacing
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
@@ -427,7 +428,7 @@ def _stretches(rows: _Rows, columns: dict[str, np.ndarray]) -> list[Stretch]:
 def write_csv(inspection: Inspection, path: Path) -> None:
     """Write the table, one row for each decision; unknown values are left empty."""
     names = list(inspection.columns)
-    with path.open("w", newline="") as file:
+    with replacing(path) as new, new.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         for row in zip(*inspection.columns.values(), strict=True):

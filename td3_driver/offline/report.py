@@ -22,6 +22,7 @@ import numpy as np
 
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
+from td3_driver.files import replacing
 from td3_driver.offline.inspection import Inspection, Inspector, observations_of
 from td3_driver.offline.saliency import saliencies
 
@@ -79,7 +80,8 @@ def write_report(inspector: Inspector, inspection: Inspection, path: Path) -> No
     moments = find_moments(inspection)
     wanted = spread(inspection.decisions, PICTURES, [moment["index"] for moment in moments])
     pictures = list(_pictures(inspector, wanted))
-    path.write_text(_page(_data(inspection, moments, pictures)), encoding="utf-8")
+    with replacing(path) as new:
+        new.write_text(_page(_data(inspection, moments, pictures)), encoding="utf-8")
 
 
 def spread(count: int, most: int, also: Sequence[int]) -> list[int]:
