@@ -66,7 +66,7 @@ class Bandit(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         info: dict[str, Any] = {"clean": clean}
         terminated, truncated = self._count == LENGTH, not clean
         if terminated or truncated:
-            info["episode"] = SimpleNamespace(
+            info["summary"] = SimpleNamespace(
                 episode_return=self._return, route_completion=0.25, ended_by="limit"
             )
         return self._observation(), reward, terminated and clean, truncated, info

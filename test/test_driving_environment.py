@@ -154,7 +154,7 @@ def test_steady_driving_completes_the_route() -> None:
     steps = drive(env, start_at(length=60.0))
     *_, terminated, truncated, info = steps[-1]
     assert (terminated, truncated) == (False, True)
-    episode = info["episode"]
+    episode = info["summary"]
     assert episode.ended_by == "route_end"
     assert episode.route_completion == 1.0
     assert episode.route_length_m == pytest.approx(60.0)
@@ -170,7 +170,7 @@ def test_steady_driving_completes_the_route() -> None:
 
 def test_an_end_on_the_way_leaves_the_share_driven() -> None:
     env = make_env(time_limit_s=5.0)
-    episode = drive(env, start_at(length=60.0))[-1][4]["episode"]
+    episode = drive(env, start_at(length=60.0))[-1][4]["summary"]
     assert episode.ended_by == "time_limit"
     assert episode.route_completion == pytest.approx(episode.distance_m / 60.0, abs=1e-3)
     assert 0.3 < episode.route_completion < 0.5
@@ -182,14 +182,14 @@ def test_standing_still_earns_nothing_until_it_fails() -> None:
     assert [step[1] for step in steps[:-1]] == [0.0] * (len(steps) - 1)
     assert steps[-1][1] == -5.0
     assert (steps[-1][2], steps[-1][3]) == (True, False)
-    assert steps[-1][4]["episode"].ended_by == "stuck"
-    assert steps[-1][4]["episode"].route_completion == 0.0
+    assert steps[-1][4]["summary"].ended_by == "stuck"
+    assert steps[-1][4]["summary"].route_completion == 0.0
 
 
 def test_leaving_the_lane_terminates() -> None:
     steps = drive(make_env(), start_at(), np.array([0.3, 0.0], dtype=np.float32))
     assert (steps[-1][2], steps[-1][3]) == (True, False)
-    assert steps[-1][4]["episode"].ended_by == "off_lane"
+    assert steps[-1][4]["summary"].ended_by == "off_lane"
     lateral = steps[-1][0]["vector"][1]
     assert lateral > 2.0  # steered left, so the car is left of the route
 
@@ -223,7 +223,7 @@ def test_a_collision_ends_the_holding_and_the_episode() -> None:
     assert (terminated, truncated) == (True, False)
     assert env.frame.frame == 6 and info["clean"]
     assert reward < -4.0
-    assert info["episode"].collisions == 1 and info["episode"].ended_by == "collision"
+    assert info["summary"].collisions == 1 and info["summary"].ended_by == "collision"
 
 
 def test_lane_invasions_of_every_tick_count_and_solid_ones_cost() -> None:
@@ -243,7 +243,7 @@ def test_an_unclean_frame_truncates_and_says_so() -> None:
     _, _, terminated, truncated, info = env.step(FORWARD)
     assert (terminated, truncated) == (False, True)
     assert info["clean"] is False and env.frame.frame == 6
-    assert info["episode"].ended_by == "unclean_step"
+    assert info["summary"].ended_by == "unclean_step"
 
 
 def test_a_step_before_the_reset_or_after_the_end_is_refused() -> None:
@@ -337,7 +337,7 @@ def test_a_car_that_begins_beyond_its_route_has_driven_none_of_it() -> None:
     world_of(env).route_from = 0.0
     world_of(env).collision_at = {1: 200.0}
     env.reset(options={"start": Start("straight", Pose(12.0, 0.0, 0.0), Pose(10.0, 0.0, 0.0))})
-    episode = env.step(STAND)[4]["episode"]
+    episode = env.step(STAND)[4]["summary"]
     assert (episode.ended_by, episode.route_completion) == ("collision", 0.0)
 
 

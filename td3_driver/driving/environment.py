@@ -59,7 +59,8 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
 
     `sample_start` chooses where an episode starts; `reset(options={"start": Start})` overrides
     it. `info` holds the reward's terms, whether the step was clean, and at the end of an episode
-    its `EpisodeSummary` under "episode"; `frame` is the latest frame.
+    its `EpisodeSummary` under "summary", as "episode" is a key of gymnasium's own wrappers.
+    `frame` is the latest frame.
     """
 
     frame: Frame
@@ -126,7 +127,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             "clean": end is not End.UNCLEAN_STEP,
         }
         if end is not None:
-            info["episode"] = self.task.summary
+            info["summary"] = self.task.summary
             self._running = False
         terminated = end is not None and end.terminated
         truncated = end is not None and not end.terminated

@@ -46,7 +46,7 @@ def drive_episode(
         observation, _, terminated, truncated, info = env.step(act(observation))
         watch(env.frame)
         if terminated or truncated:
-            return DrivenEpisode(start, info["episode"])
+            return DrivenEpisode(start, info["summary"])
 
 
 def report(episodes: Sequence[DrivenEpisode]) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class Standing:
     def episode_ended(self, info: Mapping[str, Any]) -> None:
         """Count an episode, and keep its summary if the environment gives one."""
         self.episodes += 1
-        if "episode" in info:
-            summary = info["episode"]
+        if "summary" in info:
+            summary = info["summary"]
             self.returns.append(summary.episode_return)
             self.completions.append(summary.route_completion)
             self.ended_by = summary.ended_by
