@@ -10,12 +10,23 @@ keeps the values in effect.
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from td3_driver.faults import HARMLESS, Fault
@@ -95,6 +106,10 @@ class SimulatorConfig(Section):
     )
 
 
+ROS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""One part of a ROS name."""
+
+
 class CarlaConfig(Section):
     """The topics of carla-ros-bridge and the lock-step over them."""
 
@@ -147,6 +162,19 @@ class CarlaConfig(Section):
         "Who plans an episode's route: the node that answers goals with a Path, or this package, "
         "from the map's OpenDRIVE along the same lane centres.",
     )
+
+    @field_validator("role_name", "camera", "control")
+    @classmethod
+    def _is_part_of_a_ros_name(cls, value: str, info: ValidationInfo) -> str:
+        # Only ids of sensors may be names in a namespace.
+        parts = [value] if info.field_name == "role_name" else value.split("/")
+        if not all(map(ROS_NAME.fullmatch, parts)):
+            raise ValueError(
+                "becomes part of topic names, so it has letters, digits and _ only, and does not "
+                "start with a digit"
+            )
+        return value
+
     teleport_height_m: float = _setting(
         0.3, "Height above the road from which a reset drops the car.", "m", ge=0.0, le=2.0
     )
@@ -546,6 +574,16 @@ def build(values: dict[str, Any], source: str) -> Config:
         raise ConfigError(f"{source} has wrong settings:\n{in_words(error)}") from None
 
 
+SHOWN = 200
+"""Characters of a wrong value that a message shows."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it, cut if it is long; quick for nested ones, too."""
+    text = reprlib.repr(value) if isinstance(value, list | tuple | dict) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
 def in_words(error: ValidationError) -> str:
     """Return one line for each wrong setting."""
     lines = []
@@ -554,7 +592,7 @@ def in_words(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {name}: there is no such setting")
         else:
-            lines.append(f"  {name}: {problem['msg']} (it is {problem['input']!r})")
+            lines.append(f"  {name}: {problem['msg']} (it is {shown(problem['input'])})")
     return "\n".join(lines)
 
 

@@ -188,3 +188,26 @@ def test_shipped_configurations_are_found_beside_the_source_and_installed(tmp_pa
     packages = tmp_path / "lib" / "python3.12" / "site-packages"
     (packages / "config").mkdir(parents=True)  # somebody else's package
     assert shipped_folder(packages / "td3_driver" / "config.py") == share
+
+
+@pytest.mark.parametrize("setting", ["role_name", "camera", "control"])
+@pytest.mark.parametrize("value", ["hero-1", "", "1st", "a b", "\N{AUTOMOBILE}", "/hero", "he#ro"])
+def test_what_becomes_part_of_a_ros_name_is_checked_by_its_rules(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"carla\.{setting}: .*"):
+        build({"carla": {setting: value}}, "the test")
+    build({"carla": {setting: "hero_1"}}, "the test")
+
+
+def test_a_sensor_may_have_a_namespace_and_a_role_may_not() -> None:
+    assert build({"carla": {"camera": "front/rgb"}}, "the test").carla.camera == "front/rgb"
+    with pytest.raises(ConfigError, match=r"role_name: .*letters, digits and _ only"):
+        build({"carla": {"role_name": "front/rgb"}}, "the test")
+
+
+def test_a_wrong_value_of_any_size_is_shown_in_a_few_words() -> None:
+    bomb: list = ["x" * 1000]
+    for _ in range(30):
+        bomb = [bomb] * 9
+    with pytest.raises(ConfigError) as caught:
+        build({"training": {"seed": bomb, "maps": {"key": "y" * 10**6}}}, "the test")
+    assert len(str(caught.value)) < 2000 and "training.seed" in str(caught.value)
