@@ -56,6 +56,10 @@ class Context:
     environment: dict[str, str] = field(default_factory=dict)
     is_shutdown: bool = False
 
+    @property
+    def launch_configurations(self) -> dict[str, str]:
+        return self.configurations
+
 
 @dataclass
 class Configuration:
@@ -79,6 +83,7 @@ class ShutdownAll:
 class Node:
     package: str
     executable: str
+    namespace: str
     ros_arguments: list[str]
     output: str
     emulate_tty: bool
@@ -130,19 +135,25 @@ class Description:
     def arguments(self) -> dict[str, Argument]:
         return {item.name: item for item in self.entities if isinstance(item, Argument)}
 
-    def actions(self, environment: dict[str, str] | None = None, /, **given: str) -> list[Any]:
-        """Return what a launch with the given arguments does."""
+    def actions(
+        self,
+        environment: dict[str, str] | None = None,
+        context: dict[str, str] | None = None,
+        /,
+        **given: str,
+    ) -> list[Any]:
+        """Return what a launch with the given arguments does, in an including file's context."""
         values = {
             name: given.get(name, argument.default_value)
             for name, argument in self.arguments.items()
         }
         assert set(given) <= set(values) and None not in values.values()
         (function,) = (item.function for item in self.entities if isinstance(item, Function))
-        return function(Context(values, environment or {}))
+        return function(Context({**(context or {}), **values}, environment or {}))
 
-    def nodes(self, **given: str) -> list[Any]:
+    def nodes(self, context: dict[str, str] | None = None, /, **given: str) -> list[Any]:
         """Return the nodes, and what does a node's work, that a launch starts."""
-        actions = self.actions(**given)
+        actions = self.actions({}, context, **given)
         return [action for action in actions if isinstance(action, Node | Executed)]
 
     def includes(self, **given: str) -> dict[str, dict[str, str]]:
@@ -223,13 +234,34 @@ def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str)
         given["bag"] = bag
     described = LAUNCHES[command].processes(default_values(command) | given)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
-        (process.name, process.ros_arguments()) for process in described
+        (process.name, process.namespace, process.ros_arguments()) for process in described
     ]
 
 
-def as_process(node: Node) -> tuple[str, list[str]]:
+def as_process(node: Node) -> tuple[str, str, list[str]]:
     assert node.package == "td3_driver"
-    return node.executable, node.ros_arguments
+    return node.executable, node.namespace, node.ros_arguments
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize(
+    "pushed, given, role_name, expected",
+    [
+        ("", "", "ego_vehicle", "/"),
+        ("", "", "left", "/left"),
+        ("", "fleet/left", "left", "/fleet/left"),
+        ("/fleet", "", "left", "/fleet"),
+        ("/fleet", "left", "ego_vehicle", "/fleet/left"),
+        ("/fleet", "/left", "ego_vehicle", "/left"),
+        ("/fleet", "/", "left", "/"),
+    ],
+)
+def test_the_nodes_namespace_is_the_argument_under_the_pushed_one_or_the_role_name(
+    pushed: str, given: str, role_name: str, expected: str
+) -> None:
+    context = {"ros_namespace": pushed} if pushed else {}
+    nodes = describe("train").nodes(context, namespace=given, role_name=role_name)
+    assert {node.namespace for node in nodes} == {expected}
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -290,8 +322,9 @@ def test_ros2_bag_records_where_it_is_installed(
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
     *command, pattern = recorder.cmd
     assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()
-    for name in ("/carla/hero/rgb_front/image", "/clock", "/tf", "/driver/policy_output"):
+    for name in ("/carla/hero/rgb_front/image", "/clock", "/tf", "/hero/driver/policy_output"):
         assert re.match(pattern, name)
+    assert not re.match(pattern, "/driver/policy_output")
     assert not re.match(pattern, "/carla/other/rgb_front/image")
     assert not re.match(pattern, "/carla/hero/rgb_front/image/compressedDepth")
 

@@ -180,7 +180,7 @@ class ConfiguredNode(Node):
             parameter.check(name, value)
             self.declare_parameter(name, value, parameter.descriptor(), ignore_override=True)
         file = self.get_parameter("config").value
-        base = config.load(file) if file else Config()
+        base = config.load(file, self.get_fully_qualified_name()) if file else Config()
         self.config = config.override(base, given, f"node {self.get_name()}")
         for section in sections:
             self._declare_section(section)

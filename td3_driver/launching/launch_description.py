@@ -30,7 +30,10 @@ from td3_driver.config import ConfigError
 from td3_driver.launching import fastdds, supervision
 from td3_driver.launching.commands import LAUNCHES
 from td3_driver.launching.parts import PACKAGE, Include, LaunchCommand, Option, Process
+from td3_driver.launching.settings import under_namespace
 
+PUSHED_NAMESPACE = "ros_namespace"
+"""Where launch_ros keeps what PushROSNamespace has pushed."""
 HOW_TO_GET_THE_BRIDGE = (
     "build https://github.com/carla-simulator/ros-bridge (on Jazzy "
     "https://github.com/ika-rwth-aachen/carla-ros-bridge) and source its workspace, or start the "
@@ -63,6 +66,9 @@ def _actions(command: LaunchCommand, context: LaunchContext) -> list[Any]:
         option.name: option.parse(LaunchConfiguration(option.name).perform(context))
         for option in command.options
     }
+    if "namespace" in values:
+        pushed = context.launch_configurations.get(PUSHED_NAMESPACE, "")
+        values["namespace"] = under_namespace(pushed, str(values["namespace"]))
     # Both refuse wrong values; nothing is to be started before that.
     processes, includes = command.processes(values), command.includes(values)
     environment = fastdds.environment(context.environment)
@@ -103,6 +109,7 @@ def _node(process: Process) -> ExecuteProcess:
     return Node(
         package=PACKAGE,
         executable=process.name,
+        namespace=process.namespace,
         ros_arguments=process.ros_arguments(),
         output="screen",
         # Not a terminal: launch shows whole lines only, so none may renew itself in place.

@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.driver_topics import drivers_among
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.recorded import told_by_nodes
 from td3_driver.bridge.topics import Direction, Qos
@@ -92,7 +93,8 @@ class PlayerNode(ConfiguredNode):
         self._bag.close()
 
     def _create_publishers(self) -> dict[str, Publisher]:
-        told = told_by_nodes(self._names)
+        types = {name: topic.type_name for name, topic in self._bag.topics.items()}
+        told = told_by_nodes(self._names, drivers_among(types))
         publishers = {}
         for name, topic in self._bag.topics.items():
             if not topic.count or name in told:
