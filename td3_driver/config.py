@@ -581,8 +581,8 @@ def find_file(name_or_path: str | Path) -> Path:
 def load(name_or_path: str | Path, node: str = "") -> Config:
     """Read a YAML file `/**: ros__parameters: {section: {setting: value}}` over the defaults.
 
-    The heads of a ROS parameter file are those of its nodes; `node` is the reader's fully qualified
-    name, and without one the settings of all of this package's nodes are read. Raises ConfigError.
+    The heads of the file may also name nodes: `node` is the reader's fully qualified name, and
+    without one the settings of all of this package's nodes are read. Raises ConfigError.
     """
     path = find_file(name_or_path)
     return build(read_parameters(path, node), str(path))

@@ -3,8 +3,8 @@
 
 """ROS 2 parameter files: which of a file's parameters belong to a node.
 
-A file has a block `ros__parameters` for each head: a node's name, fully qualified or not, nested by
-namespace or not, with the wildcards `*` (one token) and `**` (any number of tokens).
+A file has a block `ros__parameters` for each head: a node's name, fully qualified or not, nested
+by namespace or not, with the wildcards `*` (one token) and `**` (any number of tokens).
 """
 
 from __future__ import annotations
