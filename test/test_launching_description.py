@@ -149,7 +149,9 @@ class Description:
         }
         assert set(given) <= set(values) and None not in values.values()
         (function,) = (item.function for item in self.entities if isinstance(item, Function))
-        return function(Context({**(context or {}), **values}, environment or {}))
+        (group,) = function(Context({**(context or {}), **values}, environment or {}))
+        assert isinstance(group, Group) and group.scoped  # nothing leaks into an including file
+        return group.actions
 
     def nodes(self, context: dict[str, str] | None = None, /, **given: str) -> list[Any]:
         """Return the nodes, and what does a node's work, that a launch starts."""

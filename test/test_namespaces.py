@@ -56,11 +56,11 @@ def started(processes: Sequence[Process]) -> Iterator[list[NodeProcess]]:
     with ExitStack() as ends:
         children = []
         for process in processes:
-            _, flag, module, *arguments = process.command_line()
-            assert flag == "-m"
-            if process.name in ("driver", "simulator"):
-                module += ".node"
-            child = NodeProcess(f"{module}:main", arguments, stderr=subprocess.PIPE)
+            _, *start, name = (command := process.command_line())[:4]
+            assert (start, name) == (["-m", "td3_driver.startup"], process.name)
+            module = f"{name}.node" if name in ("driver", "simulator") else name
+            entry = f"td3_driver.nodes.{module}:main"
+            child = NodeProcess(entry, command[4:], stderr=subprocess.PIPE)
             ends.callback(end, child)
             children.append(child)
         yield children

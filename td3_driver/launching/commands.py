@@ -29,6 +29,7 @@ from td3_driver.launching.settings import (
     NAMESPACE,
     PARAMS_FILE,
     ROLE_NAME,
+    SEEDS,
     SET,
     USE_SIM_TIME,
     nodes_namespace,
@@ -59,6 +60,8 @@ NODES = (NAMESPACE, LOG_LEVEL, PARAMS_FILE)
 FOLLOW_CLOCK = ("trainer", "driver", "ackermann_controller")
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
+# Of a driver to end, once its car stands.
+DRIVER_END_S = 2.5
 # Long enough for the driver to stand, and be told why, before it begins anew.
 REPLAY_RESUME_DELAY_S = 0.1
 
@@ -89,17 +92,19 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         **({"baseline": True} if values["baseline"] else {"run": values["run"]}),
         "policy": _policy_file(values["policy"]),
         "random_goal": values["random_goal"],
-        "seed": whole_number("seed", values["seed"]),
+        "seed": whole_number("seed", values["seed"], *SEEDS),
     }
     if values["shadow"]:
         own["driver.shadow"] = True
+    standstill_timeout_s = settings_of(values, shared).driver.standstill_timeout_s
+    stop_timeout_s = standstill_timeout_s + DRIVER_END_S
     if not values["ackermann_controller"]:
-        driving = [Process("driver", {**own, **shared})]
+        driving = [Process("driver", {**own, **shared}, stop_timeout_s=stop_timeout_s)]
     else:
         alone = {"driver.publish_vehicle_control": False}
         driving = [
             Process("ackermann_controller", shared),
-            Process("driver", {**own, **shared, **alone}),
+            Process("driver", {**own, **shared, **alone}, stop_timeout_s=stop_timeout_s),
         ]
     return _as_wanted(
         values, shared, [*_recorder(values, shared), *_simulator(values, shared), *driving]

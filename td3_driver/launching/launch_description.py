@@ -32,6 +32,8 @@ from td3_driver.launching.commands import LAUNCHES
 from td3_driver.launching.parts import PACKAGE, Include, LaunchCommand, Option, Process
 from td3_driver.launching.settings import under_namespace
 
+WELL = (0, supervision.EXIT_INTERRUPTED)
+"""Exit codes of what has done its work, or was told to end before it could begin."""
 PUSHED_NAMESPACE = "ros_namespace"
 """Where launch_ros keeps what PushROSNamespace has pushed."""
 HOW_TO_GET_THE_BRIDGE = (
@@ -72,11 +74,13 @@ def _actions(command: LaunchCommand, context: LaunchContext) -> list[Any]:
     # Both refuse wrong values; nothing is to be started before that.
     processes, includes = command.processes(values), command.includes(values)
     environment = fastdds.environment(context.environment)
-    return [
+    actions = [
         *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
         *_included(includes),
         *(_node(process) for process in processes),
     ]
+    # An including launch file's other nodes keep their environment.
+    return [GroupAction(actions, scoped=True)]
 
 
 def _included(includes: Sequence[Include]) -> list[Any]:
@@ -127,7 +131,7 @@ def _ending(process: Process) -> Callable[[Any, LaunchContext], list[Shutdown]]:
     """
 
     def ended(event: Any, context: LaunchContext) -> list[Shutdown]:
-        if event.returncode != 0 and not context.is_shutdown:
+        if event.returncode not in WELL and not context.is_shutdown:
             raise RuntimeError(f"{process.name} has died (exit code {event.returncode})")
         return [Shutdown(reason=f"{process.name} has ended")]
 

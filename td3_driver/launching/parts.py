@@ -87,9 +87,9 @@ class Process:
         """Return the command that runs the node with this interpreter, or the tool."""
         if self.tool:
             return list(self.tool)
-        module = f"{PACKAGE}.nodes.{self.name}"
         place = ["-r", f"__ns:={self.namespace}"] if self.namespace != "/" else []
-        return [sys.executable, "-m", module, "--ros-args", *place, *self.ros_arguments()]
+        start = [sys.executable, "-m", f"{PACKAGE}.startup", self.name]
+        return [*start, "--ros-args", *place, *self.ros_arguments()]
 
 
 @dataclass(frozen=True)

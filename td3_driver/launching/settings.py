@@ -45,6 +45,7 @@ USE_SIM_TIME = Option(
     "Stamp /diagnostics and the log with simulation time (/clock) instead of the system's.",
     default=False,
 )
+SEEDS = (0, 2**31 - 1)
 SET = Option("set", "A setting over the configuration's, as section.setting=value.", default=())
 
 
@@ -148,12 +149,20 @@ def _check_map(name: str) -> None:
         raise config.ConfigError(str(error)) from None
 
 
-def whole_number(name: str, text: str) -> int:
-    """Return the value of an option that is a whole number; raises ConfigError naming it."""
+def whole_number(name: str, text: str, lowest: int, highest: int) -> int:
+    """Return the value of an option that is a whole number from `lowest` to `highest`.
+
+    Raises ConfigError naming it, its value and the range.
+    """
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise config.ConfigError(f"{name} is a whole number, not {text!r}") from None
+        value = None
+    if value is None or not lowest <= value <= highest:
+        raise config.ConfigError(
+            f"{name} is a whole number from {lowest} to {highest}, not {text!r}"
+        )
+    return value
 
 
 def number(name: str, text: str) -> float:

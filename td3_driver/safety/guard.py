@@ -132,6 +132,12 @@ class Guard:
             self._watchdog.own.rest()
             self._tell(INACTIVE)
 
+    def change_limits(self, driver: DriverConfig) -> None:
+        """Have other limits of time apply from now on."""
+        with self._lock:
+            self._watchdog.change_limits(driver)
+            self._policy_timeout_s = driver.policy_timeout_s
+
     def heard(self, source: Source) -> None:
         """Note that something sound has come."""
         with self._lock:
