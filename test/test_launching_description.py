@@ -28,7 +28,7 @@ from bag_drives import drive, write
 
 from td3_driver.config import Config, ConfigError
 from td3_driver.launching import carla_bridge, fastdds
-from td3_driver.launching.commands import LAUNCHES
+from td3_driver.launching.commands import LAUNCHES, TRAINER_STOP_TIMEOUT_S
 from td3_driver.launching.parts import Process
 from td3_driver.runs import RunFolder
 
@@ -234,9 +234,12 @@ def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str)
     given = {} if command in ("train", "simulate") else {"run": run}
     if command == "replay":
         given["bag"] = bag
+    from td3_driver.launching.launch_description import in_order_of_stopping
+
     described = LAUNCHES[command].processes(default_values(command) | given)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
-        (process.name, process.namespace, process.ros_arguments()) for process in described
+        (process.name, process.namespace, process.ros_arguments())
+        for process in in_order_of_stopping(described)
     ]
 
 
@@ -284,9 +287,29 @@ def test_the_end_of_one_node_is_the_end_of_all() -> None:
 
 @pytest.mark.usefixtures("stand_ins")
 def test_the_trainer_has_the_time_to_write_its_checkpoint() -> None:
-    simulator, trainer = describe("train").nodes()
-    assert float(trainer.sigterm_timeout) > float(simulator.sigterm_timeout)
+    _, trainer = describe("train").nodes()
+    assert float(trainer.sigterm_timeout) == TRAINER_STOP_TIMEOUT_S
     assert float(trainer.sigkill_timeout) > 0.0
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_each_outlasts_those_that_start_after_it_even_if_they_are_killed(
+    run: str, tmp_path: Path
+) -> None:
+    given = {"run": run, "record": str(tmp_path / "bag"), "ackermann_controller": "true"}
+    nodes = describe("drive").nodes(**given)
+    assert [node.executable for node in nodes][-1] == "driver"
+    for number, node in enumerate(nodes[:-1]):
+        later = nodes[number + 1 :]
+        names = " ".join(other.executable for other in later)
+        assert f'outlasts:="{names}"' in node.ros_arguments
+        (text,) = (a for a in node.ros_arguments if a.startswith("outlasts_timeout_s:="))
+        bound_s = float(text.partition(":=")[2])
+        for other in later:
+            assert bound_s >= float(other.sigterm_timeout) + float(other.sigkill_timeout)
+        assert float(node.sigterm_timeout) > bound_s
+    assert not any("outlasts" in argument for argument in nodes[-1].ros_arguments)
+    assert not any("outlasts" in a for a in describe("simulate").nodes()[0].ros_arguments)
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -242,3 +242,9 @@ class ConfiguredLifecycleNode(LifecycleNodeMixin, ConfiguredNode):
         """Declare the settings as `ConfiguredNode` does; the node begins unconfigured."""
         ConfiguredNode.__init__(self, node_name, sections, **options)
         LifecycleNodeMixin.__init__(self)
+
+    def destroy_node(self) -> None:
+        """Leave the graph."""
+        super().destroy_node()
+        # rclpy forgets it here, and it keeps the node in the graph for as long as it lives.
+        self.__dict__.pop("_state_machine", None)

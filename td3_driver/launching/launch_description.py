@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from td3_driver.bridge.outlasting import OUTLASTING
 from td3_driver.config import ConfigError
 from td3_driver.launching import fastdds, supervision
 from td3_driver.launching.commands import LAUNCHES
@@ -77,10 +79,31 @@ def _actions(command: LaunchCommand, context: LaunchContext) -> list[Any]:
     actions = [
         *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
         *_included(includes),
-        *(_node(process) for process in processes),
+        *(_node(process) for process in in_order_of_stopping(processes)),
     ]
     # An including launch file's other nodes keep their environment.
     return [GroupAction(actions, scoped=True)]
+
+
+def in_order_of_stopping(processes: Sequence[Process]) -> list[Process]:
+    """Return the processes, each told to outlast those that start after it, where it can.
+
+    Ctrl-C reaches all of them at once, where `supervision` stops one after the other.
+    """
+    ordered: list[Process] = []
+    bound_s = 0.0
+    for process in reversed(processes):
+        if ordered and process.name in OUTLASTING and not process.tool:
+            names = " ".join(other.name for other in ordered)
+            outlasting = {"outlasts": names, "outlasts_timeout_s": bound_s}
+            process = replace(
+                process,
+                parameters={**process.parameters, **outlasting},
+                stop_timeout_s=process.stop_timeout_s + bound_s,
+            )
+        ordered.insert(0, process)
+        bound_s = max(bound_s, process.stop_timeout_s + supervision.KILL_TIMEOUT_S)
+    return ordered
 
 
 def _included(includes: Sequence[Include]) -> list[Any]:

@@ -29,7 +29,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
-from td3_driver.bridge import driver_topics, runtime, topics
+from td3_driver.bridge import driver_topics, outlasting, runtime, topics
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.recorded import recorded_pattern
 from td3_driver.config import ConfigError
@@ -46,6 +46,7 @@ OWN_PARAMETERS = {
         "Driver whose reports are recorded too: the node's name in the recorder's namespace, or "
         "its full name.",
     ),
+    **outlasting.OWN_PARAMETERS,
 }
 
 DISCOVERY_PERIOD_S = 0.1
@@ -87,16 +88,18 @@ class RecorderNode(ConfiguredNode):
         self._subscriptions_by_topic: dict[str, Subscription] = {}
         self._unknown: set[str] = set()
         self.losses = LostMessages()
+        self._outlasted = outlasting.Outlasted(self)
         self.create_timer(
             DISCOVERY_PERIOD_S, self._discover, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.get_logger().info(f"records into {bag}")
 
     def run(self) -> None:
-        """Record until the context ends or the disk is full; raises WorldError then."""
+        """Record until told to end or the disk is full; raises WorldError then."""
         runtime.spin(
             self,
             until=lambda: bool(self.writing.failure),
+            outlasted=self._outlasted,
             # Kilted's events executor fails where a callback wants to know of its message.
             executor=SingleThreadedExecutor(context=self.context),
         )

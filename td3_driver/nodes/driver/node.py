@@ -209,6 +209,7 @@ def drive() -> None:
         node.run()
     finally:
         node.stop_car()
+        node.destroy_node()  # at once, for those that wait for it to leave the graph
 
 
 def main(args: list[str] | None = None) -> None:
