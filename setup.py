@@ -34,7 +34,7 @@ REPEATED = {
         "tqdm",
         "zstandard",
     ],
-    "entry_points": {"console_scripts": ["td3-driver = td3_driver.cli:main"]},
+    "entry_points": {"console_scripts": ["td3-driver = td3_driver.startup:command_line"]},
 }
 READS_PROJECT = int(setuptools.__version__.split(".")[0]) >= 61
 

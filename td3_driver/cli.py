@@ -22,9 +22,11 @@ from td3_driver.launching.parts import LaunchCommand, Option
 from td3_driver.launching.settings import (
     CONFIG,
     ROLE_NAME,
+    SEEDS,
     SET,
     effective_settings,
     setting_overrides,
+    whole_number,
 )
 
 EXIT_FAILED = 1
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.execute(given))
     except ConfigError as error:
         return _refuse(error)
+    except KeyboardInterrupt:
+        return supervision.EXIT_INTERRUPTED
 
 
 def _refuse(error: Exception) -> int:
@@ -124,7 +128,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help=f"Names of shipped maps, or paths{of_the_run}.",
     )
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
-    parser.add_argument("--seed", type=int, help=f"Seed of the first episode{of_the_run}.")
+    parser.add_argument("--seed", type=_seed, help=f"Seed of the first episode{of_the_run}.")
     parser.add_argument(
         "--out",
         type=Path,
@@ -177,16 +181,13 @@ def _doctor(given: argparse.Namespace) -> int:
     except ImportError:
         pass
     else:
-        try:
-            found += graph.examine(
-                settings,
-                watch_s=given.watch,
-                move=given.move,
-                required=given.move or given.world != "auto",
-                say=lambda message: print(message, file=sys.stderr, flush=True),
-            )
-        except KeyboardInterrupt:
-            return supervision.EXIT_INTERRUPTED
+        found += graph.examine(
+            settings,
+            watch_s=given.watch,
+            move=given.move,
+            required=given.move or given.world != "auto",
+            say=lambda message: print(message, file=sys.stderr, flush=True),
+        )
     print(json.dumps(findings.as_dict(found), indent=2) if given.json else findings.table(found))
     return 0 if findings.healthy(found) else EXIT_UNHEALTHY
 
@@ -209,6 +210,13 @@ def _count(text: str) -> int:
     return number
 
 
+def _seed(text: str) -> int:
+    try:
+        return whole_number("it", text, *SEEDS)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0.0 < number <= 3600.0:
@@ -227,8 +235,6 @@ def _evaluate(given: argparse.Namespace) -> int:
         )
     except (RoadMapError, OSError) as error:
         return _refuse(error)
-    except KeyboardInterrupt:
-        return supervision.EXIT_INTERRUPTED
     print(evaluate.table(report["episodes"]))
     return 0
 
@@ -241,8 +247,6 @@ def _export(given: argparse.Namespace) -> int:
         done = export.export_run(given.run, given.out)
     except OSError as error:
         return _refuse(error)
-    except KeyboardInterrupt:
-        return supervision.EXIT_INTERRUPTED
     print(done.summary())
     return 0
 
@@ -277,8 +281,6 @@ def _pretrain(given: argparse.Namespace) -> int:
     except NotFiniteError as error:
         print(f"td3-driver: {error}", file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        return supervision.EXIT_INTERRUPTED
     run = done.folder.path
     print(
         f"{done.updates:,} updates on {done.transitions:,} transitions\n"
@@ -328,8 +330,6 @@ def _inspect(given: argparse.Namespace) -> int:
             report.write_report(inspector, result, page)
     except (BagError, CheckpointError, OSError) as error:
         return _refuse(error)
-    except KeyboardInterrupt:
-        return supervision.EXIT_INTERRUPTED
     for note in result.notes:
         print(f"note: {note}")
     for name, fact in result.facts.items():

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,7 +28,9 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from td3_driver import parameter_files
 from td3_driver.faults import HARMLESS, Fault
+from td3_driver.parameter_files import ParameterFileError
 
 
 def shipped_folder(module: Path) -> Path:
@@ -616,15 +617,21 @@ def find_file(name_or_path: str | Path) -> Path:
     raise ConfigError(f"no configuration {str(name_or_path)!r}: not a file, nor one of {shipped}")
 
 
-def load(name_or_path: str | Path) -> Config:
-    """Read a YAML file `/**: ros__parameters: {section: {setting: value}}` over the defaults."""
+def load(name_or_path: str | Path, node: str = "") -> Config:
+    """Read a YAML file `/**: ros__parameters: {section: {setting: value}}` over the defaults.
+
+    The heads of the file may also name nodes: `node` is the reader's fully qualified name, and
+    without one the settings of all of this package's nodes are read. Raises ConfigError.
+    """
     path = find_file(name_or_path)
+    return build(read_parameters(path, node), str(path))
+
+
+def read_parameters(path: Path, node: str = "") -> dict[str, Any]:
+    """Return the parameters of a ROS parameter file for a node; raises ConfigError."""
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    try:
-        values = document["/**"]["ros__parameters"]
-    except (KeyError, TypeError):
-        raise ConfigError(f"{path} does not start with '/**: ros__parameters:'") from None
-    return build(values or {}, str(path))
+        return parameter_files.read(path, node)
+    except ParameterFileError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

@@ -87,7 +87,7 @@ def test_description_unit_and_range(make_node):
         ({"learning.device": "tpu"}, "learning.device"),
         ({"batch": 1}, "no such parameter: batch"),
         ({"config": "no such file"}, "no such file"),
-        ({"config": 3}, "config: 3 is not a str"),
+        ({"config": 3.5}, r"config: 3.5 is not a str; for a text, quote it: -p 'config:=\"...\"'"),
     ],
 )
 def test_wrong_parameters_are_named(make_node, given, words):
@@ -131,6 +131,36 @@ def test_only_what_is_settable_changes_while_running(make_node):
     assert not refused.successful and refused.reason == "no roads there"
     assert taken.successful and node.config.simulator.map == "town"
     assert not read_only.successful and node.config.simulator.seed == 0
+
+
+OWN = {"run": ("", "Its name."), "count": (1, "How many.", 0, 9)}
+
+
+def test_a_number_may_be_a_name(make_node):
+    # As ROS reads `-p run:=20261125`.
+    node = make_node({"run": 20261125}, own=OWN)
+    assert node.get_parameter("run").value == "20261125"
+
+
+class Counting(ConfiguredNode):
+    counts = ()
+
+    def change_own(self, values):
+        if values["count"] == 5:
+            raise ConfigError("not five")
+        self.counts = (*self.counts, values["count"])
+
+
+def test_a_node_s_own_parameter_changes_where_it_is_settable(make_node):
+    node = make_node(node_class=Counting, own=OWN, settable=("count",))
+    taken, refused, beyond, read_only = (
+        node.set_parameters([Parameter(name, value=value)])[0]
+        for name, value in (("count", 3), ("count", 5), ("count", 10), ("run", "x"))
+    )
+    assert taken.successful and node.counts == (3,)
+    assert not refused.successful and refused.reason == "not five"
+    assert not beyond.successful and not read_only.successful
+    assert node.get_parameter("count").value == 3
 
 
 def test_a_settable_value_is_validated(make_node):

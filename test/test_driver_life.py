@@ -20,7 +20,10 @@ from driver_runs import add_checkpoint, make_run, small_config
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from node_process import NodeProcess, parameters
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from safetensors.torch import load_file, save_file
 from scripted_car import HEARD, ScriptedCar
@@ -170,6 +173,37 @@ def test_it_is_not_configured_with_a_damaged_policy_and_says_why(
         weights.write_bytes(good)
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert manager.state == State.PRIMARY_STATE_INACTIVE
+
+
+def test_limits_of_time_and_random_goals_change_while_it_drives(
+    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+) -> None:
+    client = node.create_client(SetParameters, "/driver/set_parameters")
+
+    def change(name: str, value: object) -> SetParametersResult:
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        future = client.call_async(SetParameters.Request(parameters=[parameter]))
+        assert car.wait(future.done, 20.0)
+        return future.result().results[0]
+
+    with driver_process(run, log):
+        assert car.wait(car.told_to_drive, 100.0), log.read_text()
+        refused = change("driver.camera_timeout_s", 0.9)
+        assert not refused.successful
+        # Shorter than from one image to the next: the car stands.
+        assert change("driver.camera_timeout_s", 0.01).successful
+        commands = car.commands[topics.ACKERMANN]
+        assert car.wait(lambda: commands[-1][1].speed == 0.0, 20.0)
+        assert car.wait(lambda: "camera_silent" in log.read_text(), 20.0)
+        assert change("driver.resume_delay_s", 0.1).successful
+        assert change("driver.camera_timeout_s", 0.3).successful
+        assert car.wait(lambda: commands[-1][1].speed > 0.0, 20.0)
+        goals = topics.GOAL.name(CONFIG)
+        assert not node.get_publishers_info_by_topic(goals)
+        assert change("random_goal", True).successful
+        assert car.wait(lambda: bool(node.get_publishers_info_by_topic(goals)), 20.0)
+        assert change("random_goal", False).successful
+        assert not change("seed", 3).successful  # read once
 
 
 # Live reload

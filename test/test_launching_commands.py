@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from bag_drives import drive, write
 
 from td3_driver.config import CarlaConfig, Config, ConfigError
 from td3_driver.faults import Fault
-from td3_driver.launching.commands import COMMANDS
+from td3_driver.launching.commands import COMMANDS, LAUNCHES
 from td3_driver.launching.parts import Process
 from td3_driver.launching.settings import setting_overrides
 from td3_driver.runs import RunFolder
@@ -235,9 +236,32 @@ def test_a_rate_is_a_number(run: str, tmp_path: Path) -> None:
             processes_of("replay", bag=str(bag), run=run, rate=rate)
 
 
-def test_a_seed_is_a_whole_number(run: str) -> None:
-    with pytest.raises(ConfigError, match="seed is a whole number, not 'many'"):
-        processes_of("drive", run=run, seed="many")
+@pytest.mark.parametrize("seed", ["many", "-1", "2147483648", "1.5"])
+def test_a_seed_is_a_whole_number_in_its_range(run: str, seed: str) -> None:
+    words = f"seed is a whole number from 0 to 2147483647, not '{seed}'"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        processes_of("drive", run=run, seed=seed)
+
+
+@pytest.mark.parametrize("name, highest", [("port", 65533), ("timeout", 3600)])
+@pytest.mark.parametrize("value", ["-5", "0", "65534", "x"])
+def test_the_server_s_port_and_timeout_have_their_ranges(
+    name: str, highest: int, value: str
+) -> None:
+    values = {option.name: option.default for option in LAUNCHES["carla"].options}
+    assert LAUNCHES["carla"].includes(values)
+    words = f"{name} is a whole number from 1 to {highest}, not '{value}'"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        LAUNCHES["carla"].includes({**values, name: value})
+
+
+@pytest.mark.parametrize("standstill_s", [0.0, 2.5, 10.0])
+def test_no_driver_is_killed_while_it_still_brakes(run: str, standstill_s: float) -> None:
+    settings = (f"driver.standstill_timeout_s={standstill_s}",)
+    for separate in (False, True):
+        processes = processes_of("drive", run=run, set=settings, ackermann_controller=separate)
+        assert processes["driver"].stop_timeout_s >= standstill_s + 2.0
+    assert processes_of("drive", run=run)["driver"].stop_timeout_s == 5.0
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from bag_drives import drive, write
 
 from td3_driver.config import Config, ConfigError
 from td3_driver.launching import carla_bridge, fastdds
-from td3_driver.launching.commands import LAUNCHES
+from td3_driver.launching.commands import LAUNCHES, TRAINER_STOP_TIMEOUT_S
 from td3_driver.launching.parts import Process
 from td3_driver.runs import RunFolder
 
@@ -56,6 +56,10 @@ class Context:
     environment: dict[str, str] = field(default_factory=dict)
     is_shutdown: bool = False
 
+    @property
+    def launch_configurations(self) -> dict[str, str]:
+        return self.configurations
+
 
 @dataclass
 class Configuration:
@@ -79,6 +83,7 @@ class ShutdownAll:
 class Node:
     package: str
     executable: str
+    namespace: str
     ros_arguments: list[str]
     output: str
     emulate_tty: bool
@@ -130,19 +135,27 @@ class Description:
     def arguments(self) -> dict[str, Argument]:
         return {item.name: item for item in self.entities if isinstance(item, Argument)}
 
-    def actions(self, environment: dict[str, str] | None = None, /, **given: str) -> list[Any]:
-        """Return what a launch with the given arguments does."""
+    def actions(
+        self,
+        environment: dict[str, str] | None = None,
+        context: dict[str, str] | None = None,
+        /,
+        **given: str,
+    ) -> list[Any]:
+        """Return what a launch with the given arguments does, in an including file's context."""
         values = {
             name: given.get(name, argument.default_value)
             for name, argument in self.arguments.items()
         }
         assert set(given) <= set(values) and None not in values.values()
         (function,) = (item.function for item in self.entities if isinstance(item, Function))
-        return function(Context(values, environment or {}))
+        (group,) = function(Context({**(context or {}), **values}, environment or {}))
+        assert isinstance(group, Group) and group.scoped  # nothing leaks into an including file
+        return group.actions
 
-    def nodes(self, **given: str) -> list[Any]:
+    def nodes(self, context: dict[str, str] | None = None, /, **given: str) -> list[Any]:
         """Return the nodes, and what does a node's work, that a launch starts."""
-        actions = self.actions(**given)
+        actions = self.actions({}, context, **given)
         return [action for action in actions if isinstance(action, Node | Executed)]
 
     def includes(self, **given: str) -> dict[str, dict[str, str]]:
@@ -221,15 +234,39 @@ def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str)
     given = {} if command in ("train", "simulate") else {"run": run}
     if command == "replay":
         given["bag"] = bag
+    from td3_driver.launching.launch_description import in_order_of_stopping
+
     described = LAUNCHES[command].processes(default_values(command) | given)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
-        (process.name, process.ros_arguments()) for process in described
+        (process.name, process.namespace, process.ros_arguments())
+        for process in in_order_of_stopping(described)
     ]
 
 
-def as_process(node: Node) -> tuple[str, list[str]]:
+def as_process(node: Node) -> tuple[str, str, list[str]]:
     assert node.package == "td3_driver"
-    return node.executable, node.ros_arguments
+    return node.executable, node.namespace, node.ros_arguments
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize(
+    "pushed, given, role_name, expected",
+    [
+        ("", "", "ego_vehicle", "/"),
+        ("", "", "left", "/left"),
+        ("", "fleet/left", "left", "/fleet/left"),
+        ("/fleet", "", "left", "/fleet"),
+        ("/fleet", "left", "ego_vehicle", "/fleet/left"),
+        ("/fleet", "/left", "ego_vehicle", "/left"),
+        ("/fleet", "/", "left", "/"),
+    ],
+)
+def test_the_nodes_namespace_is_the_argument_under_the_pushed_one_or_the_role_name(
+    pushed: str, given: str, role_name: str, expected: str
+) -> None:
+    context = {"ros_namespace": pushed} if pushed else {}
+    nodes = describe("train").nodes(context, namespace=given, role_name=role_name)
+    assert {node.namespace for node in nodes} == {expected}
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -250,9 +287,29 @@ def test_the_end_of_one_node_is_the_end_of_all() -> None:
 
 @pytest.mark.usefixtures("stand_ins")
 def test_the_trainer_has_the_time_to_write_its_checkpoint() -> None:
-    simulator, trainer = describe("train").nodes()
-    assert float(trainer.sigterm_timeout) > float(simulator.sigterm_timeout)
+    _, trainer = describe("train").nodes()
+    assert float(trainer.sigterm_timeout) == TRAINER_STOP_TIMEOUT_S
     assert float(trainer.sigkill_timeout) > 0.0
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_each_outlasts_those_that_start_after_it_even_if_they_are_killed(
+    run: str, tmp_path: Path
+) -> None:
+    given = {"run": run, "record": str(tmp_path / "bag"), "ackermann_controller": "true"}
+    nodes = describe("drive").nodes(**given)
+    assert [node.executable for node in nodes][-1] == "driver"
+    for number, node in enumerate(nodes[:-1]):
+        later = nodes[number + 1 :]
+        names = " ".join(other.executable for other in later)
+        assert f'outlasts:="{names}"' in node.ros_arguments
+        (text,) = (a for a in node.ros_arguments if a.startswith("outlasts_timeout_s:="))
+        bound_s = float(text.partition(":=")[2])
+        for other in later:
+            assert bound_s >= float(other.sigterm_timeout) + float(other.sigkill_timeout)
+        assert float(node.sigterm_timeout) > bound_s
+    assert not any(a.startswith("outlasts") for a in nodes[-1].ros_arguments)
+    assert not any(a.startswith("outlasts") for a in describe("simulate").nodes()[0].ros_arguments)
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -290,8 +347,9 @@ def test_ros2_bag_records_where_it_is_installed(
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
     *command, pattern = recorder.cmd
     assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()
-    for name in ("/carla/hero/rgb_front/image", "/clock", "/tf", "/driver/policy_output"):
+    for name in ("/carla/hero/rgb_front/image", "/clock", "/tf", "/hero/driver/policy_output"):
         assert re.match(pattern, name)
+    assert not re.match(pattern, "/driver/policy_output")
     assert not re.match(pattern, "/carla/other/rgb_front/image")
     assert not re.match(pattern, "/carla/hero/rgb_front/image/compressedDepth")
 

@@ -42,6 +42,15 @@ def hear(watchdog: Watchdog, now_s: float, *but: Source) -> None:
             watchdog.heard(source, now_s)
 
 
+def test_limits_that_change_apply_from_then_on() -> None:
+    watchdog = awake()
+    assert watchdog.check(0.25) is not None  # the odometry's limit is 0.2 s
+    watchdog = awake()
+    watchdog.change_limits(CONFIG.model_copy(update={"odometry_timeout_s": 0.4}))
+    assert watchdog.check(0.25) is None
+    assert watchdog.check(0.35) is not None
+
+
 def test_it_waits_for_everything_to_come_once() -> None:
     watchdog = Watchdog(CONFIG)
     for source in ALL:

@@ -171,14 +171,17 @@ def parameters_page() -> str:
                 ),
             )
         )
-    parts += ["## Of the nodes alone", "Read once, when the node starts."]
+    parts += [
+        "## Of the nodes alone",
+        "Read once, when the node starts, where nothing else is said.",
+    ]
     for node in nodes:
         parts.append(f"### `{node.name}`")
         parts.append(node.summary)
         parts.append(
             table(
                 ("parameter", "default", "range", ""),
-                (own_row(name, own) for name, own in node.own.items()),
+                (own_row(name, own, name in node.settable) for name, own in node.own.items()),
             )
         )
     return "\n\n".join(parts) + "\n"
@@ -204,12 +207,13 @@ def setting_row(name: str, field: FieldInfo, nodes: Sequence[NodeParameters]) ->
     )
 
 
-def own_row(name: str, own: Own) -> tuple[str, ...]:
+def own_row(name: str, own: Own, settable: bool) -> tuple[str, ...]:
     """Return the row of a parameter that is a node's alone."""
     limits = {"ge": own.low, "le": own.high}
     given = {limit: value for limit, value in limits.items() if value is not None}
+    at_run_time = " *At run time*, too." if settable else ""
     default = f"`{literal(own.default)}`" if own.default != "" else "empty"
-    return f"`{name}`", default, bounds(given), prose(own.description)
+    return f"`{name}`", default, bounds(given), prose(own.description) + at_run_time
 
 
 def literal(value: Any) -> str:

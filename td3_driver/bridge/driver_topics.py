@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from td3_driver.bridge.topics import LATCHED, RELIABLE, Direction, Qos, Topic
 from td3_driver.config import CarlaConfig
 
 NODE_NAME = "driver"
-"""What `~` stands for."""
+DEFAULT_DRIVER = f"/{NODE_NAME}"
+"""What `~` stands for in a driver without a namespace."""
 WATCHDOG = "watchdog"
-"""Its status on /diagnostics, after the node's name."""
+"""Its status on /diagnostics, after the node's full name."""
 FAULT = "fault"
 """That status's key for the current fault."""
 STOPPED = "stopped: "
@@ -22,7 +24,7 @@ STOPS = "stops_"
 """With a fault's name: that status's key for how often that fault has stopped the car."""
 
 PROCESS = "process"
-"""The status of its own process on /diagnostics, after the node's name."""
+"""The status of its own process on /diagnostics, after the node's full name."""
 STANDSTILLS = "standstills"
 """That status's key for how often the driver's own threads stood still."""
 
@@ -64,9 +66,29 @@ DRIVER_TOPICS: tuple[Topic, ...] = tuple(
 )
 
 
-def full_name(topic: Topic, config: CarlaConfig) -> str:
-    """Return a topic's name in the graph and in bags."""
-    return topic.name(config).replace("~", f"/{NODE_NAME}", 1)
+def full_name(topic: Topic, config: CarlaConfig, driver: str = DEFAULT_DRIVER) -> str:
+    """Return a topic's name in the graph and in bags; `driver` is the node's full name."""
+    return topic.name(config).replace("~", driver, 1)
+
+
+def drivers_among(types: Mapping[str, str]) -> list[str]:
+    """Return the full names of the drivers that published topics, given with their types.
+
+    Where the types do not show it, as in older bags, it is the driver without a namespace.
+    """
+    shown = {
+        name.removesuffix(ending)
+        for topic in (POLICY, POLICY_OUTPUT, SHADOW_DISAGREEMENT)
+        for ending in (topic.template.removeprefix("~"),)
+        for name, type_name in types.items()
+        if type_name == topic.type_name and name.endswith(ending)
+    }
+    return sorted(shown) or [DEFAULT_DRIVER]
+
+
+def status_name(driver: str, status: str) -> str:
+    """Return what a status on /diagnostics is called, after a node's full name."""
+    return f"{driver.lstrip('/')}: {status}"
 
 
 @dataclass(frozen=True)

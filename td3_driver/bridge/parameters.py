@@ -48,9 +48,9 @@ class Own(NamedTuple):
     high: int | None = None
     """Bounds of a whole number, both included."""
 
-    def descriptor(self) -> ParameterDescriptor:
+    def descriptor(self, read_only: bool = True) -> ParameterDescriptor:
         """Return its ROS description."""
-        descriptor = ParameterDescriptor(description=self.description, read_only=True)
+        descriptor = ParameterDescriptor(description=self.description, read_only=read_only)
         if self.low is not None or self.high is not None:
             low, high = _INTEGER_BOUNDS
             bounds = (
@@ -60,14 +60,22 @@ class Own(NamedTuple):
             descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1])]
         return descriptor
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise ConfigError if `value` has the wrong type or is out of bounds."""
+    def checked(self, name: str, value: Any) -> Any:
+        """Return a value; raise ConfigError if it has the wrong type or is out of bounds.
+
+        A whole number stands for a text too: ROS reads `run:=20261125` as one.
+        """
+        if isinstance(self.default, str) and type(value) is int:
+            return str(value)
         if type(value) is not type(self.default):
-            raise ConfigError(f"{name}: {value!r} is not a {type(self.default).__name__}")
+            quoted = f"; for a text, quote it: -p '{name}:=\"...\"'"
+            hint = quoted if isinstance(self.default, str) else ""
+            raise ConfigError(f"{name}: {value!r} is not a {type(self.default).__name__}{hint}")
         if self.low is not None and value < self.low:
             raise ConfigError(f"{name}: {value} is below {self.low}")
         if self.high is not None and value > self.high:
             raise ConfigError(f"{name}: {value} is above {self.high}")
+        return value
 
 
 CONFIG = Own("", "Name of a shipped configuration, or path of a YAML file.")
@@ -151,9 +159,9 @@ class ConfiguredNode(Node):
     ) -> None:
         """Declare the settings of `sections`; raises ConfigError naming what is wrong.
 
-        `settable` names the settings (`section.setting`) that can change while the node runs; a
-        change is handed to `change_settings`. `own` adds read-only parameters of the node that
-        are not settings: name to the fields of an `Own`.
+        `own` adds parameters of the node that are not settings: name to the fields of an `Own`.
+        `settable` names what can change while the node runs: settings (`section.setting`), whose
+        change is handed to `change_settings`, and own parameters (`change_own`).
         """
         super().__init__(
             node_name,
@@ -162,6 +170,7 @@ class ConfiguredNode(Node):
             automatically_declare_parameters_from_overrides=True,
         )
         self._settable = frozenset(settable)
+        self._own = frozenset(own or {})
         try:
             self._declare(tuple(sections), own or {})
         except ConfigError:
@@ -172,15 +181,18 @@ class ConfiguredNode(Node):
     def change_settings(self, new: Config) -> None:
         """Apply changed settings; raise ConfigError to refuse them."""
 
+    def change_own(self, values: Mapping[str, Any]) -> None:
+        """Apply changed parameters that are not settings; raise ConfigError to refuse them."""
+
     def _declare(self, sections: tuple[str, ...], own: Mapping[str, tuple[Any, ...]]) -> None:
         given = self._take_overrides()
         for name, fields in {"config": CONFIG, **own}.items():
             parameter = Own(*fields)
-            value = given.pop(name, parameter.default)
-            parameter.check(name, value)
-            self.declare_parameter(name, value, parameter.descriptor(), ignore_override=True)
+            value = parameter.checked(name, given.pop(name, parameter.default))
+            descriptor = parameter.descriptor(read_only=name not in self._settable)
+            self.declare_parameter(name, value, descriptor, ignore_override=True)
         file = self.get_parameter("config").value
-        base = config.load(file) if file else Config()
+        base = config.load(file, self.get_fully_qualified_name()) if file else Config()
         self.config = config.override(base, given, f"node {self.get_name()}")
         for section in sections:
             self._declare_section(section)
@@ -210,11 +222,13 @@ class ConfiguredNode(Node):
             for parameter in parameters
             if parameter.name in self._settable
         }
-        if not values:
-            return SetParametersResult(successful=True)
+        own = {name: values.pop(name) for name in self._own & values.keys()}
         try:
-            new = config.override(self.config, values, "the new value")
-            self.change_settings(new)
+            new = config.override(self.config, values, "the new value") if values else self.config
+            if values:
+                self.change_settings(new)
+            if own:
+                self.change_own(own)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.config = new
@@ -228,3 +242,9 @@ class ConfiguredLifecycleNode(LifecycleNodeMixin, ConfiguredNode):
         """Declare the settings as `ConfiguredNode` does; the node begins unconfigured."""
         ConfiguredNode.__init__(self, node_name, sections, **options)
         LifecycleNodeMixin.__init__(self)
+
+    def destroy_node(self) -> None:
+        """Leave the graph."""
+        super().destroy_node()
+        # rclpy forgets it here, and it keeps the node in the graph for as long as it lives.
+        self.__dict__.pop("_state_machine", None)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from td3_driver.bridge.driver_topics import DRIVER_TOPICS, full_name
+from collections.abc import Iterable
+
+from td3_driver.bridge.driver_topics import DEFAULT_DRIVER, DRIVER_TOPICS, full_name
 from td3_driver.bridge.topics import DIAGNOSTICS, TOPICS
 from td3_driver.config import CarlaConfig
 
@@ -13,12 +15,16 @@ STATIC_TRANSFORMS = "/tf_static"
 """Where other nodes publish their fixed frames, if they do; this package does not use it."""
 
 
-def topics_of_nodes(config: CarlaConfig) -> frozenset[str]:
-    """Return the topics on which the driver and the trainer report about themselves."""
-    return frozenset(full_name(topic, config) for topic in (*DRIVER_TOPICS, DIAGNOSTICS))
+def topics_of_nodes(
+    config: CarlaConfig, drivers: Iterable[str] = (DEFAULT_DRIVER,)
+) -> frozenset[str]:
+    """Return the topics on which drivers, by their full names, and the trainer report."""
+    own = (full_name(topic, config, driver) for topic in DRIVER_TOPICS for driver in drivers)
+    return frozenset({*own, DIAGNOSTICS.template})
 
 
-def recorded_pattern(config: CarlaConfig) -> str:
-    """Return a regular expression of the topics that make up the record of a drive."""
+def recorded_pattern(config: CarlaConfig, driver: str = DEFAULT_DRIVER) -> str:
+    """Return a regular expression of the topics that make up the record of a driver's drive."""
     contract = [topic.name(config) for topic in TOPICS]  # letters, digits, _ and /
-    return f"^({'|'.join([*contract, *sorted(topics_of_nodes(config)), STATIC_TRANSFORMS])})$"
+    nodes = sorted(topics_of_nodes(config, [driver]))
+    return f"^({'|'.join([*contract, *nodes, STATIC_TRANSFORMS])})$"

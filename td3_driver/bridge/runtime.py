@@ -28,6 +28,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
+from td3_driver.bridge.outlasting import Outlasted
 from td3_driver.config import ConfigError
 from td3_driver.driving.world import WorldError
 from td3_driver.roads.errors import RoadMapError
@@ -52,7 +53,9 @@ class _Signals:
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self._noted = False
+        self._noted: int | None = None
+        self._latest: int | None = None
+        self._ignored: int | None = None
         self._at_once = False
 
     def listen(self) -> None:
@@ -64,9 +67,24 @@ class _Signals:
             signal.signal(number, signal.SIG_IGN)
 
     def check(self) -> None:
-        if self._noted:
-            self._noted = False
+        if self._noted is not None:
+            self._latest, self._noted = self._noted, None
             raise KeyboardInterrupt
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the latest signal that was raised is SIGINT."""
+        return self._latest == signal.SIGINT
+
+    @contextmanager
+    def ignoring_further_interrupts(self) -> Iterator[None]:
+        self._ignored = signal.SIGINT
+        if self._noted == signal.SIGINT:
+            self._noted = None
+        try:
+            yield
+        finally:
+            self._ignored = None
 
     @contextmanager
     def raised_at_once(self, at_once: bool) -> Iterator[None]:
@@ -77,7 +95,9 @@ class _Signals:
             self._at_once = before
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._noted = True
+        if number == self._ignored:
+            return
+        self._noted = number
         if self._at_once:
             self.check()
 
@@ -145,16 +165,30 @@ def spin(
     idle_s: Callable[[], float] = lambda: SIGNAL_CHECK_S,
     work: Callable[[], object] = lambda: None,
     executor: Executor | None = None,
+    outlasted: Outlasted | None = None,
 ) -> None:
     """Serve a node until `until` holds or its context ends; raises KeyboardInterrupt for a signal.
 
-    `work` runs after every round of the executor, and no round waits longer than `idle_s`.
+    `work` runs after every round of the executor, and no round waits longer than `idle_s`. After
+    SIGINT the node is served until what is `outlasted` has ended; SIGTERM ends that at once.
     """
     spinner = Spinner(node, executor)
-    try:
+
+    def serve(until: Callable[[], bool]) -> None:
         while node.context.ok() and not until():
             spinner.once(idle_s())
             work()
+
+    try:
+        try:
+            serve(until)
+        except KeyboardInterrupt:
+            if outlasted is None or not _signals.interrupted:
+                raise
+            # Some send it twice: a terminal to the whole group, and a launch to each process.
+            with _signals.ignoring_further_interrupts():
+                outlasted.begin()
+                serve(lambda: until() or outlasted.have_ended())
     except ExternalShutdownException:
         pass
     finally:

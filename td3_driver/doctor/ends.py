@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from td3_driver.bridge import spawn_objects, topics
 from td3_driver.bridge.topics import Direction, Topic
-from td3_driver.doctor.watching import NODE_NAME, Graph
+from td3_driver.doctor.watching import NODE_NAME, Graph, full_node_name
 
 Problem = tuple[str, str]
 """What was found, and its remedy."""
@@ -65,14 +65,17 @@ def mismatch(graph: Graph, topic: Topic, others: list[Any]) -> Problem | None:
     sensing = topic.direction is Direction.FROM_SIMULATOR
     for end in others:
         if end.topic_type != wanted:
-            found = f"{end.node_name} has {end.topic_type}, not {wanted}"
+            found = f"{full_node_name(end)} has {end.topic_type}, not {wanted}"
             remedy = "stop what is not the bridge (CARLA's --ros2, another fork), or rename it"
             return found, remedy
         ours, theirs = qos.profile(), end.qos_profile
         apart = _qos_apart(*((theirs, ours) if sensing else (ours, theirs)))
         if apart:
             verb = "offer" if sensing else "ask for no more than"
-            return f"QoS of {end.node_name} does not fit: {apart}", f"it has to {verb}: {qos}"
+            return (
+                f"QoS of {full_node_name(end)} does not fit: {apart}",
+                f"it has to {verb}: {qos}",
+            )
     return _other_definition(graph, topic, others)
 
 
@@ -110,7 +113,7 @@ def _other_definition(graph: Graph, topic: Topic, others: list[Any]) -> Problem 
         if "INVALID" not in given and given != wanted:
             package = topic.type_name.split("/")[0]
             return (
-                f"{end.node_name} was built with another definition of {topic.type_name}",
+                f"{full_node_name(end)} was built with another definition of {topic.type_name}",
                 f"build bridge and td3_driver against one {package}",
             )
     return None

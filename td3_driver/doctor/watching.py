@@ -186,5 +186,12 @@ class Graph:
 
 
 def node_names(endpoints: Iterable[Any]) -> str:
-    """Return the names of the nodes whose ends these are."""
-    return ", ".join(sorted({endpoint.node_name for endpoint in endpoints}))
+    """Return the full names of the nodes whose ends these are, without the root's slash."""
+    return ", ".join(sorted({full_node_name(endpoint) for endpoint in endpoints}))
+
+
+def full_node_name(endpoint: Any) -> str:
+    """Return the name of the node whose end this is, after its namespace where it has one."""
+    if endpoint.node_name == UNKNOWN_NAME:
+        return UNKNOWN_NAME
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}".removeprefix("/")

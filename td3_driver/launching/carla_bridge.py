@@ -27,6 +27,9 @@ from td3_driver.launching.settings import (
 CONFIGURATION = "carla"
 PACKAGES = ("carla_ros_bridge", "carla_spawn_objects", "carla_waypoint_publisher")
 
+# CARLA's server also uses the two ports above its own.
+PORTS = (1, 65533)
+
 START = Option(
     "start_bridge",
     "Start carla-ros-bridge, the car and its route publisher too (with world:=carla); false joins "
@@ -94,8 +97,8 @@ def includes(values: Mapping[str, Any], configuration: str) -> list[Include]:
     role_name = settings.carla.role_name
     server = {
         "host": values["host"],
-        "port": str(whole_number("port", values["port"])),
-        "timeout": str(whole_number("timeout", values["timeout"])),
+        "port": str(whole_number("port", values["port"], *PORTS)),
+        "timeout": str(whole_number("timeout", values["timeout"], 1, 3600)),
     }
     waits = str(values["wait_for_command"])
     bridge, spawner, route_publisher = PACKAGES

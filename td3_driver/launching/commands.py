@@ -14,6 +14,7 @@ import importlib.util
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,15 @@ from td3_driver.launching import carla_bridge
 from td3_driver.launching.parts import Include, LaunchCommand, Option, Parameters, Process
 from td3_driver.launching.settings import (
     CONFIG,
+    LOG_LEVEL,
     MAP,
+    NAMESPACE,
+    PARAMS_FILE,
     ROLE_NAME,
+    SEEDS,
     SET,
+    USE_SIM_TIME,
+    nodes_namespace,
     number,
     settings_of,
     shared_parameters,
@@ -47,8 +54,14 @@ RECORD = Option(
     "Bag to record the drive into: a new folder, or true for one named by the time under bags/.",
 )
 
+# What every node can be started with.
+NODES = (NAMESPACE, LOG_LEVEL, PARAMS_FILE)
+# Whose clock stamps /diagnostics and the log; a bag's times are the system's.
+FOLLOW_CLOCK = ("trainer", "driver", "ackermann_controller")
 # The trainer writes a checkpoint with the whole replay buffer before it ends.
 TRAINER_STOP_TIMEOUT_S = 30.0
+# Of a driver to end, once its car stands.
+DRIVER_END_S = 2.5
 # Long enough for the driver to stand, and be told why, before it begins anew.
 REPLAY_RESUME_DELAY_S = 0.1
 
@@ -64,7 +77,9 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
     if values["map"]:
         own["training.maps"] = [values["map"]]
     trainer = Process("trainer", {**own, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S)
-    return [*_recorder(values, shared), *_simulator(values, shared), trainer]
+    return _as_wanted(
+        values, shared, [*_recorder(values, shared), *_simulator(values, shared), trainer]
+    )
 
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
@@ -77,20 +92,48 @@ def _drive(values: Mapping[str, Any]) -> list[Process]:
         **({"baseline": True} if values["baseline"] else {"run": values["run"]}),
         "policy": _policy_file(values["policy"]),
         "random_goal": values["random_goal"],
-        "seed": whole_number("seed", values["seed"]),
+        "seed": whole_number("seed", values["seed"], *SEEDS),
     }
     if values["shadow"]:
         own["driver.shadow"] = True
+    standstill_timeout_s = settings_of(values, shared).driver.standstill_timeout_s
+    stop_timeout_s = standstill_timeout_s + DRIVER_END_S
     if not values["ackermann_controller"]:
-        driver = Process("driver", {**own, **shared})
-        return [*_recorder(values, shared), *_simulator(values, shared), driver]
-    alone = {"driver.publish_vehicle_control": False}
+        driving = [Process("driver", {**own, **shared}, stop_timeout_s=stop_timeout_s)]
+    else:
+        alone = {"driver.publish_vehicle_control": False}
+        driving = [
+            Process("ackermann_controller", shared),
+            Process("driver", {**own, **shared, **alone}, stop_timeout_s=stop_timeout_s),
+        ]
+    return _as_wanted(
+        values, shared, [*_recorder(values, shared), *_simulator(values, shared), *driving]
+    )
+
+
+def _as_wanted(
+    values: Mapping[str, Any], shared: Parameters, processes: list[Process]
+) -> list[Process]:
+    """Return the processes with what the options say of every node: where it is, how it logs."""
+    namespace = nodes_namespace(values, shared)
+    file = str(Path(values["params_file"]).resolve()) if values["params_file"] else ""
+    log_level = "" if values["log_level"] == LOG_LEVEL.default else values["log_level"]
     return [
-        *_recorder(values, shared),
-        *_simulator(values, shared),
-        Process("ackermann_controller", shared),
-        Process("driver", {**own, **shared, **alone}),
+        replace(
+            process,
+            namespace=namespace,
+            log_level=log_level,
+            parameters_file=file,
+            parameters={**process.parameters, **_clock(values, process)},
+        )
+        for process in processes
     ]
+
+
+def _clock(values: Mapping[str, Any], process: Process) -> Parameters:
+    """Return the parameter that has a node live by /clock: not those that publish it."""
+    lives_by_it = values.get("use_sim_time") and process.name in FOLLOW_CLOCK
+    return {"use_sim_time": True} if lives_by_it else {}
 
 
 def _training_configuration(values: Mapping[str, Any]) -> str:
@@ -114,7 +157,8 @@ def _configuration_of_world(values: Mapping[str, Any]) -> str:
 
 
 def _simulate(values: Mapping[str, Any]) -> list[Process]:
-    return [Process("simulator", shared_parameters(values, values["config"]))]
+    shared = shared_parameters(values, values["config"])
+    return _as_wanted(values, shared, [Process("simulator", shared)])
 
 
 def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Process]:
@@ -144,7 +188,7 @@ def _recorder(values: Mapping[str, Any], parameters: Parameters) -> list[Process
     bag = BAGS / time.strftime("%Y%m%d-%H%M%S") if text.lower() == "true" else Path(text)
     if bag.exists():
         raise config.ConfigError(f"{bag} exists, and no bag is overwritten: name another one")
-    tool = _ros2_bag_record(bag, parameters) if _has_ros2_bag() else ()
+    tool = _ros2_bag_record(bag, values, parameters) if _has_ros2_bag() else ()
     return [Process("recorder", {"bag": str(bag), **parameters}, essential=False, tool=tool)]
 
 
@@ -152,11 +196,13 @@ def _has_ros2_bag() -> bool:
     return bool(shutil.which("ros2")) and importlib.util.find_spec("ros2bag") is not None
 
 
-def _ros2_bag_record(bag: Path, parameters: Parameters) -> tuple[str, ...]:
+def _ros2_bag_record(bag: Path, values: Mapping[str, Any], shared: Parameters) -> tuple[str, ...]:
     """Return the command that records the same topics, in every distribution since Humble."""
+    from td3_driver.bridge.driver_topics import NODE_NAME
     from td3_driver.bridge.recorded import recorded_pattern
 
-    pattern = recorded_pattern(settings_of(parameters).carla)
+    driver = f"{nodes_namespace(values, shared).rstrip('/')}/{NODE_NAME}"
+    pattern = recorded_pattern(settings_of(values, shared).carla, driver)
     return ("ros2", "bag", "record", "-s", "mcap", "-o", str(bag), "--regex", pattern)
 
 
@@ -165,7 +211,7 @@ def _replay(values: Mapping[str, Any]) -> list[Process]:
     from td3_driver.offline.bag_names import bag_names
 
     shared = shared_parameters(values, _run_configuration(values["run"]))
-    settings = settings_of(shared)
+    settings = settings_of(values, shared)
     try:
         found = bag_names(values["bag"], settings.carla)
     except BagError as error:
@@ -183,10 +229,14 @@ def _replay(values: Mapping[str, Any]) -> list[Process]:
         "driver.resume_delay_s": REPLAY_RESUME_DELAY_S,
     }
     watching = {"run": values["run"], "random_goal": False, **unharmed}
-    return [
-        Process("driver", {**watching, **shared, **names, "driver.shadow": True}),
-        Process("player", {**player, **shared, **names}),
-    ]
+    return _as_wanted(
+        values,
+        {**shared, **names},
+        [
+            Process("driver", {**watching, **shared, **names, "driver.shadow": True}),
+            Process("player", {**player, **shared, **names}),
+        ],
+    )
 
 
 def _rate(text: str, settings: config.Config) -> float:
@@ -235,6 +285,8 @@ COMMANDS: dict[str, LaunchCommand] = {
             RECORD,
             ROLE_NAME,
             MAP,
+            *NODES,
+            USE_SIM_TIME,
             SET,
         ),
         _train,
@@ -277,6 +329,8 @@ COMMANDS: dict[str, LaunchCommand] = {
             RECORD,
             ROLE_NAME,
             MAP,
+            *NODES,
+            USE_SIM_TIME,
             SET,
         ),
         _drive,
@@ -290,12 +344,14 @@ COMMANDS: dict[str, LaunchCommand] = {
             Option("rate", "Speed of the playing, times that of the recording.", default="1.0"),
             Option("loop", "Play the bag over and over.", default=False),
             Option("clock", "Publish /clock from the stamps, for a bag without.", default=True),
+            *NODES,
+            USE_SIM_TIME,
             SET,
         ),
         _replay,
     ),
     "simulate": LaunchCommand(
-        "Run the embedded simulator alone.", (CONFIG, ROLE_NAME, MAP, SET), _simulate
+        "Run the embedded simulator alone.", (CONFIG, ROLE_NAME, MAP, *NODES, SET), _simulate
     ),
 }
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,17 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from td3_driver.bridge.outlasting import OUTLASTING
 from td3_driver.config import ConfigError
 from td3_driver.launching import fastdds, supervision
 from td3_driver.launching.commands import LAUNCHES
 from td3_driver.launching.parts import PACKAGE, Include, LaunchCommand, Option, Process
+from td3_driver.launching.settings import under_namespace
 
+WELL = (0, supervision.EXIT_INTERRUPTED)
+"""Exit codes of what has done its work, or was told to end before it could begin."""
+PUSHED_NAMESPACE = "ros_namespace"
+"""Where launch_ros keeps what PushROSNamespace has pushed."""
 HOW_TO_GET_THE_BRIDGE = (
     "build https://github.com/carla-simulator/ros-bridge (on Jazzy "
     "https://github.com/ika-rwth-aachen/carla-ros-bridge) and source its workspace, or start the "
@@ -63,14 +70,40 @@ def _actions(command: LaunchCommand, context: LaunchContext) -> list[Any]:
         option.name: option.parse(LaunchConfiguration(option.name).perform(context))
         for option in command.options
     }
+    if "namespace" in values:
+        pushed = context.launch_configurations.get(PUSHED_NAMESPACE, "")
+        values["namespace"] = under_namespace(pushed, str(values["namespace"]))
     # Both refuse wrong values; nothing is to be started before that.
     processes, includes = command.processes(values), command.includes(values)
     environment = fastdds.environment(context.environment)
-    return [
+    actions = [
         *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
         *_included(includes),
-        *(_node(process) for process in processes),
+        *(_node(process) for process in in_order_of_stopping(processes)),
     ]
+    # An including launch file's other nodes keep their environment.
+    return [GroupAction(actions, scoped=True)]
+
+
+def in_order_of_stopping(processes: Sequence[Process]) -> list[Process]:
+    """Return the processes, each told to outlast those that start after it, where it can.
+
+    Ctrl-C reaches all of them at once, where `supervision` stops one after the other.
+    """
+    ordered: list[Process] = []
+    bound_s = 0.0
+    for process in reversed(processes):
+        if ordered and process.name in OUTLASTING and not process.tool:
+            names = " ".join(other.name for other in ordered)
+            outlasting = {"outlasts": names, "outlasts_timeout_s": bound_s}
+            process = replace(
+                process,
+                parameters={**process.parameters, **outlasting},
+                stop_timeout_s=process.stop_timeout_s + bound_s,
+            )
+        ordered.insert(0, process)
+        bound_s = max(bound_s, process.stop_timeout_s + supervision.KILL_TIMEOUT_S)
+    return ordered
 
 
 def _included(includes: Sequence[Include]) -> list[Any]:
@@ -103,6 +136,7 @@ def _node(process: Process) -> ExecuteProcess:
     return Node(
         package=PACKAGE,
         executable=process.name,
+        namespace=process.namespace,
         ros_arguments=process.ros_arguments(),
         output="screen",
         # Not a terminal: launch shows whole lines only, so none may renew itself in place.
@@ -120,7 +154,7 @@ def _ending(process: Process) -> Callable[[Any, LaunchContext], list[Shutdown]]:
     """
 
     def ended(event: Any, context: LaunchContext) -> list[Shutdown]:
-        if event.returncode != 0 and not context.is_shutdown:
+        if event.returncode not in WELL and not context.is_shutdown:
             raise RuntimeError(f"{process.name} has died (exit code {event.returncode})")
         return [Shutdown(reason=f"{process.name} has ended")]
 

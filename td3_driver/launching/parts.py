@@ -66,19 +66,30 @@ class Process:
     """Time to end after SIGINT, before SIGTERM is sent."""
     tool: tuple[str, ...] = ()
     """Command line of another program that does the node's work."""
+    namespace: str = "/"
+    """Full namespace of the node."""
+    log_level: str = ""
+    """Least severity that the node logs; empty = ROS's default."""
+    parameters_file: str = ""
+    """ROS parameter file that the node reads before its `parameters`; empty = none."""
 
     def ros_arguments(self) -> list[str]:
-        """Return what follows `--ros-args` on the node's command line."""
+        """Return what follows `--ros-args` on the node's command line, but for the namespace."""
+        file = ["--params-file", self.parameters_file] if self.parameters_file else []
+        # Of this node alone: the middleware's own lines would drown it.
+        logger = f"{self.namespace}/{self.name}".strip("/").replace("/", ".")
+        level = ["--log-level", f"{logger}:={self.log_level}"] if self.log_level else []
         # ROS reads a value as YAML, of which JSON is a part; its quotes keep "1" a string.
         assignments = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
-        return [part for assignment in assignments for part in ("-p", assignment)]
+        return [*file, *level, *(part for each in assignments for part in ("-p", each))]
 
     def command_line(self) -> list[str]:
         """Return the command that runs the node with this interpreter, or the tool."""
         if self.tool:
             return list(self.tool)
-        module = f"{PACKAGE}.nodes.{self.name}"
-        return [sys.executable, "-m", module, "--ros-args", *self.ros_arguments()]
+        place = ["-r", f"__ns:={self.namespace}"] if self.namespace != "/" else []
+        start = [sys.executable, "-m", f"{PACKAGE}.startup", self.name]
+        return [*start, "--ros-args", *place, *self.ros_arguments()]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,6 +23,29 @@ ROLE_NAME = Option(
 MAP = Option(
     "map", "Map of the embedded simulator: a shipped name, or the path of an OpenDRIVE file."
 )
+NAMESPACE = Option(
+    "namespace",
+    "Namespace of the nodes; default: the one that an including launch file gives, else the role "
+    f"name where that is not {config.CarlaConfig().role_name}, else none (/). Topics under /carla "
+    "stay, as the bridge's do.",
+)
+LOG_LEVEL = Option(
+    "log_level",
+    "Least severity that the nodes log.",
+    default="info",
+    choices=("debug", "info", "warn", "error", "fatal"),
+)
+PARAMS_FILE = Option(
+    "params_file",
+    "ROS parameter file over the configuration; each node takes what is headed by its name or a "
+    "wildcard.",
+)
+USE_SIM_TIME = Option(
+    "use_sim_time",
+    "Stamp /diagnostics and the log with simulation time (/clock) instead of the system's.",
+    default=False,
+)
+SEEDS = (0, 2**31 - 1)
 SET = Option("set", "A setting over the configuration's, as section.setting=value.", default=())
 
 
@@ -52,7 +77,7 @@ def shared_parameters(values: Mapping[str, Any], configuration: str) -> Paramete
 
     `configuration` is a name or a path, or empty for the defaults. Raises ConfigError.
     """
-    base = _base(configuration)
+    base = _base(configuration, values.get("params_file", ""))
     parameters: Parameters = {"config": configuration} if configuration else {}
     if values.get("role_name"):
         parameters["carla.role_name"] = values["role_name"]
@@ -62,19 +87,57 @@ def shared_parameters(values: Mapping[str, Any], configuration: str) -> Paramete
     return {**parameters, **setting_overrides(values["set"], base)}
 
 
-def _base(configuration: str) -> config.Config:
-    return config.load(configuration) if configuration else config.Config()
+def _base(configuration: str, params_file: str = "") -> config.Config:
+    base = config.load(configuration) if configuration else config.Config()
+    if not params_file:
+        return base
+    if not Path(params_file).is_file():
+        raise config.ConfigError(f"params_file: there is no file {params_file}")
+    given = config.read_parameters(Path(params_file))
+    settings = {
+        f"{section}.{name}": value
+        for section, names in given.items()
+        if section in config.Config.model_fields
+        for name, value in names.items()
+    }
+    return config.override(base, settings, params_file)
 
 
 def effective_settings(values: Mapping[str, Any], configuration: str) -> config.Config:
     """Return the settings that the processes will have; raises ConfigError."""
-    return settings_of(shared_parameters(values, configuration))
+    return settings_of(values, shared_parameters(values, configuration))
 
 
-def settings_of(parameters: Parameters) -> config.Config:
-    """Return the configuration that a process with these parameters has."""
-    settings = {name: value for name, value in parameters.items() if name != "config"}
-    return config.override(_base(parameters.get("config", "")), settings, "the command")
+def settings_of(values: Mapping[str, Any], shared: Parameters) -> config.Config:
+    """Return the settings of a command's processes with these `shared_parameters`.
+
+    A parameter file's settings count whichever node they are for. Raises ConfigError.
+    """
+    settings = {name: value for name, value in shared.items() if name != "config"}
+    base = _base(shared.get("config", ""), values.get("params_file", ""))
+    return config.override(base, settings, "the command")
+
+
+def nodes_namespace(values: Mapping[str, Any], shared: Parameters) -> str:
+    """Return the full namespace of a command's nodes, "/" for none; raises ConfigError."""
+    given = values["namespace"]
+    if not given:
+        role_name = settings_of(values, shared).carla.role_name
+        given = "" if role_name == config.CarlaConfig().role_name else role_name
+    namespace = "/" + given.strip("/")
+    if namespace != "/" and not re.fullmatch(r"(/[A-Za-z_]\w*)+", namespace):
+        raise config.ConfigError(
+            f"namespace: {given!r} is none; it is made of names of letters, digits and _, such as "
+            "/left or /fleet/left"
+        )
+    return namespace
+
+
+def under_namespace(pushed: str, given: str) -> str:
+    """Return the namespace that is `given` below one that a launch file has `pushed`."""
+    if not pushed or given.startswith("/"):
+        return given
+    return f"{pushed.rstrip('/')}/{given}".rstrip("/") or "/"
 
 
 def _check_map(name: str) -> None:
@@ -86,12 +149,20 @@ def _check_map(name: str) -> None:
         raise config.ConfigError(str(error)) from None
 
 
-def whole_number(name: str, text: str) -> int:
-    """Return the value of an option that is a whole number; raises ConfigError naming it."""
+def whole_number(name: str, text: str, lowest: int, highest: int) -> int:
+    """Return the value of an option that is a whole number from `lowest` to `highest`.
+
+    Raises ConfigError naming it, its value and the range.
+    """
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise config.ConfigError(f"{name} is a whole number, not {text!r}") from None
+        value = None
+    if value is None or not lowest <= value <= highest:
+        raise config.ConfigError(
+            f"{name} is a whole number from {lowest} to {highest}, not {text!r}"
+        )
+    return value
 
 
 def number(name: str, text: str) -> float:

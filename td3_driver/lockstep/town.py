@@ -22,7 +22,8 @@ from td3_driver.lockstep.lock_step import LockStep
 if TYPE_CHECKING:
     from td3_driver.roads.road_map import RoadMap
 
-SIMULATOR_NODE = "/simulator"
+SIMULATOR_NODE = "simulator"
+"""Relative: the simulator is looked for in the namespace of the node that trains."""
 MAP_PARAMETER = "simulator.map"
 SERVICE_DISCOVERY_S = 3.0
 
@@ -83,7 +84,7 @@ class Town:
             if not self._lock_step.spin_until(client.service_is_ready, SERVICE_DISCOVERY_S):
                 raise WorldError(
                     f"the simulator's map is {self.name!r} and the episode's is {name!r}; "
-                    f"only the embedded simulator (node {SIMULATOR_NODE}) can change its map. "
+                    f"only the embedded simulator can change its map (no {self._service} found). "
                     "Train on its current map with training.starts:=town, or start CARLA's bridge "
                     "with the other one."
                 )
@@ -93,7 +94,7 @@ class Town:
             self._lock_step.wait_until(
                 future.done,
                 self._config.startup_timeout_s,
-                lambda: f"{SIMULATOR_NODE}/set_parameters",
+                lambda: self._service,
                 "The simulator hangs while it loads the map, or has died.",
             )
             response = future.result()
@@ -109,6 +110,11 @@ class Town:
         self._inbox.forget_events(until_ns=-1)
         self._lock_step.begin_new_time()
 
+    @property
+    def _service(self) -> str:
+        """Full name of the service by which the embedded simulator changes its map."""
+        return str(self._node.resolve_service_name(f"{SIMULATOR_NODE}/set_parameters"))
+
     def _await(self, before: CarlaWorldInfo | None = None) -> None:
         """Wait for a map that is not the one `before`."""
         if self._inbox.world_info is not before:
@@ -121,4 +127,4 @@ class Town:
         )
 
     def _client(self) -> Any:
-        return self._node.create_client(SetParameters, f"{SIMULATOR_NODE}/set_parameters")
+        return self._node.create_client(SetParameters, self._service)

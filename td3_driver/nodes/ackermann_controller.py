@@ -19,7 +19,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
-from td3_driver.bridge import runtime, topics
+from td3_driver.bridge import outlasting, runtime, topics
 from td3_driver.bridge.conversion import (
     control_to_message,
     max_steer_from_vehicle_info,
@@ -36,6 +36,7 @@ from td3_driver.nodes.unblocked import never_wait_for_stderr
 NODE_NAME = "ackermann_controller"
 SECTIONS = ("carla", "driving", "ackermann_controller")
 SETTABLE = ("ackermann_controller.input_timeout_s", "ackermann_controller.speed_timeout_s")
+OWN_PARAMETERS = outlasting.OWN_PARAMETERS
 WATCHDOG_PERIOD_S = 0.05
 
 
@@ -57,6 +58,7 @@ class AckermannControllerNode(ConfiguredNode):
             NODE_NAME,
             SECTIONS,
             settable=SETTABLE,
+            own=OWN_PARAMETERS,
             context=context,
             parameter_overrides=parameter_overrides,
         )
@@ -100,7 +102,8 @@ class AckermannControllerNode(ConfiguredNode):
 
     def run(self) -> None:
         """Answer commands until stopped, or until the context ends."""
-        runtime.spin(self, until=lambda: self._stopped)
+        outlasted = outlasting.Outlasted(self)
+        runtime.spin(self, until=lambda: self._stopped, outlasted=outlasted)
 
     def stop_car(self) -> None:
         """Stop the car if it was ever commanded, and wait until the stop has been delivered."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from td3_driver.bridge.driver_topics import status_name
 from td3_driver.bridge.topics import DIAGNOSTICS
 from td3_driver.learning.health import CHECKS, HealthMonitor
 from td3_driver.lockstep.counters import Counters
@@ -33,7 +34,7 @@ class Diagnostics:
         """Return a status; floats among its values are shortened."""
         return DiagnosticStatus(
             level=level,
-            name=f"{self._node.get_name()}: {name.replace('_', ' ')}",
+            name=status_name(self._node.get_fully_qualified_name(), name.replace("_", " ")),
             message=message,
             values=[
                 KeyValue(key=key, value=f"{value:.6g}" if isinstance(value, float) else str(value))

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from td3_driver.bridge import runtime, topics
+from td3_driver.bridge.driver_topics import drivers_among
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.recorded import topics_of_nodes
 from td3_driver.bridge.topics import Direction, Qos
@@ -93,7 +94,8 @@ class PlayerNode(ConfiguredNode):
         self._bag.close()
 
     def _create_publishers(self) -> dict[str, Publisher]:
-        from_nodes = topics_of_nodes(self._names)
+        types = {name: topic.type_name for name, topic in self._bag.topics.items()}
+        from_nodes = topics_of_nodes(self._names, drivers_among(types))
         publishers = {}
         for name, topic in self._bag.topics.items():
             if not topic.count or name in from_nodes:

@@ -29,7 +29,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
-from td3_driver.bridge import runtime, topics
+from td3_driver.bridge import driver_topics, outlasting, runtime, topics
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.recorded import recorded_pattern
 from td3_driver.config import ConfigError
@@ -39,7 +39,15 @@ from td3_driver.offline.definitions import DefinitionError, embedded_definition
 from td3_driver.offline.writer import BagWriter
 
 NODE_NAME = "recorder"
-OWN_PARAMETERS = {"bag": ("", "Folder of the new bag.")}
+OWN_PARAMETERS = {
+    "bag": ("", "Folder of the new bag."),
+    "driver": (
+        driver_topics.NODE_NAME,
+        "Driver whose reports are recorded too: the node's name in the recorder's namespace, or "
+        "its full name.",
+    ),
+    **outlasting.OWN_PARAMETERS,
+}
 
 DISCOVERY_PERIOD_S = 0.1
 FLUSH_PERIOD_S = 0.5
@@ -70,14 +78,17 @@ class RecorderNode(ConfiguredNode):
         bag = self.get_parameter("bag").value
         if not bag:
             raise ConfigError("name the bag to record: bag:=FOLDER")
+        # A node's full name resolves as a topic's does.
+        driver = self.resolve_topic_name(self.get_parameter("driver").value)
         try:
             self.writing = BagThread(Path(bag))
         except BagError as error:
             raise ConfigError(str(error)) from None
-        self._wanted = re.compile(recorded_pattern(self.config.carla))
+        self._wanted = re.compile(recorded_pattern(self.config.carla, driver))
         self._subscriptions_by_topic: dict[str, Subscription] = {}
         self._unknown: set[str] = set()
         self.losses = LostMessages()
+        self._outlasted = outlasting.Outlasted(self)
         self.create_timer(
             DISCOVERY_PERIOD_S, self._discover, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -88,6 +99,7 @@ class RecorderNode(ConfiguredNode):
         runtime.spin(
             self,
             until=lambda: bool(self.writing.failure),
+            outlasted=self._outlasted,
             # Kilted's events executor fails if a callback takes its message's info.
             executor=SingleThreadedExecutor(context=self.context),
         )

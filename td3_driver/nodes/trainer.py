@@ -234,6 +234,8 @@ def main(args: list[str] | None = None) -> None:
             raise ConfigError(str(error)) from error
         except NotFiniteError as error:
             sys.exit(f"error: {error}")  # with exit code 1
+        finally:
+            node.destroy_node()  # at once, for those that wait for it to leave the graph
 
     sys.exit(runtime.run(body, args, at_once=True))
 

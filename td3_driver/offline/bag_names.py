@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.driver_topics import DEFAULT_DRIVER, drivers_among
 from td3_driver.config import CarlaConfig
 from td3_driver.offline.bag import Bag, BagError, BagTopic
 
@@ -54,3 +55,19 @@ def image_topic(bag: Bag, config: CarlaConfig) -> BagTopic | None:
         if topic is not None and topic.count:
             return topic
     return None
+
+
+def driver_of(bag: Bag, config: CarlaConfig) -> str:
+    """Return the full name of the driver in a bag: the only one, or the one named after the car.
+
+    Of several others, none is taken, and a note of the bag says so.
+    """
+    found = drivers_among({name: topic.type_name for name, topic in bag.topics.items()})
+    if len(found) > 1:
+        found = [name for name in found if config.role_name in name.split("/")] or found
+    if len(found) == 1:
+        return found[0]
+    note = f"several drivers reported ({', '.join(found)}), none of them taken for the car's"
+    if note not in bag.notes:
+        bag.notes.append(note)
+    return DEFAULT_DRIVER

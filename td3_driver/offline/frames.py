@@ -43,7 +43,7 @@ from td3_driver.driving.world import (
     VehicleControl,
 )
 from td3_driver.offline.bag import Bag, BagError, RawMessage
-from td3_driver.offline.bag_names import bag_names, image_topic
+from td3_driver.offline.bag_names import bag_names, driver_of, image_topic
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.recorded_stops import RecordedStops
 
@@ -164,6 +164,8 @@ class BagFrames:
         self.names = bag_names(bag, config)
         """Role name and camera in the bag."""
         self.fixed_delta_s = delta_s or self._recorded_delta_s() or DEFAULT_DELTA_S
+        self.driver = driver_of(bag, self.names)
+        """Full name of the driver node."""
         self.findings = Findings()
         """Of the latest iteration."""
         image = image_topic(bag, self.names)
@@ -193,7 +195,7 @@ class BagFrames:
         return None if last is None else self.bag.decode(last)
 
     def __iter__(self) -> Iterator[BagFrame]:
-        self.findings = Findings()
+        self.findings = Findings(recorded_stops=RecordedStops(self.driver))
         return _Reading(self).frames()
 
     def _count(self, topic: Topic) -> int:
@@ -254,7 +256,7 @@ class _Reading:
             )
         }
         handlers |= {
-            full_name(topic, names): partial(self._on_driver_message, topic)
+            full_name(topic, names, self._source.driver): partial(self._on_driver_message, topic)
             for topic in PolicyRecord.TOPICS
         }
         for message in self._bag.messages([image, *handlers]):

@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from td3_driver.bridge.driver_topics import FAULT, NODE_NAME, STOPPED, STOPS, WATCHDOG
+from td3_driver.bridge.driver_topics import (
+    DEFAULT_DRIVER,
+    FAULT,
+    STOPPED,
+    STOPS,
+    WATCHDOG,
+    status_name,
+)
 from td3_driver.bridge.messages import ConversionError
-
-_STATUS = f"{NODE_NAME}: {WATCHDOG}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,9 @@ class RecordedStop:
 class RecordedStops:
     """Collects the stops that the watchdog reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: str = DEFAULT_DRIVER) -> None:
+        """Listen to one driver, by its full name."""
+        self._status = status_name(driver, WATCHDOG)
         self.heard = False
         """Whether the bag has reports of a watchdog at all."""
         self.stops: list[RecordedStop] = []
@@ -41,7 +48,7 @@ class RecordedStops:
         counted before the first message happened earlier, except for the fault in force.
         """
         for status in array.status:
-            if status.name != _STATUS:
+            if status.name != self._status:
                 continue
             values = {pair.key: pair.value for pair in status.values}
             counts = _counts(values)

@@ -133,6 +133,12 @@ class Guard:
             self._watchdog.own.rest()
             self._report_standing(INACTIVE)
 
+    def change_limits(self, driver: DriverConfig) -> None:
+        """Have other limits of time apply from now on."""
+        with self._lock:
+            self._watchdog.change_limits(driver)
+            self._policy_timeout_s = driver.policy_timeout_s
+
     def heard(self, source: Source) -> None:
         """Note that valid data has arrived from a source."""
         with self._lock:

@@ -75,15 +75,7 @@ class Watchdog:
     """
 
     def __init__(self, config: DriverConfig) -> None:
-        self._config = config
-        self._limits_s = {
-            Source.CAMERA: config.camera_timeout_s,
-            Source.ODOMETRY: config.odometry_timeout_s,
-            Source.SPEEDOMETER: config.speedometer_timeout_s,
-            Source.FRAME: max(config.camera_timeout_s, config.odometry_timeout_s),
-        }
-        if config.route_timeout_s:
-            self._limits_s[Source.ROUTE] = config.route_timeout_s
+        self.change_limits(config)
         self._heard_s: dict[Source, float] = {}
         self._lasting: dict[Fault, str] = {}
         self._deciding_since_s: float | None = None
@@ -96,6 +88,18 @@ class Watchdog:
         """When the driver's own threads did not run."""
         self.counts = dict.fromkeys(Fault, 0)
         """How often each fault has become the reason for a stop."""
+
+    def change_limits(self, config: DriverConfig) -> None:
+        """Have other limits apply from the next check on."""
+        self._config = config
+        self._limits_s = {
+            Source.CAMERA: config.camera_timeout_s,
+            Source.ODOMETRY: config.odometry_timeout_s,
+            Source.SPEEDOMETER: config.speedometer_timeout_s,
+            Source.FRAME: max(config.camera_timeout_s, config.odometry_timeout_s),
+        }
+        if config.route_timeout_s:
+            self._limits_s[Source.ROUTE] = config.route_timeout_s
 
     def heard(self, source: Source, now_s: float) -> None:
         """Note that valid data has arrived from a source."""

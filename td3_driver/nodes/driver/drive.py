@@ -13,6 +13,7 @@ from std_srvs.srv import Trigger
 
 from td3_driver.bridge import driver_topics, runtime
 from td3_driver.bridge.parameters import ConfiguredNode
+from td3_driver.config import DriverConfig
 from td3_driver.driving.pilot import Halt, Pilot
 from td3_driver.driving.world import Frame
 from td3_driver.faults import Fault
@@ -67,14 +68,10 @@ class Drive:
         self._frames = LiveFrames(
             node, config.carla, config.driver, fixed_delta_s, self._guard, self._on_frame
         )
-        # A goal is a command too: it changes the route of whoever is driving.
-        self._goals = (
-            RandomGoals(
-                node, config.carla, config.evaluation.route_length_m, seed, self._before_reading
-            )
-            if random_goal and not config.driver.shadow
-            else None
-        )
+        self._seed = seed
+        self._goals: RandomGoals | None = None
+        self._chooses_goals = False
+        self.choose_goals(random_goal)
         node.create_service(Trigger, driver_topics.RESUME.name, self._on_resume)
         # Simulation time stops when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -97,6 +94,24 @@ class Drive:
         self._pilot.restart()
         self._active = self._reports.active = True
         self._guard.engage()
+
+    def choose_goals(self, wanted: bool) -> None:
+        """Choose random goals from now on, or no longer."""
+        # A goal is a command, too: it changes the route of whoever drives.
+        self._chooses_goals = wanted and not self._config.driver.shadow
+        if self._chooses_goals and self._goals is None:
+            self._goals = RandomGoals(
+                self._node,
+                self._config.carla,
+                self._config.evaluation.route_length_m,
+                self._seed,
+                self._before_reading,
+            )
+
+    def change_limits(self, limits: DriverConfig) -> None:
+        """Have other limits of time apply from now on."""
+        self._guard.change_limits(limits)
+        self._frames.change_limits(limits)
 
     def deactivate(self) -> None:
         """Stop the car, wait until it is stationary, and command nothing from then on."""
@@ -128,7 +143,7 @@ class Drive:
             return
         if isinstance(decision, Halt):
             guard.stand(decision.reason)
-            if self._goals is not None:
+            if self._goals is not None and self._chooses_goals:
                 self._goals.request(frame)
             return
         # Also run while the car must not drive: this shows whether the policy is valid and fast.

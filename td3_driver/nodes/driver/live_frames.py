@@ -116,6 +116,10 @@ class LiveFrames:
             for topic, handler in handlers.items()
         }
 
+    def change_limits(self, driver: DriverConfig) -> None:
+        """Judge gaps between images by other limits from now on."""
+        self._driver = driver
+
     def missing(self) -> list[str]:
         """Return the names of the required topics that have been silent since `expect`."""
         return [self._names[topic] for topic in REQUIRED if topic not in self._received]

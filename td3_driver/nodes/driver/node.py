@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,12 +24,22 @@ from td3_driver.bridge import runtime
 from td3_driver.bridge.driver_topics import DRIVER_TOPICS, NODE_NAME
 from td3_driver.bridge.interfaces import require_messages
 from td3_driver.bridge.parameters import ConfiguredLifecycleNode
-from td3_driver.config import ConfigError
+from td3_driver.config import Config, ConfigError
 from td3_driver.nodes.driver.drive import Drive
 from td3_driver.nodes.unblocked import never_wait_for_stderr
 from td3_driver.runs import RunFolder
 
 SECTIONS = ("carla", "driving", "driver", "evaluation")
+SETTABLE = (
+    "random_goal",
+    "driver.camera_timeout_s",
+    "driver.odometry_timeout_s",
+    "driver.speedometer_timeout_s",
+    "driver.route_timeout_s",
+    "driver.policy_timeout_s",
+    "driver.max_clock_gap_s",
+    "driver.resume_delay_s",
+)
 OWN_PARAMETERS = {
     "run": ("", "Folder of the run whose actor drives, or its name under runs/."),
     "policy": ("", "ONNX file from td3-driver export, to drive with instead of the run's actor."),
@@ -56,6 +66,7 @@ class DriverNode(ConfiguredLifecycleNode):
         super().__init__(
             NODE_NAME,
             SECTIONS,
+            settable=SETTABLE,
             own=OWN_PARAMETERS,
             context=context,
             parameter_overrides=parameter_overrides,
@@ -77,6 +88,16 @@ class DriverNode(ConfiguredLifecycleNode):
         """Stop the car and release it, whatever state the node is in."""
         if self._drive is not None:
             self._drive.close()
+
+    def change_settings(self, new: Config) -> None:
+        """Have the limits of time apply from now on."""
+        if self._drive is not None:
+            self._drive.change_limits(new.driver)
+
+    def change_own(self, values: Mapping[str, Any]) -> None:
+        """Begin or cease to choose goals at random."""
+        if self._drive is not None:
+            self._drive.choose_goals(values["random_goal"])
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the policy, subscribe and start watching."""
@@ -189,6 +210,7 @@ def drive() -> None:
         node.run()
     finally:
         node.stop_car()
+        node.destroy_node()  # at once, for those that wait for it to leave the graph
 
 
 def main(args: list[str] | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
-from td3_driver.bridge import runtime, topics
+from td3_driver.bridge import outlasting, runtime, topics
 from td3_driver.bridge.conversion import (
     ConversionError,
     control_from_message,
@@ -34,6 +34,7 @@ from td3_driver.simulator.world import EGO_ACTOR_ID, SPAWN_SPACING_M, SimulatedW
 NODE_NAME = "simulator"
 SECTIONS = ("simulator", "carla")
 SETTABLE = ("simulator.map", "simulator.realtime_factor", "simulator.faults")
+OWN_PARAMETERS = outlasting.OWN_PARAMETERS
 VEHICLE_TYPE = "vehicle.tesla.model3"
 # A simulator that has fallen further behind real time does not catch up.
 MAX_LAG_S = 0.2
@@ -59,6 +60,7 @@ class SimulatorNode(ConfiguredNode):
             NODE_NAME,
             SECTIONS,
             settable=SETTABLE,
+            own=OWN_PARAMETERS,
             context=context,
             parameter_overrides=parameter_overrides,
         )
@@ -121,6 +123,7 @@ class SimulatorNode(ConfiguredNode):
             until=lambda: self._stopped,
             idle_s=lambda: min(self._idle_s(), self._agenda.idle_s),
             work=self._do_what_is_due,
+            outlasted=outlasting.Outlasted(self),
         )
 
     def change_settings(self, new: Config) -> None:

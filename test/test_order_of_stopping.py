@@ -1,0 +1,166 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""All processes of a launch interrupted at once, as Ctrl-C in its terminal does, over DDS."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from carla_graph import CONFIG, Observer, own_domain, ros_node
+from node_process import NodeProcess, start_node
+from trainer_process import PARAMETERS
+
+from td3_driver.bridge import topics
+from td3_driver.config import CarlaConfig
+from td3_driver.learning import checkpoint
+from td3_driver.offline.bag import Bag
+
+START_S = 90.0
+END_S = 40.0
+
+
+@contextmanager
+def nodes(started: dict[str, Sequence[str]]) -> Iterator[dict[str, NodeProcess]]:
+    """Start nodes, by name and with their parameters, each to outlast the later ones."""
+    processes: dict[str, NodeProcess] = {}
+    names = list(started)
+    try:
+        for number, name in enumerate(names):
+            later = " ".join(names[number + 1 :])
+            outlasts = [f'outlasts:="{later}"', "outlasts_timeout_s:=30.0"] if later else []
+            processes[name] = start_node(name, *started[name], *outlasts, stderr=subprocess.PIPE)
+        yield processes
+    finally:
+        for process in processes.values():
+            process.end()
+
+
+def interrupt_all(processes: dict[str, NodeProcess], times: int = 1) -> dict[str, float]:
+    """Send SIGINT to all at once; return when each has ended, s after the signal."""
+    begin_s = time.monotonic()
+    for _ in range(times):
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    ended: dict[str, float] = {}
+    while len(ended) < len(processes):
+        now_s = time.monotonic() - begin_s
+        assert now_s < END_S, f"only {list(ended)} have ended"
+        for name, process in processes.items():
+            if name not in ended and process.poll() is not None:
+                ended[name] = now_s
+        time.sleep(0.005)
+    return ended
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_car_stands_and_is_recorded_before_simulator_and_recorder_end(
+    tmp_path: Path, times: int
+) -> None:
+    with (
+        ros_node("watcher", own_domain()) as node,
+        nodes(
+            {
+                "recorder": [f"bag:={tmp_path / 'bag'}"],
+                "simulator": [],
+                "ackermann_controller": [],
+                "driver": ["baseline:=true", "driver.publish_vehicle_control:=false"],
+            }
+        ) as processes,
+    ):
+        watcher = Observer(node, CONFIG)
+        watcher.listen(topics.SPEEDOMETER)
+        watcher.wait(
+            lambda: any(m.data > 4.0 for m in watcher.received[topics.SPEEDOMETER]), START_S
+        )
+        ended = interrupt_all(processes, times)
+        said = {name: process.communicate(10.0)[1] for name, process in processes.items()}
+    assert {name: process.returncode for name, process in processes.items()} == dict.fromkeys(
+        processes, 0
+    ), said
+    assert ended["driver"] < ended["ackermann_controller"] < ended["simulator"], ended
+    assert ended["simulator"] < ended["recorder"], ended
+    # None waited for its bound.
+    assert ended["recorder"] < 15.0
+    assert "goes on until /ackermann_controller, /driver, /simulator has ended" in said["recorder"]
+    with Bag(tmp_path / "bag") as bag:
+        recorded = {
+            topic: [(m.log_ns, bag.decode(m)) for m in bag.messages([topic.name(CarlaConfig())])]
+            for topic in (topics.ACKERMANN, topics.VEHICLE_CONTROL, topics.SPEEDOMETER)
+        }
+    assert recorded[topics.ACKERMANN][-1][1].speed == 0.0
+    assert recorded[topics.VEHICLE_CONTROL][-1][1].brake == 1.0
+    assert abs(recorded[topics.SPEEDOMETER][-1][1].data) < 0.15
+    # The simulator went on for longer than the driver's last command.
+    assert recorded[topics.SPEEDOMETER][-1][0] > recorded[topics.ACKERMANN][-1][0]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_training_is_saved_and_its_simulator_ends_after_it(tmp_path: Path, times: int) -> None:
+    settings = [f"{name}:={value}" for name, value in PARAMETERS.items()]
+    with nodes(
+        {"simulator": [], "trainer": [*settings, f'run:="{tmp_path / "run"}"']}
+    ) as processes:
+        metrics = tmp_path / "run" / "metrics.csv"
+        wait_for(metrics.is_file)
+        ended = interrupt_all(processes, times)
+        said: dict[str, Any] = {
+            name: process.communicate(10.0)[1] for name, process in processes.items()
+        }
+    assert [process.returncode for process in processes.values()] == [0, 0], said
+    assert ended["trainer"] < ended["simulator"] < ended["trainer"] + 10.0
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
+    # The simulator answered to the end: the training ended after its step, as it does otherwise.
+    assert re.search(r"\d+ steps, \d+ episodes; saved ", said["trainer"]), said["trainer"]
+    assert "Waiting for the simulator" not in said["trainer"]
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(120)
+def test_sigterm_ends_at_once_and_so_does_an_interrupt_without_others() -> None:
+    with (
+        ros_node("driver", own_domain()),
+        nodes({"simulator": ['outlasts:="driver"', "outlasts_timeout_s:=60.0"]}) as processes,
+    ):
+        process = processes["simulator"]
+        assert process.stderr is not None
+        assert "map ring_meadow" in process.stderr.readline()
+        time.sleep(1.0)  # for the driver to be found
+        process.send_signal(signal.SIGINT)
+        assert "goes on until /driver has ended" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        process.terminate()
+        assert process.wait(10.0) == 0
+
+
+@pytest.mark.timeout(120)
+def test_what_does_not_end_is_waited_for_no_longer_than_its_bound() -> None:
+    with (
+        ros_node("driver", own_domain()),
+        nodes({"simulator": ['outlasts:="driver"', "outlasts_timeout_s:=1.0"]}) as processes,
+    ):
+        process = processes["simulator"]
+        assert process.stderr is not None and process.stderr.readline()
+        time.sleep(1.0)
+        ended = interrupt_all(processes)
+        assert 1.0 <= ended["simulator"] < 10.0
+        assert process.returncode == 0

@@ -1,0 +1,55 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Ctrl-C while a process still imports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from td3_driver.parameter_files import NODES
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRIES = [
+    *(
+        pytest.param([str(ROOT / "executables" / name)], "rclpy", id=f"lib/{name}")
+        for name in NODES
+    ),
+    *(
+        pytest.param(["-m", "td3_driver.startup", name, "--ros-args"], "rclpy", id=f"-m {name}")
+        for name in NODES
+    ),
+    pytest.param(
+        ["-c", "from td3_driver.startup import command_line; command_line()", "--help"],
+        "pydantic",
+        id="td3-driver",
+    ),
+]
+
+
+@pytest.mark.parametrize("arguments, imported", ENTRIES)
+def test_ctrl_c_during_the_imports_is_an_end_without_a_traceback(
+    arguments: list[str], imported: str, tmp_path: Path
+) -> None:
+    slow = tmp_path / imported
+    slow.mkdir()
+    (slow / "__init__.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (128 + signal.SIGINT, "")
