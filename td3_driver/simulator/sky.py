@@ -37,7 +37,7 @@ class Sky:
         self._base = row * _STORED + column + _COLUMNS // 2
 
     def look(self, yaw: float) -> np.ndarray:
-        """Return the colours that a camera heading at `yaw`, in [-pi, pi], sees: uint8 (..., 4)."""
+        """Return the colours seen by a camera with heading `yaw`, in [-pi, pi], uint8 (..., 4)."""
         turned = round(yaw / math.tau * _COLUMNS) % _COLUMNS
         seen = self._colours[self._base + turned]
         return seen[..., None].view(np.uint8)
