@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files and links that are complete or absent, whenever a process is killed."""
+"""Files and links that are complete or absent, even if a process is killed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def create(path: Path, text: str) -> None:
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Make `link` a link to `target`, its neighbour, in one step and on disk."""
+    """Point `link` at `target`, in the same folder, atomically and flushed to disk."""
     new = link.with_name(f".{link.name}-new")
     new.unlink(missing_ok=True)
     new.symlink_to(target.name)

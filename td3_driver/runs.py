@@ -34,11 +34,11 @@ NOTED_VERSIONS = (
 
 
 class RunError(ConfigError):
-    """A run's folder is missing, taken or incomplete; the message says which."""
+    """A run's folder is missing, already exists or is incomplete; the message says which."""
 
 
 class RunFolder:
-    """An existing run, by its path, or by its name under `runs/`."""
+    """An existing run, given by its path or by its name under `runs/`."""
 
     def __init__(self, name_or_path: str | Path) -> None:
         for path in (Path(name_or_path), RUNS / name_or_path):
@@ -55,7 +55,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, name_or_path: str, config: Config) -> RunFolder:
-        """Make a new run; an empty name becomes the time of day. Raises RunError if it exists."""
+        """Make a new run; without a name, it gets date and time. Raises RunError if it exists."""
         if name_or_path:
             path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
             _check_name(path)
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def config(self) -> Config:
-        """The configuration that was in effect."""
+        """The configuration that the run was made with."""
         return configuration.load(self.path / "config.yaml")
 
     @property
@@ -84,11 +84,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def latest_checkpoint(self, warn: Callable[[str], object] = warnings.warn) -> Path:
-        """Return the newest usable checkpoint, and warn of those passed over.
+        """Return the newest usable checkpoint; warn about any that are skipped.
 
-        Raises CheckpointError where there is none.
+        Raises CheckpointError if there is none.
         """
-        # PyTorch comes with it, which who only looks a run up does not need.
+        # This imports PyTorch, which looking up a run does not need.
         from td3_driver.learning import checkpoint
 
         return checkpoint.latest(self.checkpoints, warn)
@@ -132,7 +132,7 @@ def _heading() -> str:
 
 
 def git_revision() -> str:
-    """Return the revision of the source, or say that there is none."""
+    """Return the revision of the source, or "unknown"."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         answer = subprocess.run(

@@ -288,7 +288,9 @@ def test_a_damaged_file_is_refused(done: export.Export, tmp_path: Path) -> None:
     file = tmp_path / "policy.onnx"
     for length in (0, 100, done.path.stat().st_size // 2):
         file.write_bytes(done.path.read_bytes()[:length])
-        with pytest.raises(PolicyFileError, match=r"policy\.onnx is no ONNX file, or is damaged"):
+        with pytest.raises(
+            PolicyFileError, match=r"policy\.onnx is not an ONNX file, or is damaged"
+        ):
             OnnxPolicy.load(file)
 
 
@@ -297,7 +299,7 @@ def test_other_weights_than_described_are_refused(done: export.Export, tmp_path:
     tensor = next(t for t in model.graph.initializer if t.name.endswith("head.0.weight"))
     tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
     onnx.save(model, tmp_path / "policy.onnx")
-    with pytest.raises(PolicyFileError, match="is damaged: to the example it answers"):
+    with pytest.raises(PolicyFileError, match="is damaged: for the example it returns"):
         OnnxPolicy.load(tmp_path / "policy.onnx")
 
 
@@ -313,7 +315,7 @@ def test_networks_that_do_not_fit_their_description_are_refused(
 
 def test_another_format_is_refused(done: export.Export, tmp_path: Path) -> None:
     file = rewritten(done, tmp_path / "policy.onnx", format=2)
-    with pytest.raises(PolicyFileError, match="of format 2, this version reads 1"):
+    with pytest.raises(PolicyFileError, match="of format 2, but this version reads 1"):
         OnnxPolicy.load(file)
 
 
@@ -332,7 +334,7 @@ def test_foreign_files_are_refused_and_not_executed(done: export.Export, tmp_pat
 
     file = tmp_path / "policy.onnx"
     file.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(PolicyFileError, match="no ONNX file"):
+    with pytest.raises(PolicyFileError, match="not an ONNX file"):
         OnnxPolicy.load(file)
     assert not (tmp_path / "executed").exists()
     model = onnx.load(done.path)
@@ -340,7 +342,7 @@ def test_foreign_files_are_refused_and_not_executed(done: export.Export, tmp_pat
     onnx.save(model, file)
     with pytest.raises(PolicyFileError, match="was not written by td3-driver export"):
         OnnxPolicy.load(file)
-    with pytest.raises(PolicyFileError, match=r"no policy can be read from .*nonesuch"):
+    with pytest.raises(PolicyFileError, match=r"cannot read the policy .*nonesuch"):
         OnnxPolicy.load(tmp_path / "nonesuch")
 
 
@@ -351,7 +353,7 @@ def test_a_file_that_names_another_file_does_not_have_it_read(
     onnx.save(
         onnx.load(done.path), file, save_as_external_data=True, location="w", size_threshold=0
     )
-    with pytest.raises(PolicyFileError, match="no ONNX file, or is damaged"):
+    with pytest.raises(PolicyFileError, match="not an ONNX file, or is damaged"):
         OnnxPolicy.load(file)
 
 
@@ -393,7 +395,7 @@ def test_an_export_says_one_line_and_no_library_s_remark(
     run = make_run(tmp_path / "run", small_config())
     export.export_run(run.path)
     said = capfd.readouterr()
-    assert said.out.count("\n") == 1 and said.out.startswith("exports ")
+    assert said.out.count("\n") == 1 and said.out.startswith("exporting ")
     assert said.err == "" and not recwarn.list
 
 
@@ -436,5 +438,5 @@ def test_a_run_that_was_described_otherwise_is_not_exported(tmp_path: Path) -> N
     other = config.model_copy(update={"driving": DrivingConfig(image_stack=3)})
     RunFolder.create(str(tmp_path / "other"), other)
     run.checkpoints.rename(tmp_path / "other" / "checkpoints")
-    with pytest.raises(ConfigError, match="is made for images"):
+    with pytest.raises(ConfigError, match="expects images"):
         export.export_run(tmp_path / "other", say=lambda line: None)

@@ -136,8 +136,8 @@ def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "text, verdict, words",
     [
         ("0.9.16\n", Verdict.OK, "as the carla wheel"),
-        ("0.9.13\n", Verdict.FAILED, "0.9.13; the carla wheel is 0.9.16"),
-        ("0.9.16", Verdict.FAILED, "no line end"),
+        ("0.9.13\n", Verdict.FAILED, "0.9.13, but the carla wheel is 0.9.16"),
+        ("0.9.16", Verdict.FAILED, "no newline"),
     ],
 )
 def test_the_carla_wheel_has_to_be_the_bridges(

@@ -179,7 +179,7 @@ def test_a_paused_simulator_is_told_from_a_missing_one_and_played_for_the_move_o
         findings = examine(simulator, node, ticks=False)
         assert failures(findings) == {"running"}
         assert "holder can pause it" in findings["running"].found
-        assert "stands still" in findings[name(topics.IMAGE)].found
+        assert "does not tick" in findings[name(topics.IMAGE)].found
         moved = examine(simulator, node, move=True)
         assert not failures(moved)
         holder.wait(is_paused)  # again
@@ -196,7 +196,7 @@ def test_a_manual_override_is_named_with_who_holds_it(monkeypatch: pytest.Monkey
         findings = examine(simulator, node, move=True)
     assert failures(findings) == {"manual override", "the car moves"}
     assert "by manual" in findings["manual override"].found
-    assert "not in force" in findings["the car moves"].found
+    assert "does not take effect" in findings["the car moves"].found
 
 
 def test_a_car_that_somebody_commands_is_not_moved() -> None:
@@ -396,7 +396,7 @@ def test_a_bridge_without_faults_is_healthy() -> None:
                 topics.SET_TRANSFORM: "nobody listens|actor.pseudo.control with the id 'control'",
                 topics.VEHICLE_CONTROL: "nobody listens",
                 topics.CONTROL: "passive:=False",
-                topics.SPEEDOMETER: f"nothing came in {WATCH_S:g} s",
+                topics.SPEEDOMETER: f"nothing arrived in {WATCH_S:g} s",
             },
         ),
         (
@@ -424,7 +424,7 @@ def test_a_bridge_without_faults_is_healthy() -> None:
         (
             {"odometry_late_s": 50.0, "asynchronous": True},
             {
-                "images with odometry": "0 of|of the same stamp",
+                "images with odometry": "0 of|with the same stamp",
                 "running": "asynchronous mode|synchronous_mode:=True",
             },
         ),

@@ -258,7 +258,7 @@ def exchange_policies(folder: Path, log: Path, car: ScriptedCar, node: Node) -> 
         car.spin(0.3)
         assert first.actor_sha256 != second.actor_sha256
         # A bad one is refused, whatever is wrong with it, and the old one drives on.
-        for step, spoil, reason in ((3, damage, "damaged"), (4, poison, "not numbers")):
+        for step, spoil, reason in ((3, damage, "damaged"), (4, poison, "not finite")):
             bad = add_checkpoint(elsewhere, step)
             spoil(bad)
             bad.rename(run.checkpoints / bad.name)

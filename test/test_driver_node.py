@@ -240,8 +240,8 @@ def test_without_its_messages_it_ends_with_what_to_build() -> None:
     "parameters, reason",
     [
         ({"run": ""}, "name the run"),
-        ({"driving.image_stack": 2}, "is made for images"),
-        ({"policy": "nonesuch.onnx"}, r"no policy can be read from nonesuch\.onnx"),
+        ({"driving.image_stack": 2}, "expects images"),
+        ({"policy": "nonesuch.onnx"}, r"cannot read the policy nonesuch\.onnx"),
         ({"driving.max_sped_mps": 2.0}, "there is no such setting"),
         ({"seed": "three"}, "seed"),
     ],

@@ -432,7 +432,7 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no complete checkpoint .* no manifest\.json"):
+    with pytest.raises(CheckpointError, match=r"not a complete checkpoint .* no manifest\.json"):
         Policy.load(tmp_path)
 
 

@@ -22,7 +22,7 @@ from td3_driver.driving.observation import IMAGE, Observation, unit_of, vector_n
 
 METADATA_KEY = "td3_driver"
 FORMAT: Final = 1
-"""Raised when an older reader would misunderstand a newer file."""
+"""Increased whenever an older reader would misunderstand a newer file."""
 
 OF_EPISODES = frozenset(
     (
@@ -41,10 +41,10 @@ OF_EPISODES = frozenset(
         "goal_tolerance_m",
     )
 )
-"""Driving settings of the reward and of an episode's end: they change nothing of what a policy
-sees or what its action does."""
+"""Driving settings of the reward and of an episode's end: they change neither what a policy sees
+nor what its action does."""
 OF_THE_CAR = frozenset(("vehicle_max_steer_rad",))
-"""Driving settings of the car at hand, by which it carries out the same command."""
+"""Driving settings of the car in use: they only affect how it carries out a command."""
 DIFFERENCES_TOLD = 8
 
 
@@ -57,7 +57,7 @@ class Entry(Section):
 
     name: str
     unit: str
-    """Of SI; "1" where it has none."""
+    """SI unit; "1" if it has none."""
     low: float
     high: float
     """The observation's bounds; for an action, what -1 and +1 stand for."""
@@ -76,7 +76,7 @@ class TaskDescription(Section):
     """What a policy observes and commands, and the settings that shape both."""
 
     observation: dict[str, Array]
-    """By key; what the networks do not see is left out."""
+    """By key; without what the networks do not see."""
     action: Array
     """In [-1, 1]; steering + = left."""
     driving: DrivingConfig
@@ -85,11 +85,11 @@ class TaskDescription(Section):
 
 
 class Origin(Section):
-    """The checkpoint that a policy comes from."""
+    """The checkpoint that a policy was exported from."""
 
     step: int
     actor_sha256: str
-    """Of the checkpoint's `actor.safetensors`."""
+    """SHA-256 of the checkpoint's `actor.safetensors`."""
 
 
 class PolicyDescription(Section):
@@ -105,7 +105,7 @@ class PolicyDescription(Section):
 def describe_task(
     driving: DrivingConfig, fixed_delta_s: float, keys: Iterable[str]
 ) -> TaskDescription:
-    """Describe the task of some settings for a policy that sees these keys.
+    """Describe the task that these settings define, for a policy that sees these keys.
 
     Keys that the task does not have are left out.
     """
@@ -137,13 +137,13 @@ def _array(key: str, space: Any, driving: DrivingConfig) -> Array:
 def check_observed(
     observed: Mapping[str, tuple[int, ...]], driving: DrivingConfig, source: str
 ) -> None:
-    """Raise ConfigError unless a policy's observations, shapes by key, are those of the task."""
+    """Raise ConfigError unless a policy's observations, shapes by key, match the task's."""
     spaces = observation_space(driving).spaces
     here = {key: space.shape for key, space in spaces.items() if key in observed}
     if observed != here:
         raise ConfigError(
-            f"{source} is made for {_plural(observed)}, the driving settings give "
-            f"{_plural(here) or 'none of them'}"
+            f"{source} expects {_plural(observed)}, but the driving settings give "
+            f"{_plural(here) or 'none of them'}: use the settings that it was trained with"
         )
 
 
@@ -163,8 +163,8 @@ def read(text: str, source: str) -> PolicyDescription:
         raise PolicyFileError(f"{source} has a damaged description: {error!r}") from None
     if written != FORMAT:
         raise PolicyFileError(
-            f"{source} has a description of format {written}, this version reads {FORMAT}: "
-            "export it anew"
+            f"{source} has a description of format {written}, but this version reads {FORMAT}: "
+            "export it again"
         )
     try:
         return PolicyDescription.model_validate(values)
@@ -175,9 +175,9 @@ def read(text: str, source: str) -> PolicyDescription:
 
 
 def example_observation(task: TaskDescription) -> Observation:
-    """Return an observation that every reader of a description makes alike.
+    """Return an observation that every reader of a description can reproduce.
 
-    The image counts 0, 1, ... 255, 0, ... in the order of memory; the vector's entries go evenly
+    The image's bytes count 0, 1, ... 255, 0, ... in memory order; the vector's entries run evenly
     from -1/10 to 1/10 of their upper bounds.
     """
     observation = {}
@@ -193,7 +193,7 @@ def example_observation(task: TaskDescription) -> Observation:
 
 
 def check_same_task(made_for: TaskDescription, here: TaskDescription, source: str) -> None:
-    """Raise PolicyFileError, naming what differs, unless a policy fits the task at hand."""
+    """Raise PolicyFileError, naming what differs, unless a policy fits this task."""
     found = list(_differences("", _binding(made_for), _binding(here)))
     if not found:
         return
@@ -202,12 +202,12 @@ def check_same_task(made_for: TaskDescription, here: TaskDescription, source: st
         lines.append(f"  and {len(found) - DIFFERENCES_TOLD} more")
     raise PolicyFileError(
         f"{source} was made for another task; drive with the settings it was trained with, or "
-        "export it anew:\n" + "\n".join(lines)
+        "export it again:\n" + "\n".join(lines)
     )
 
 
 def _binding(task: TaskDescription) -> dict[str, Any]:
-    """Return what must agree, the settings first: the rest mostly follows from them."""
+    """Return what must match, with the settings first: the rest mostly follows from them."""
     fields = set(TaskDescription.model_fields) - {"driving"}
     driving = task.driving.model_dump(mode="json", exclude=set(OF_EPISODES | OF_THE_CAR))
     return {"driving": driving, **task.model_dump(mode="json", include=fields)}

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Writes a run's policy as one ONNX file, and trusts it only after it has been compared."""
+"""Exports a run's policy as one ONNX file, and checks it against PyTorch before keeping it."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from td3_driver.learning.policy import WEIGHTS, Policy
 from td3_driver.runs import RunFolder
 
 FILE = "policy.onnx"
-"""Name of the file in the run's folder, unless another is given."""
+"""Default name of the file, in the run's folder."""
 COMPARED = 200
-"""Random observations on which file and PyTorch are compared, one by one and in one batch."""
+"""Random observations on which file and PyTorch are compared, singly and in one batch."""
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a file acts beside PyTorch, one observation at a time on one thread."""
+    """How a file compares with PyTorch, one observation at a time on one thread."""
 
     largest_difference: float
     onnx_s: np.ndarray
@@ -66,7 +66,7 @@ class Export:
     comparison: Comparison
 
     def summary(self) -> str:
-        """Return it for people to read."""
+        """Return a summary for people to read."""
         origin, compared = self.description.checkpoint, self.comparison
         return "\n".join(
             (
@@ -88,9 +88,10 @@ def _times(seconds: np.ndarray) -> str:
 def export_run(
     run: str | Path, out: Path | None = None, say: Callable[[str], object] = print
 ) -> Export:
-    """Export the actor of a run's newest usable checkpoint; `out` is a file of the run's folder.
+    """Export the actor of a run's newest usable checkpoint; by default into the run's folder.
 
-    The file is complete and compared, or not there at all. Raises ConfigError in plain words.
+    The file is only written if it is complete and passes the comparison. Raises ConfigError with a
+    readable message.
     """
     folder = RunFolder(run)
     try:
@@ -102,12 +103,12 @@ def export_run(
     check_observed(policy.observed, config.driving, str(checkpoint))
     task = describe_task(config.driving, config.simulator.fixed_delta_s, policy.observed)
     origin = Origin(step=step_of(checkpoint), actor_sha256=digest_of(checkpoint, WEIGHTS))
-    say(f"exports {checkpoint} ...")
+    say(f"exporting {checkpoint} ...")
     return export_policy(policy, task, origin, out or folder.path / FILE)
 
 
 def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: Path) -> Export:
-    """Write a policy's file, compare it with the policy, and only then give it its name."""
+    """Write a policy's file, compare it with the policy, and only then move it to `path`."""
     description = PolicyDescription(
         task=task,
         checkpoint=origin,
@@ -126,7 +127,7 @@ def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: P
 
 
 def compare(exported: OnnxPolicy, policy: Policy) -> Comparison:
-    """Let both act on the same random observations, in turn."""
+    """Let both act, in turn, on the same random observations."""
     batch = _random_observations(exported.description.task)
     torch.set_num_threads(1)  # as the driver does
     wanted = []
@@ -147,12 +148,12 @@ def compare(exported: OnnxPolicy, policy: Policy) -> Comparison:
 
 
 def _apart(some: np.ndarray, others: np.ndarray) -> float:
-    """Return the largest difference, infinite where one is not a number."""
+    """Return the largest difference; infinite if a value is NaN."""
     return float(np.nan_to_num(np.abs(some - others).max(), nan=np.inf))
 
 
 def _random_observations(task: TaskDescription) -> Observation:
-    """Return a batch of `COMPARED`: noise of any contrast, vectors near and far within bounds."""
+    """Return a batch of `COMPARED`: noise of any contrast, vectors of any size within bounds."""
     rng = np.random.default_rng(SEED)
     batch = {}
     for key, array in task.observation.items():
@@ -170,7 +171,7 @@ def _random_observations(task: TaskDescription) -> Observation:
 
 
 class _NamedInputs(nn.Module):
-    """An actor with one argument for each key, as a graph has them."""
+    """An actor with one argument per key, as an ONNX graph has them."""
 
     def __init__(self, actor: Actor, keys: tuple[str, ...]) -> None:
         super().__init__()
@@ -183,16 +184,16 @@ class _NamedInputs(nn.Module):
 
 
 def to_onnx(actor: Actor, spec: NetworkSpec, description: PolicyDescription) -> bytes:
-    """Return an actor as an ONNX model that holds its description, all normalisation inside.
+    """Return an actor as an ONNX model with its description and all normalisation included.
 
-    It has an input for each key of the observation, and the batch is of any size. Raises
-    PolicyFileError where the packages for it are missing.
+    It has an input for each key of the observation, and takes batches of any size. Raises
+    PolicyFileError if the packages needed are missing.
     """
     onnx = _import_onnx()
     own_names = {spec.image_key: IMAGE, spec.vector_key: VECTOR}
     arrays = description.task.observation
     module = _NamedInputs(actor, tuple(own_names[key] for key in arrays)).eval()
-    # Of any size but 1, which the exporter would take for one that is always 1.
+    # Any batch size but 1, which the exporter would take as fixed.
     examples = tuple(
         torch.zeros((2, *array.shape), dtype=getattr(torch, array.dtype))
         for array in arrays.values()
@@ -222,14 +223,14 @@ def _import_onnx() -> ModuleType:
         import onnxscript  # noqa: F401  (PyTorch exports with it)
     except ImportError as error:
         raise PolicyFileError(
-            f"to export a policy, {error.name} is missing: pip install onnx onnxruntime onnxscript"
+            f"cannot export, {error.name} is missing: pip install onnx onnxruntime onnxscript"
         ) from None
     return onnx
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep PyTorch's remarks on operators and on its own deprecations to itself."""
+    """Silence PyTorch's messages about operators and its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loads what drives: a run's newest checkpoint, an exported file, or the baseline."""
+"""Loads a policy to drive with: a run's newest checkpoint, an exported file or the baseline."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from td3_driver.driving.observation import ACTIONS, Observation
 from td3_driver.runs import RunFolder
 
 PROBES = 4
-"""Random observations that a policy answers before it drives: its first inferences are slow."""
+"""Random observations that a policy is tried on before it drives: the first ones are slow."""
 
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy that fits the task at hand, and has acted: the first inference is slow."""
+    """A policy that fits the task and is ready to drive."""
 
     act: Callable[[Observation], np.ndarray]
     """From one observation to one action, float32 (2,) in [-1, 1]."""
@@ -36,11 +36,11 @@ class LoadedPolicy:
     """The checkpoint's folder or the exported file; None for the baseline."""
     is_checkpoint: bool = False
     step: int = 0
-    """The run's step at which it was saved; 0 for the baseline."""
+    """The training step at which it was saved; 0 for the baseline."""
     actor_sha256: str = ""
-    """Digest of the actor's weights in the checkpoint that it comes from; empty for none."""
+    """SHA-256 of the actor's weights in its checkpoint; empty for the baseline."""
     q_values: Callable[[Observation, np.ndarray], tuple[float, float]] | None = None
-    """Q1 and Q2 of an observation and an action; None where there is no critic."""
+    """Q1 and Q2 of an observation and an action; None if there is no critic."""
 
 
 def baseline_policy(driving: DrivingConfig) -> LoadedPolicy:
@@ -55,13 +55,13 @@ def load_policy(
     fixed_delta_s: float,
     warn: Callable[[str], object] = warnings.warn,
 ) -> LoadedPolicy:
-    """Load the policy file, or where that is empty the run's newest usable checkpoint.
+    """Load the policy file or, if that is empty, the run's newest usable checkpoint.
 
-    Raises ConfigError where there is none, or it was made for other settings than these.
+    Raises ConfigError if there is none, or if it does not fit these settings.
     """
     if policy_file:
         return _load_file(Path(policy_file), driving, fixed_delta_s)
-    # PyTorch comes with it, which an exported file does without.
+    # This imports PyTorch, which an exported file does not need.
     from td3_driver.learning.manifest import CheckpointError
 
     try:
@@ -71,7 +71,7 @@ def load_policy(
 
 
 def load_checkpoint(checkpoint: Path, driving: DrivingConfig) -> LoadedPolicy:
-    """Load a checkpoint's networks and try them; raise CheckpointError where they cannot drive."""
+    """Load a checkpoint's networks and try them; raise CheckpointError if they cannot drive."""
     from td3_driver.learning.checkpoint import step_of
     from td3_driver.learning.manifest import CheckpointError
     from td3_driver.learning.saved_networks import SavedNetworks
@@ -84,7 +84,7 @@ def load_checkpoint(checkpoint: Path, driving: DrivingConfig) -> LoadedPolicy:
         raise CheckpointError(str(error)) from None
     if policy.spec.actions != len(ACTIONS):
         raise CheckpointError(
-            f"{checkpoint}: its actions are {policy.spec.actions} numbers, not {len(ACTIONS)}"
+            f"{checkpoint}: its actions have {policy.spec.actions} entries, not {len(ACTIONS)}"
         )
     loaded = LoadedPolicy(
         policy.act,
@@ -115,17 +115,17 @@ def _load_file(path: Path, driving: DrivingConfig, fixed_delta_s: float) -> Load
 
 
 def _try(policy: LoadedPolicy, driving: DrivingConfig) -> None:
-    """Ask for some actions; raise ValueError where they, or their values, are not numbers."""
+    """Try some actions; raise ValueError if they or their Q-values are not finite."""
     rng = np.random.default_rng(0)
     for _ in range(PROBES):
         observation = _random_observation(driving, rng)
         action = policy.act(observation)
         if not np.all(np.isfinite(action)):
-            raise ValueError(f"the actor answers {action}, not numbers")
+            raise ValueError(f"the actor returns {action}, which is not finite")
     if policy.q_values is not None:
         q_values = policy.q_values(observation, action)
         if not np.all(np.isfinite(q_values)):
-            raise ValueError(f"the critic answers {q_values}, not numbers")
+            raise ValueError(f"the critic returns {q_values}, which is not finite")
 
 
 def _random_observation(driving: DrivingConfig, rng: np.random.Generator) -> Observation:

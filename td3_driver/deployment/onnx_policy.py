@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Acts with an exported policy by onnxruntime, without PyTorch."""
+"""Runs an exported policy with onnxruntime, without PyTorch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from td3_driver.deployment.description import (
 from td3_driver.driving.observation import Observation
 
 ACTION = "action"
-"""Name of the output; the inputs have the names of the observation's keys."""
+"""Name of the output; the inputs are named after the observation's keys."""
 TOLERANCE = 1e-4
-"""Largest difference between an action of the file and PyTorch's."""
+"""Largest difference allowed between an action of the file and PyTorch's."""
 DTYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -36,10 +36,10 @@ class OnnxPolicy:
 
     @classmethod
     def load(cls, path: Path) -> OnnxPolicy:
-        """Load a file that `td3-driver export` wrote; executes nothing of it.
+        """Load a file that `td3-driver export` wrote, without running any code from it.
 
-        Raises PolicyFileError where onnxruntime is missing, or the file is missing, foreign,
-        damaged or of another version.
+        Raises PolicyFileError if onnxruntime is missing, or if the file is missing, damaged, of
+        another version or not from `td3-driver export`.
         """
         session = _open(path)
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -55,7 +55,7 @@ class OnnxPolicy:
         return self.act_on_batch({key: observation[key][None] for key in keys})[0]
 
     def act_on_batch(self, observations: Observation) -> np.ndarray:
-        """Return the actions, float32 (B, actions), for observations with a dimension in front."""
+        """Return the actions, float32 (B, actions), for a batch of observations."""
         actions: np.ndarray = self._session.run([ACTION], observations)[0]
         return actions
 
@@ -75,13 +75,13 @@ class OnnxPolicy:
         answer = self.act(example_observation(task))
         if not np.allclose(answer, self.description.example_action, rtol=0.0, atol=TOLERANCE):
             raise PolicyFileError(
-                f"{path} is damaged: to the example it answers {answer.tolist()}, not "
+                f"{path} is damaged: for the example it returns {answer.tolist()}, not "
                 f"{list(self.description.example_action)}"
             )
 
 
 def _open(path: Path) -> Any:
-    """Return an onnxruntime session of one thread; raise PolicyFileError."""
+    """Return a single-threaded onnxruntime session; raise PolicyFileError if that fails."""
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -90,16 +90,16 @@ def _open(path: Path) -> Any:
             f"{path} needs onnxruntime, which is not installed: pip install onnxruntime"
         ) from None
     options = onnxruntime.SessionOptions()
-    # One observation is too little work to share, and waiting threads would spin.
+    # One observation is too little work to share between threads, and idle ones would spin.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: its warnings are on how graphs are optimised
+    options.log_severity_level = 3  # errors: its warnings are about how graphs are optimised
     try:
-        # As bytes: a path would let the file name others to be read.
+        # As bytes: given a path, the file could name other files to read.
         return onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
     except OSError as error:
-        raise PolicyFileError(f"no policy can be read from {path}: {error.strerror}") from None
+        raise PolicyFileError(f"cannot read the policy {path}: {error.strerror}") from None
     except (
         errors.EPFail,
         errors.Fail,
@@ -109,9 +109,9 @@ def _open(path: Path) -> Any:
         errors.NotImplemented,
         errors.RuntimeException,
     ) as error:
-        raise PolicyFileError(f"{path} is no ONNX file, or is damaged: {error}") from None
+        raise PolicyFileError(f"{path} is not an ONNX file, or is damaged: {error}") from None
 
 
 def _matches(node: Any, array: Array) -> bool:
-    """Whether an input or output is a batch of such arrays."""
+    """Return whether an input or output is a batch of such arrays."""
     return node.type == DTYPES[array.dtype] and tuple(node.shape[1:]) == array.shape

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks of what the simulator is told: who listens, and who commands the car."""
+"""Checks of the topics to the simulator: who listens, and who commands the car."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from td3_driver.doctor.watching import Graph, node_names
 
 COMMANDING = Group("to the simulator")
 
-# Who has to listen for training and driving.
+# Topics that something must subscribe to for training and driving.
 LISTENED_TO = (
     topics.CONTROL,
     topics.VEHICLE_CONTROL,
@@ -25,12 +25,12 @@ LISTENED_TO = (
 
 
 def listened_to(graph: Graph, topic: Topic, car_seen: bool) -> Finding:
-    """Return whether a topic is heard; `car_seen`: whether anything of the car is there."""
+    """Return whether anybody subscribes to a topic; `car_seen`: whether the car has any topics."""
     name = graph.name(topic)
     listeners = graph.others_subscribing(topic)
     if not listeners:
         if not car_seen and ends.is_of_the_car(topic):
-            return COMMANDING.skipped(name, "not without the car")
+            return COMMANDING.skipped(name, ends.ONLY_WITH_THE_CAR)
         if not ends.is_needed(graph, topic):
             return COMMANDING.skipped(name, ends.NOT_WITH_OWN_ROUTES)
         return COMMANDING.failed(
@@ -43,7 +43,7 @@ def listened_to(graph: Graph, topic: Topic, car_seen: bool) -> Finding:
 
 
 def manual_override(graph: Graph) -> Finding:
-    """Return whether the simulator ignores commands for those of a person."""
+    """Return whether the simulator ignores our commands in favour of a person's."""
     check, topic = "manual override", topics.MANUAL_OVERRIDE
     message = graph.records[topic].message
     if message is None or not message.data:
@@ -51,8 +51,8 @@ def manual_override(graph: Graph) -> Finding:
     publishers = node_names(graph.others_publishing(topic))
     return COMMANDING.failed(
         check,
-        f"on, by {publishers or 'a node that has ended'}: commands are ignored",
-        f"switch it off: publish false on {graph.name(topic)}, latched, or end "
+        f"on, set by {publishers or 'a node that has ended'}: commands are ignored",
+        f"switch it off: publish false, latched, on {graph.name(topic)}, or stop "
         "carla_manual_control",
     )
 
@@ -62,6 +62,6 @@ def who_commands(graph: Graph) -> Finding:
     check = "who commands"
     commanders = graph.others_publishing(topics.VEHICLE_CONTROL)
     if len(commanders) > 1:
-        remedy = "leave one: two fight over the car (driver.publish_vehicle_control=false)"
+        remedy = "keep only one, or they fight for the car (driver.publish_vehicle_control=false)"
         return COMMANDING.warning(check, f"{len(commanders)}: {node_names(commanders)}", remedy)
-    return COMMANDING.ok(check, node_names(commanders) or "nobody now")
+    return COMMANDING.ok(check, node_names(commanders) or "nobody at the moment")

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The two ends of a topic: whether they fit, and who should have the one that is missing."""
+"""The two ends of a topic: whether they match, and who should provide a missing one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from td3_driver.doctor.watching import NODE_NAME, Graph, full_node_name
 
 Problem = tuple[str, str]
 """What was found, and its remedy."""
+
+ONLY_WITH_THE_CAR = "exists only with the car"
 
 NOT_WITH_OWN_ROUTES = "not needed for training, with carla.route_planner own"
 
@@ -30,18 +32,18 @@ SENSOR_TYPES = {
 
 
 def is_of_the_car(topic: Topic) -> bool:
-    """Return whether a topic is there only with the car."""
+    """Return whether a topic exists only with the car."""
     return "{role}" in topic.template
 
 
 def is_needed(graph: Graph, topic: Topic) -> bool:
-    """Return whether anything here uses a topic; who plans its own routes needs no planner."""
+    """Return whether anything uses a topic; with our own routes, the planner's are not needed."""
     own_routes = graph.config.carla.route_planner == "own"
     return not (own_routes and topic in (topics.WAYPOINTS, topics.GOAL))
 
 
 def remedy_for_missing(graph: Graph, topic: Topic) -> str:
-    """Return how to get what publishes, or listens to, a topic that is missing."""
+    """Return how to get the missing publisher or subscriber of a topic."""
     if topic in SENSOR_TYPES:
         seen = [name for name in graph.topic_names() if name.endswith("/image")]
         cameras = f"; cameras seen: {', '.join(seen)}" if topic is topics.IMAGE and seen else ""
@@ -58,7 +60,7 @@ def remedy_for_missing(graph: Graph, topic: Topic) -> str:
 
 
 def mismatch(graph: Graph, topic: Topic, others: list[Any]) -> Problem | None:
-    """Return what keeps the other nodes' ends of a topic from ours: types, QoS or definition."""
+    """Return why other nodes' ends of a topic do not match ours: type, QoS or definition."""
     names = graph.config.carla
     wanted = topic.type_name_in(names)
     qos = topic.client_qos_in(names)
@@ -71,7 +73,7 @@ def mismatch(graph: Graph, topic: Topic, others: list[Any]) -> Problem | None:
         ours, theirs = qos.profile(), end.qos_profile
         apart = _qos_apart(*((theirs, ours) if sensing else (ours, theirs)))
         if apart:
-            verb = "offer" if sensing else "ask for no more than"
+            verb = "offer" if sensing else "request no more than"
             return (
                 f"QoS of {full_node_name(end)} does not fit: {apart}",
                 f"it has to {verb}: {qos}",
@@ -80,22 +82,22 @@ def mismatch(graph: Graph, topic: Topic, others: list[Any]) -> Problem | None:
 
 
 def _qos_apart(offered: QoSProfile, requested: QoSProfile) -> str:
-    """Return what keeps a publisher and a subscription apart; empty where nothing does."""
+    """Return why a publisher and a subscription do not match; empty if they do."""
     if (
         offered.reliability == ReliabilityPolicy.BEST_EFFORT
         and requested.reliability == ReliabilityPolicy.RELIABLE
     ):
-        return "best effort is offered, and reliable is asked for"
+        return "best effort is offered, but reliable is requested"
     if (
         offered.durability == DurabilityPolicy.VOLATILE
         and requested.durability == DurabilityPolicy.TRANSIENT_LOCAL
     ):
-        return "volatile is offered, and transient local is asked for"
+        return "volatile is offered, but transient local is requested"
     return ""
 
 
 def _other_definition(graph: Graph, topic: Topic, others: list[Any]) -> Problem | None:
-    """Return that both call different messages by one name; known since ROS 2 Iron."""
+    """Return whether both use one name for different messages; only ROS 2 Iron or newer knows."""
     name = graph.name(topic)
     ours = [
         end
@@ -114,6 +116,6 @@ def _other_definition(graph: Graph, topic: Topic, others: list[Any]) -> Problem 
             package = topic.type_name.split("/")[0]
             return (
                 f"{full_node_name(end)} was built with another definition of {topic.type_name}",
-                f"build bridge and td3_driver against one {package}",
+                f"build the bridge and td3_driver against the same {package}",
             )
     return None

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks of this machine's Python environment, without looking at what runs."""
+"""Checks of this machine's environment, regardless of what is running."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from td3_driver.launching.parts import PACKAGE
 GROUP = Group("environment")
 SETUP = "run `make setup`, or `pip install -c constraints.txt .[onnx]`"
 SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
-# Where a package is imported by another name than its own.
+# Packages that are imported under a different name.
 IMPORT_NAMES = {"pyyaml": "yaml"}
 SHARED_MEMORY = Path("/dev/shm")
-# Simulator, trainer, driver and a tool, each with a segment, and something for others.
+# A segment each for the simulator, the trainer, the driver and a tool, and some to spare.
 SHARED_MEMORY_NEEDED_BYTES = 80 << 20
 
 
@@ -55,7 +55,7 @@ def _python() -> list[Finding]:
     except metadata.PackageNotFoundError:
         return [GROUP.failed("td3_driver", "not installed", SETUP)]
     if wanted is not None and version not in SpecifierSet(wanted):
-        remedy = f"make the environment with a Python {wanted}"
+        remedy = f"make the environment with Python {wanted}"
         return [GROUP.failed("Python", f"{version}, not {wanted}", remedy)]
     return [GROUP.ok("Python", version)]
 
@@ -90,7 +90,7 @@ def _importable(check: str, module: str, remedy: str) -> Finding:
         imported = importlib.import_module(module)
     except Exception as error:  # a broken installation can raise anything
         return GROUP.failed(check, f"cannot be imported: {_first_line(error)}", remedy)
-    return GROUP.ok(check, str(getattr(imported, "__version__", "there")))
+    return GROUP.ok(check, str(getattr(imported, "__version__", "installed")))
 
 
 def _first_line(error: BaseException) -> str:
@@ -109,7 +109,7 @@ def _ros() -> list[Finding]:
 
 
 def _message_packages() -> list[Finding]:
-    """Return a finding for each package of messages that the topics need."""
+    """Return a finding for each message package that the topics need."""
     problems: dict[str, str] = {}
     for topic in (*topics.TOPICS, *DRIVER_TOPICS):
         package = topic.type_name.split("/")[0]
@@ -121,7 +121,7 @@ def _message_packages() -> list[Finding]:
     return [
         GROUP.failed(name, f"cannot be used: {problem}", _message_remedy(name))
         if problem
-        else GROUP.ok(name, "there")
+        else GROUP.ok(name, "installed")
         for name, problem in problems.items()
     ]
 
@@ -139,9 +139,9 @@ def _gpu() -> list[Finding]:
                 GROUP.ok("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
             ]
     except Exception as error:
-        return [GROUP.failed("GPU", f"cannot be asked for: {_first_line(error)}", SETUP)]
+        return [GROUP.failed("GPU", f"cannot be checked: {_first_line(error)}", SETUP)]
     if shutil.which("nvidia-smi"):
-        found = f"PyTorch {torch.__version__} finds none, though nvidia-smi is there"
+        found = f"PyTorch {torch.__version__} finds none, although nvidia-smi is installed"
         remedy = "install the CUDA build of PyTorch that fits the driver (`nvidia-smi` shows it)"
         return [GROUP.failed("GPU", found, remedy)]
     return [GROUP.warning("GPU", "none", "train with `--config first_drive`, which suits a CPU")]
@@ -153,18 +153,18 @@ def _shared_memory() -> list[Finding]:
         return [GROUP.skipped(check, f"no {SHARED_MEMORY} on this system")]
     free = shutil.disk_usage(SHARED_MEMORY).free
     profile = "the shipped profile" if fastdds.environment(os.environ) else "your own profile"
-    found = f"{free / 2**20:.0f} MiB free; images go by {profile}"
+    found = f"{free / 2**20:.0f} MiB free; images use {profile}"
     if free >= SHARED_MEMORY_NEEDED_BYTES:
         return [GROUP.ok(check, found)]
-    remedy = "in a container, start it with --ipc=host or --shm-size=256m"
+    remedy = "if this is a container, start it with --ipc=host or --shm-size=256m"
     return [GROUP.warning(check, found, remedy)]
 
 
 def _bridge() -> list[Finding]:
-    """Look for the bridge's packages, and whether the carla wheel is the one it insists on."""
+    """Check for the bridge's packages, and that the carla wheel is the version that it demands."""
     missing = [name for name in carla_bridge.PACKAGES if not _in_ament_index(name)]
     if missing:
-        remedy = "install them for `ros2 launch` to start the bridge, or join a running one"
+        remedy = "install them so that `ros2 launch` can start the bridge, or join a running one"
         return [
             GROUP.warning("carla-ros-bridge", f"not installed here: {', '.join(missing)}", remedy)
         ]
@@ -184,7 +184,7 @@ def _in_ament_index(package: str) -> bool:
 
 
 def _carla_version() -> list[Finding]:
-    """Compare the carla wheel with the version that the bridge ends itself without."""
+    """Compare the carla wheel with the version without which the bridge exits."""
     spec = util.find_spec("carla_ros_bridge")
     folders = spec.submodule_search_locations if spec else None
     files = [Path(folder) / "CARLA_VERSION" for folder in folders or ()]
@@ -192,12 +192,12 @@ def _carla_version() -> list[Finding]:
     if file is None:
         return []
     text = file.read_text()
-    # The bridge cuts the last character off, whatever it is.
+    # The bridge cuts off the last character, whatever it is.
     wanted, installed = text[:-1], metadata.version("carla")
     if not text.endswith("\n"):
-        remedy = f"put a line end after it: echo {text} > {file}"
+        remedy = f"add one: echo {text} > {file}"
         return [
-            GROUP.failed("CARLA_VERSION", f"{text!r} has no line end; the bridge cuts it", remedy)
+            GROUP.failed("CARLA_VERSION", f"{text!r} has no newline; the bridge cuts it", remedy)
         ]
     if wanted != installed:
         # PyPI has no wheel of some versions that bridges name, such as 0.9.13.
@@ -206,5 +206,7 @@ def _carla_version() -> list[Finding]:
             "(ika-rwth-aachen/carla-ros-bridge names 0.9.16); or pip install "
             f"carla=={wanted}, if PyPI has it for this Python, and a server of that version"
         )
-        return [GROUP.failed("CARLA_VERSION", f"{wanted}; the carla wheel is {installed}", remedy)]
-    return [GROUP.ok("CARLA_VERSION", f"{wanted}, as the carla wheel")]
+        return [
+            GROUP.failed("CARLA_VERSION", f"{wanted}, but the carla wheel is {installed}", remedy)
+        ]
+    return [GROUP.ok("CARLA_VERSION", f"{wanted}, same as the carla wheel")]

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a check found, and a table of it."""
+"""What the checks found, and a table of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Verdict(enum.Enum):
-    """How a check went; only a failure fails the whole."""
+    """How a check went; only FAILED makes the doctor fail."""
 
     OK = "ok"
     WARNING = "warning"
@@ -34,20 +34,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Group:
-    """Makes the findings of checks that stand together in the table."""
+    """Makes findings that stand together in the table."""
 
     name: str
 
     def ok(self, check: str, found: str) -> Finding:
-        """Return that all is well."""
+        """Return that the check passed."""
         return Finding(self.name, check, Verdict.OK, found)
 
     def warning(self, check: str, found: str, remedy: str) -> Finding:
-        """Return what can be lived with."""
+        """Return a problem that can be lived with."""
         return Finding(self.name, check, Verdict.WARNING, found, remedy)
 
     def failed(self, check: str, found: str, remedy: str) -> Finding:
-        """Return what has to be mended."""
+        """Return a problem that has to be fixed."""
         return Finding(self.name, check, Verdict.FAILED, found, remedy)
 
     def skipped(self, check: str, found: str, remedy: str = "") -> Finding:
@@ -61,7 +61,7 @@ def healthy(findings: Sequence[Finding]) -> bool:
 
 
 def as_dict(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return the findings as what JSON can hold."""
+    """Return the findings in a form that JSON can hold."""
     return {
         "ok": healthy(findings),
         "findings": [
@@ -71,7 +71,7 @@ def as_dict(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Return a table with a line for each finding, its remedy below it, and a sum."""
+    """Return a table: a line for each finding, its remedy below it, and the counts at the end."""
     width = max((len(finding.check) for finding in findings), default=0)
     lines: list[str] = []
     group = None

@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The doctor's look at what runs: finds it, watches it, and has it checked.
+"""The doctor's look at the running system: it finds it, watches it and checks it.
 
-Nothing is published unless the car is to be moved. All times are the steady clock's.
+Nothing is published unless the car is to be moved. All times are on the steady clock.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def examine(
     required: bool,
     say: Callable[[str], None],
 ) -> list[Finding]:
-    """Watch what runs for `watch_s` and return the findings.
+    """Watch the running system for `watch_s` and return the findings.
 
-    With `move` the car is told to drive a little. Where `required` is false, that nothing runs is
-    no failure. `say` is told what is being waited for.
+    With `move`, the car is driven a little. Unless `required`, it is no failure if nothing runs.
+    `say` gets a line about each thing that is being waited for.
     """
     context = Context()
     try:
         context.init(args=[])
         graph = Graph(Node(NODE_NAME, context=context), config)
-    except RuntimeError as error:  # rclpy's own errors, a wrong ROS_DOMAIN_ID say
+    except RuntimeError as error:  # rclpy's own errors, such as for a wrong ROS_DOMAIN_ID
         return [simulator.no_ros(error)]
     try:
         return examine_graph(
@@ -65,7 +65,7 @@ def examine_graph(
     required: bool,
     say: Callable[[str], None],
 ) -> list[Finding]:
-    """Do as `examine` does, over `graph`, where a simulator is looked for `discovery_s`."""
+    """Do the same over `graph`; look for a simulator for up to `discovery_s`."""
     say(f"looking for a simulator, for up to {discovery_s:.0f} s ...")
     if graph.spin_until(lambda: bool(graph.others_publishing(topics.STATUS)), discovery_s):
         graph.settle(discovery_s)
@@ -82,7 +82,7 @@ def examine_graph(
 
 
 def _judge(graph: Graph) -> list[Finding]:
-    """Return the findings of what has been watched, in the order of the table."""
+    """Return the findings about what was watched, in the order of the table."""
     ours, seen = graph.config.carla.role_name, graph.roles()
     car_seen = ours in seen
     return [

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""All that the doctor itself does, where asked to: let the simulator run, and move the car."""
+"""Everything that the doctor does itself, if asked to: run the simulator and move the car."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from td3_driver.driving.world import FULL_BRAKE, VehicleControl
 CHECK = "the car moves"
 PLAY_TRIES = 2
 PLAY_S = 1.5
-"""Time in which a simulator that runs ticks twice."""
+"""Time in which a running simulator ticks at least twice."""
 DRIVE_S = 5.0
 DRIVE_THROTTLE = 0.5
 MOVING_MPS = 0.5
@@ -34,14 +34,14 @@ COMMAND_INTERVAL_S = 0.05
 
 
 def play_if_paused(graph: Graph, say: Callable[[str], None]) -> bool:
-    """Let a paused simulator run; return whether it was told to."""
+    """Let a paused simulator run; return whether it was asked to."""
     graph.forget()
     if _ticks(graph):
         return False
     if not graph.others_subscribing(topics.CONTROL):
         return False
     say("letting the paused simulator run ...")
-    for _ in range(PLAY_TRIES):  # the first may come before the other end is ready
+    for _ in range(PLAY_TRIES):  # the first may arrive before the other end is ready
         _send(graph, RunCommand.PLAY)
         if _ticks(graph):
             break
@@ -49,7 +49,7 @@ def play_if_paused(graph: Graph, say: Callable[[str], None]) -> bool:
 
 
 def pause_again(graph: Graph) -> None:
-    """Pause a simulator that `play_if_paused` has let run."""
+    """Pause a simulator that `play_if_paused` let run."""
     runtime.insist(lambda: _send(graph, RunCommand.PAUSE), [graph.publisher(topics.CONTROL)])
 
 
@@ -62,18 +62,18 @@ def _send(graph: Graph, command: RunCommand) -> None:
 
 
 def not_moved() -> Finding:
-    """Return that the car was not to be moved."""
+    """Return that moving the car was not asked for."""
     return COMMANDING.skipped(CHECK, "not tried; --move drives it a few metres")
 
 
 def move(graph: Graph, say: Callable[[str], None]) -> Finding:
-    """Drive the car a little, and leave it standing."""
+    """Drive the car a little, then stop it."""
     commanders = graph.others_publishing(topics.VEHICLE_CONTROL)
     if commanders:
         found = f"not tried: {node_names(commanders)} commands it"
-        return COMMANDING.failed(CHECK, found, "end it first")
+        return COMMANDING.failed(CHECK, found, "stop that node first")
     if not graph.is_ticking() or not graph.records[topics.SPEEDOMETER].count:
-        return COMMANDING.failed(CHECK, "not tried: no speed comes", "mend what is said above")
+        return COMMANDING.failed(CHECK, "not tried: no speed arrives", "fix the failures above")
     say("driving the car a few metres ...")
     throttle = VehicleControl(throttle=DRIVE_THROTTLE)
     try:
@@ -85,9 +85,9 @@ def move(graph: Graph, say: Callable[[str], None]) -> Finding:
         return COMMANDING.failed(CHECK, *_why_not_moved(throttle, executed))
     if not stands:
         found = f"it drove at {fastest:.1f} m/s, but does not stop"
-        remedy = "look whether something else commands it (autopilot, another client)"
+        remedy = "check whether something else commands it (autopilot, another client)"
         return COMMANDING.failed(CHECK, found, remedy)
-    return COMMANDING.ok(CHECK, f"to {fastest:.1f} m/s, and stopped")
+    return COMMANDING.ok(CHECK, f"reached {fastest:.1f} m/s, and stopped")
 
 
 def _brake(graph: Graph) -> bool:
@@ -124,13 +124,13 @@ def _executed(graph: Graph) -> VehicleControl | None:
 
 
 def _why_not_moved(given: VehicleControl, executed: VehicleControl | None) -> Problem:
-    """Return what was found, and a remedy, for a car that a command did not move."""
+    """Return what was found, and a remedy, if a command did not move the car."""
     if executed is not None and same_control(given, executed):
         return (
-            "it has the command, and stands",
-            "look what stands in its way, or whether it is held (hand brake, gear); respawn it",
+            "it has the command, but does not move",
+            "check for an obstacle in its way, the hand brake and the gear; or respawn it",
         )
     return (
-        "it was told to, but the command is not in force",
-        "switch the manual override and the autopilot off; nothing else may command the car",
+        "the command was sent, but does not take effect",
+        "switch off the manual override and the autopilot; nothing else may command the car",
     )

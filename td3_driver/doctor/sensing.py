@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks of what the simulator publishes: each topic, and whether images have their odometry."""
+"""Checks of what the simulator publishes: each topic, and whether images match odometry."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from td3_driver.doctor.watching import Graph, Record, node_names
 
 SENSING = Group("from the simulator")
 
-# Published when something happens: silence is in order.
+# Published only when something happens: silence is fine.
 EVENTS = (topics.COLLISION, topics.LANE_INVASION)
 # Nice to look at; nothing here needs them.
 OPTIONAL = (topics.TF, topics.CAMERA_INFO)
 
 
 def published(graph: Graph, topic: Topic, car_seen: bool) -> Finding:
-    """Return whether a topic comes as it should; `car_seen`: whether anything of the car does."""
+    """Return whether a topic arrives as it should; `car_seen`: whether the car has any topics."""
     name = graph.name(topic)
     publishers = graph.others_publishing(topic)
     if not publishers:
         if topic in OPTIONAL:
-            return SENSING.skipped(name, "not published, and not needed")
+            return SENSING.skipped(name, "not published, but not needed")
         if not ends.is_needed(graph, topic):
             return SENSING.skipped(name, ends.NOT_WITH_OWN_ROUTES)
         if not car_seen and ends.is_of_the_car(topic):
-            return SENSING.skipped(name, "not without the car")
+            return SENSING.skipped(name, ends.ONLY_WITH_THE_CAR)
         return SENSING.failed(name, "nobody publishes it", ends.remedy_for_missing(graph, topic))
     problem = ends.mismatch(graph, topic, publishers)
     if problem is not None:
@@ -51,19 +51,19 @@ def published(graph: Graph, topic: Topic, car_seen: bool) -> Finding:
 def _silent(graph: Graph, topic: Topic, publishers: list[Any]) -> Finding:
     name = graph.name(topic)
     if topic.client_qos.latched:
-        found = f"{node_names(publishers)} publishes it latched, but nothing came"
+        found = f"{node_names(publishers)} publishes it latched, but nothing arrived"
         if not ends.is_needed(graph, topic):
             return SENSING.skipped(name, f"{found}; {ends.NOT_WITH_OWN_ROUTES}")
         return SENSING.failed(name, found, ends.remedy_for_missing(graph, topic))
     if not graph.is_ticking():
-        return SENSING.skipped(name, "there; silent while the simulator stands still")
+        return SENSING.skipped(name, "silent while the simulator does not tick")
     if topic in OPTIONAL:
-        return SENSING.skipped(name, "there; silent, and not needed")
+        return SENSING.skipped(name, "silent, but not needed")
     return SENSING.failed(
         name,
-        f"{node_names(publishers)} publishes it, but nothing came in {graph.watched_s:g} s",
-        "a sensor that the bridge waits for in vain, or shared memory between containers: "
-        "start them with --ipc=host, or use UDP alone",
+        f"{node_names(publishers)} publishes it, but nothing arrived in {graph.watched_s:g} s",
+        "either the bridge waits for a sensor in vain, or containers do not share memory: start "
+        "them with --ipc=host, or use UDP only",
     )
 
 
@@ -71,15 +71,15 @@ def _latched(topic: Topic, name: str, message: Any) -> Finding:
     if topic is topics.WORLD_INFO:
         size = len(message.opendrive)
         if not size:
-            remedy = "the town has no OpenDRIVE map: load another one"
+            remedy = "load another town: this one has no OpenDRIVE map"
             return SENSING.failed(name, f"{message.map_name}, without OpenDRIVE", remedy)
         return SENSING.ok(name, f"{message.map_name}, {size / 1e3:.0f} kB of OpenDRIVE")
     if topic is topics.WAYPOINTS:
         if not message.poses:
-            remedy = "send a goal, or have the driver do so (random_goal)"
+            remedy = "send a goal, or let the driver do it (random_goal)"
             return SENSING.warning(name, "an empty route", remedy)
         return SENSING.ok(name, f"a route of {len(message.poses)} points")
-    return SENSING.ok(name, "there")
+    return SENSING.ok(name, "received")
 
 
 def _stream(topic: Topic, name: str, record: Record) -> Finding:
@@ -88,13 +88,15 @@ def _stream(topic: Topic, name: str, record: Record) -> Finding:
     if len(stamps_ns) > 1:
         if stamps_ns[-1] <= stamps_ns[0]:
             return SENSING.failed(
-                name, f"{found}, but its stamps do not advance", "restart what publishes it"
+                name,
+                f"{found}, but its stamps do not advance",
+                "restart the node that publishes it",
             )
         if any(later < earlier for earlier, later in itertools.pairwise(stamps_ns)):
             return SENSING.failed(
                 name,
                 f"{found}, but its stamps jump back",
-                "leave one simulator in this ROS_DOMAIN_ID",
+                "keep only one simulator in this ROS_DOMAIN_ID",
             )
     if topic is topics.IMAGE:
         return _image(name, found, record.message)
@@ -114,13 +116,13 @@ def images_with_odometry(graph: Graph) -> Finding:
     check = "images with odometry"
     images = graph.records[topics.IMAGE].stamps_ns or []
     odometry = graph.records[topics.ODOMETRY].stamps_ns or []
-    # What came at either end may have its other half outside.
+    # The odometry of the first and the last image may be outside the watched time.
     inner = images[1:-1]
     if not inner or not odometry:
         return SENSING.skipped(check, "nothing to compare")
     tolerance_ns = graph.config.simulator.fixed_delta_s * 1e9 / 2
     matched = sum(min(abs(stamp - other) for other in odometry) < tolerance_ns for stamp in inner)
-    found = f"{matched} of {len(inner)} have one of the same stamp"
+    found = f"{matched} of {len(inner)} have odometry with the same stamp"
     if matched >= 0.9 * len(inner):
         return SENSING.ok(check, found)
-    return SENSING.failed(check, found, "take out sensor_tick, and sensors that slow a tick")
+    return SENSING.failed(check, found, "remove sensor_tick, and sensors that slow down a tick")

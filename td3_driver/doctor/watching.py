@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The topics of what runs, as one node sees them: who has an end, and what comes."""
+"""The topics of the running system, as one node sees them: their ends and their messages."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from td3_driver.config import Config
 
 NODE_NAME = "td3_driver_doctor"
 UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
-"""What ROS calls a node whose end is known before its name."""
+"""What ROS calls a node as long as one of its ends is known, but not its name."""
 MATCH_S = 5.0
-"""Wait for the other end of a topic that is published on."""
+"""Longest wait for a subscriber before publishing on a topic."""
 SETTLE_S = 1.5
-"""Time in which nothing new is found, once something has been, that ends the search."""
+"""The search ends once nothing new has been found for this long."""
 EACH_TICK = (topics.CLOCK, topics.STATUS, topics.ODOMETRY, topics.IMAGE)
 
 
 @dataclass
 class Record:
-    """What has come on one topic."""
+    """What has arrived on one topic."""
 
     count: int = 0
     first_s: float = 0.0
@@ -38,7 +38,7 @@ class Record:
     message: Any = None
 
     def note(self, message: Any) -> None:
-        """Take a message down."""
+        """Record a message."""
         now = time.monotonic()
         self.first_s = self.first_s if self.count else now
         self.last_s = now
@@ -55,7 +55,7 @@ class Record:
 
 
 def _stamp_ns(message: Any) -> int | None:
-    """Return a message's simulation time, None where it has none."""
+    """Return a message's simulation time; None if it has none."""
     if hasattr(message, "clock"):
         return ns_from_stamp(message.clock)
     return ns_from_stamp(message.header.stamp) if hasattr(message, "header") else None
@@ -65,12 +65,12 @@ class Graph:
     """The topics as one node sees them."""
 
     def __init__(self, node: Node, config: Config) -> None:
-        """Subscribe on `node` to all that the simulator publishes."""
+        """Subscribe, on `node`, to everything that the simulator publishes."""
         self.node = node
         self.config = config
         self.records: dict[Topic, Record] = {}
         self.watched_s = 0.0
-        """How long the latest watch was."""
+        """Duration of the latest watch."""
         self._spinner = runtime.Spinner(node)
         self._publishers: dict[Topic, Any] = {}
         for topic in topics.TOPICS:
@@ -78,7 +78,7 @@ class Graph:
                 self._subscribe(topic)
 
     def _subscribe(self, topic: Topic) -> None:
-        # The callbacks look records up, so that a new watch begins with new ones.
+        # The callback looks its record up, because each watch replaces the records.
         self.records[topic] = Record()
         topics.create_subscription(
             self.node,
@@ -93,11 +93,11 @@ class Graph:
         self.node.destroy_node()
 
     def name(self, topic: Topic) -> str:
-        """Return a topic's name with the settings' names in it."""
+        """Return a topic's full name, with the configured role name and so on filled in."""
         return topic.name(self.config.carla)
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Take messages until something holds; return whether it does in time."""
+        """Receive messages until a condition holds; return whether it does in time."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             left_s = deadline - time.monotonic()
@@ -107,11 +107,11 @@ class Graph:
         return True
 
     def spin(self, duration_s: float) -> None:
-        """Take messages for a while."""
+        """Receive messages for a while."""
         self.spin_until(lambda: False, duration_s)
 
     def settle(self, timeout_s: float) -> None:
-        """Take messages until the graph has stopped growing."""
+        """Receive messages until the graph has stopped growing."""
         deadline = time.monotonic() + timeout_s
         before, ends = -1, self.ends()
         while ends != before and time.monotonic() < deadline:
@@ -119,13 +119,13 @@ class Graph:
             before, ends = ends, self.ends()
 
     def watch(self, duration_s: float) -> None:
-        """Take the messages of a while, which the checks then judge."""
+        """Receive messages for a while; the checks then judge them."""
         self.forget()
         self.spin(duration_s)
         self.watched_s = duration_s
 
     def is_ticking(self) -> bool:
-        """Return whether ticks have come since the watch began."""
+        """Return whether ticks have arrived since the watch began."""
         return any(self.records[topic].count > 1 for topic in EACH_TICK)
 
     def tick_rate_hz(self) -> float:
@@ -133,13 +133,13 @@ class Graph:
         return max(self.records[topic].rate_hz for topic in EACH_TICK)
 
     def forget(self) -> None:
-        """Begin to watch anew; what is latched stays, as it comes only once."""
+        """Start a new watch; latched messages are kept, because they arrive only once."""
         for topic in self.records:
             if not topic.client_qos.latched:
                 self.records[topic] = Record()
 
     def publish(self, topic: Topic, message: Any) -> None:
-        """Publish, once the other end has been found."""
+        """Publish a message, after waiting for a subscriber on the first use of the topic."""
         if topic not in self._publishers:
             self._publishers[topic] = topics.create_publisher(self.node, topic, self.config.carla)
             publisher = self._publishers[topic]
@@ -147,15 +147,15 @@ class Graph:
         self._publishers[topic].publish(message)
 
     def publisher(self, topic: Topic) -> Any:
-        """Return the publisher of a topic that has been published on."""
+        """Return our publisher of a topic on which `publish` has been used."""
         return self._publishers[topic]
 
     def others_publishing(self, topic: Topic) -> list[Any]:
-        """Return the publishers' ends of a topic, our own left out."""
+        """Return a topic's publishers, except our own."""
         return self._others(self.node.get_publishers_info_by_topic(self.name(topic)))
 
     def others_subscribing(self, topic: Topic) -> list[Any]:
-        """Return the subscriptions' ends of a topic, our own left out."""
+        """Return a topic's subscriptions, except our own."""
         return self._others(self.node.get_subscriptions_info_by_topic(self.name(topic)))
 
     @staticmethod
@@ -163,7 +163,7 @@ class Graph:
         return [endpoint for endpoint in endpoints if endpoint.node_name != NODE_NAME]
 
     def ends(self) -> int:
-        """Return how many ends other nodes, whose names are known, have of the known topics."""
+        """Return how many ends of our topics belong to other nodes whose names are known."""
         return sum(
             end.node_name != UNKNOWN_NAME
             for topic in topics.TOPICS
@@ -171,12 +171,12 @@ class Graph:
         )
 
     def roles(self) -> list[str]:
-        """Return the role names that topics are seen of."""
+        """Return the role names for which topics exist."""
         parts = [name.split("/") for name in self.topic_names()]
         return sorted({part[2] for part in parts if len(part) > 3 and part[1] == "carla"})
 
     def topic_names(self) -> list[str]:
-        """Return the names of all topics that another node has an end of."""
+        """Return the names of all topics that another node publishes or subscribes to."""
         return [
             name
             for name, _ in self.node.get_topic_names_and_types()
@@ -186,7 +186,7 @@ class Graph:
 
 
 def node_names(endpoints: Iterable[Any]) -> str:
-    """Return the full names of the nodes whose ends these are, without the root's slash."""
+    """Return the full names of the nodes that these ends belong to, as a list in words."""
     return ", ".join(sorted({full_node_name(endpoint) for endpoint in endpoints}))
 
 

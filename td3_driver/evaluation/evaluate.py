@@ -27,7 +27,7 @@ from td3_driver.simulator.world import SimulatedWorld
 
 @dataclass
 class EvaluatedDrive:
-    """What one episode looked like."""
+    """The recording of one episode."""
 
     episode: DrivenEpisode
     route: np.ndarray
@@ -35,7 +35,7 @@ class EvaluatedDrive:
     positions: list[tuple[float, float]] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
-    """Camera frames, `bgra8`, where they were asked for."""
+    """Camera frames, `bgra8`; empty unless asked for."""
 
 
 def evaluate_run(
@@ -46,11 +46,11 @@ def evaluate_run(
     out: Path | None = None,
     policy_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Drive the run's latest policy, or an exported one, and write the report; return it.
+    """Evaluate the run's latest policy, or an exported one; write the report and return it.
 
-    Arguments not given default to the run's own configuration; `out` to `evaluation.json` in its
-    folder, or to `<policy>.evaluation.json` beside an exported policy. Raises ConfigError or
-    RoadMapError with a readable message.
+    `maps`, `episodes` and `seed` default to the run's own configuration, `out` to
+    `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside an exported policy.
+    Raises ConfigError or RoadMapError with a readable message.
     """
     folder = RunFolder(run)
     if out is None:
@@ -60,7 +60,7 @@ def evaluate_run(
 
 
 def write_report(drives: Sequence[EvaluatedDrive], path: Path) -> dict[str, Any]:
-    """Write the report of some drives as JSON and return it."""
+    """Write the report on some drives as JSON and return it."""
     result = report([drive.episode for drive in drives])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
@@ -76,7 +76,7 @@ def drive_run(
     filmed: int = 0,
     policy_file: Path | None = None,
 ) -> list[EvaluatedDrive]:
-    """Drive the episodes of an evaluation; the first `filmed` keep their camera's frames."""
+    """Drive the episodes of an evaluation; the first `filmed` ones keep their camera frames."""
     config = folder.config
     settings = config.evaluation
     names = tuple(maps or settings.maps)
@@ -102,7 +102,7 @@ def drive_run(
 
 
 class _Recorder:
-    """Records what is needed from each frame."""
+    """Keeps the frames of an episode, and makes a drive of them."""
 
     def __init__(self, keep_images: bool) -> None:
         self._keep_images = keep_images
@@ -123,7 +123,7 @@ class _Recorder:
 
 
 def table(episodes: Iterable[dict[str, Any]]) -> str:
-    """Return the episodes of a report as a table, one line for each map and a total."""
+    """Return the episodes of a report as a table, with a line for each map and a total."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for episode in episodes:
         rows.setdefault(str(episode["map"]), []).append(episode)

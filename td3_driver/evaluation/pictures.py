@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of a run: its learning curve, its drives over their maps, and a film of one."""
+"""Pictures of a run: its learning curve, its drives on their maps, and films of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CURVES = (
 
 
 def illustrate(folder: RunFolder, drives: Sequence[EvaluatedDrive]) -> list[Path]:
-    """Draw all pictures of a run and its drives; return the files written."""
+    """Draw all pictures of a run and its drives; return the files and folders written."""
     curve = folder.path / "learning_curve.png"
     learning_curve(folder.path / "metrics.csv", curve)
     written = [folder.path / "evaluation.json", curve]
@@ -74,7 +74,7 @@ def learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
-    """Draw a drive over its map: the route dashed, the driven path coloured by speed."""
+    """Draw a drive on its map: the route dashed, the driven path coloured by speed."""
     start, summary = drive.episode.start, drive.episode.summary
     figure = Figure(figsize=(8, 7), layout="constrained")
     axis = figure.subplots()
@@ -97,7 +97,7 @@ def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
 
 
 def draw_map(axis: Axes, road_map: RoadMap) -> None:
-    """Draw the driving lanes of a map, in metres, x to the right."""
+    """Draw the driving lanes of a map, in metres, with x to the right."""
     for surface in road_map.surfaces:
         if surface.type == "Driving":
             outline = np.concatenate([surface.left, surface.right[::-1]])
@@ -108,7 +108,7 @@ def draw_map(axis: Axes, road_map: RoadMap) -> None:
 
 
 def film(images: list[np.ndarray], path: Path, frames_per_s: float, scale: int = 3) -> None:
-    """Write camera frames (`bgra8`) as a film; raise OSError where OpenCV cannot."""
+    """Write camera frames (`bgra8`) as a film; raise OSError if OpenCV cannot."""
     height, width = images[0].shape[:2]
     size = (width * scale, height * scale)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), frames_per_s, size)

@@ -50,7 +50,7 @@ def drive_episode(
 
 
 def report(episodes: Sequence[DrivenEpisode]) -> dict[str, Any]:
-    """Return what `evaluation.json` holds."""
+    """Return the contents of `evaluation.json`."""
     completions = [episode.summary.route_completion for episode in episodes]
     return {
         "route_completion_mean": float(np.mean(completions)) if completions else 0.0,
@@ -61,6 +61,6 @@ def report(episodes: Sequence[DrivenEpisode]) -> dict[str, Any]:
 def seeded_starts(
     maps: Sequence[str], episodes: int, seed: int, sample: Callable[[str, int], Start]
 ) -> Iterator[Start]:
-    """Yield a start for each episode: the maps in turn, the seeds one after the other."""
+    """Yield a start for each episode: maps in turn, seeds counting up."""
     for index in range(episodes):
         yield sample(maps[index % len(maps)], seed + index)

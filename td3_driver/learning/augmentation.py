@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def draw_shifts(batch: int, most_px: int, generator: torch.Generator) -> Tensor:
-    """Return a shift down and one to the right for each of a batch, int64 (2, B), in pixels."""
+    """Return a vertical and a horizontal shift per batch entry, int64 (2, B), in pixels."""
     return torch.randint(
         -most_px, most_px + 1, (2, batch), generator=generator, device=generator.device
     )
 
 
 def shifted_pixels(shifts: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the rows (B, height) and columns (B, width) that shifted images are made of.
+    """Return the source rows (B, height) and columns (B, width) of shifted images.
 
     The border is repeated beyond the image.
     """
@@ -27,11 +27,11 @@ def shifted_pixels(shifts: Tensor, height: int, width: int) -> tuple[Tensor, Ten
 
 
 def shift_images(images: Tensor, shifts: Tensor) -> Tensor:
-    """Shift each stack (B, ..., height, width) in host memory; all its images move together."""
+    """Shift each stack (B, ..., height, width) in host memory, all of its images alike."""
     shifted = torch.empty_like(images, memory_format=torch.contiguous_format)
     height, width = images.shape[-2:]
     source, target = images.numpy(), shifted.numpy()
-    # Block by block: gathering the pixels one by one takes four times as long.
+    # Block by block: gathering single pixels takes four times as long.
     for index, (down, right) in enumerate(shifts.T.tolist()):
         top, bottom, rows = _overlap(down, height)
         left, right_end, columns = _overlap(right, width)
@@ -45,9 +45,9 @@ def shift_images(images: Tensor, shifts: Tensor) -> Tensor:
 
 
 def _overlap(shift: int, size: int) -> tuple[int, int, slice]:
-    """Return the first place that a shifted line fills, the one after its last, and from where.
+    """Return the first index that a shifted line fills, the one after its last, and its source.
 
-    It fills at least one place, which the border repeats.
+    It fills at least one index, from which the border is repeated.
     """
     shift = min(max(shift, 1 - size), size - 1)
     first, end = max(-shift, 0), size - max(shift, 0)

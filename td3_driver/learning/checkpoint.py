@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checkpoints: a folder that is complete or absent, and holds nothing that runs when loaded."""
+"""Checkpoints: folders that are either complete or absent; loading one runs no code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ UNFINISHED = ".unfinished-"
 NAME = re.compile(r"\d{9}(-\d{9})?")
 """A checkpoint's name: its step, and its updates if one was taken at that step before."""
 RANDOM_STATE_SHAPES = ((5056,), (16,))
-"""Of PyTorch's generators on CPU and on CUDA."""
+"""Shapes of the random states of PyTorch's generators, on the CPU and on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def take(
     counters: dict[str, Any],
     generators: dict[str, torch.Generator],
 ) -> Snapshot:
-    """Copy everything; the replay's images are valid until the next time."""
+    """Copy everything; the replay's images stay valid until the next call."""
     return Snapshot(
         step,
         learner.spec,
@@ -80,8 +80,8 @@ def take(
 def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     """Write `folder/<step>/` and point `folder/latest` at it; return its path.
 
-    Everything is written under another name, flushed to disk and renamed at the end, so that a
-    kill at any instant leaves the last complete checkpoint usable. The newest `keep` stay.
+    Everything is written under another name, flushed to disk and only then renamed, so a kill at
+    any instant leaves the last complete checkpoint usable. The newest `keep` are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{UNFINISHED}*"):
@@ -99,9 +99,9 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
         ) from None
     step, updates = snapshot.step, snapshot.counters["updates"]
     complete = folder / f"{step:09d}"
-    if complete.exists():  # saved before at this step, which must not be lost in between
+    if complete.exists():  # saved at this step before: keep that one until this one is complete
         complete = folder / f"{step:09d}-{updates:09d}"
-    if complete.exists():  # nothing has happened since
+    if complete.exists():  # nothing has changed since
         shutil.rmtree(unfinished)
     else:
         unfinished.rename(complete)
@@ -135,11 +135,11 @@ class Writer:
         self._written: Future[Path] | None = None
 
     def wait(self) -> Path | None:
-        """Return the path of the last checkpoint once it is written; raise what went wrong."""
+        """Wait for the last checkpoint and return its path; raise the error if writing failed."""
         return self._written.result() if self._written else None
 
     def start(self, snapshot: Snapshot) -> None:
-        """Begin to write; `wait` must have returned."""
+        """Start writing; `wait` must have returned."""
         self._written = self._thread.submit(write, self._folder, snapshot, self._keep)
 
 
@@ -156,9 +156,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def latest(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:
-    """Return the newest checkpoint with a usable policy, and warn of those that it passes over.
+    """Return the newest checkpoint with a usable policy; warn about any that are skipped.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     return _newest(folder, lambda checkpoint: verify(checkpoint, POLICY_FILES), warn)
 
@@ -170,10 +170,10 @@ def resume(
     generators: dict[str, torch.Generator],
     warn: Callable[[str], object],
 ) -> tuple[Path, dict[str, Any]]:
-    """Take over the newest usable checkpoint; return its path and counters.
+    """Restore the newest usable checkpoint; return its path and counters.
 
-    Newer ones that are refused are renamed, or they would count as the newest again. Raises
-    CheckpointError where none is usable.
+    Newer checkpoints that are refused are renamed; otherwise they would count as the newest again.
+    Raises CheckpointError if none is usable.
     """
     counters: dict[str, Any] = {}
 
@@ -190,7 +190,7 @@ def resume(
 
 
 def _newest(folder: Path, use: Callable[[Path], None], warn: Callable[[str], object]) -> Path:
-    """Return the newest checkpoint that `use` does not refuse with CheckpointError."""
+    """Return the newest checkpoint that `use` accepts; it refuses with CheckpointError."""
     refusals: list[CheckpointError] = []
     for checkpoint in reversed(list_checkpoints(folder)):
         try:
@@ -203,7 +203,7 @@ def _newest(folder: Path, use: Callable[[Path], None], warn: Callable[[str], obj
         return checkpoint
     if refusals:
         raise refusals[0]
-    raise CheckpointError(f"{folder} holds no complete checkpoint")
+    raise CheckpointError(f"{folder} has no complete checkpoint")
 
 
 def load(
@@ -212,11 +212,11 @@ def load(
     replay: Replay,
     generators: dict[str, torch.Generator],
 ) -> dict[str, Any]:
-    """Take over a checkpoint and return its counters; raise CheckpointError where it is unfit."""
+    """Restore a checkpoint and return its counters; raise CheckpointError if it cannot be used."""
     verify(checkpoint)
     if load_spec(checkpoint) != learner.spec:
         raise CheckpointError(
-            f"{checkpoint} was made by other networks ({load_spec(checkpoint)}) than the "
+            f"{checkpoint} holds other networks ({load_spec(checkpoint)}) than the "
             f"configuration describes ({learner.spec})"
         )
     try:
@@ -251,7 +251,7 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
 
 
 def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
-    """Return a copy of weights, optimiser state and random states, named, in host memory."""
+    """Return a copy of weights, optimiser and random states by name, in host memory."""
     tensors = {
         f"{name}.{key}": value
         for name, network in _networks(learner).items()
@@ -274,7 +274,7 @@ def restore_learner(
     tensors: dict[str, Tensor],
     source: Path,
 ) -> None:
-    """Take over what `learner_tensors` returned; raise CheckpointError where it does not fit."""
+    """Restore what `learner_tensors` returned; raise CheckpointError if it does not fit."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         owner, _, key = name.partition(".")
@@ -290,7 +290,7 @@ def restore_learner(
             for key, tensor in groups.get(name, {}).items():
                 index, _, moment = key.partition(".")
                 if moment != "step":
-                    # In the weights' memory layout, which the fused step takes for granted.
+                    # The fused step expects the moments in the weights' memory layout.
                     tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
                 state.setdefault(int(index), {})[moment] = tensor
             layout = optimizer.state_dict()["param_groups"]
@@ -302,7 +302,7 @@ def restore_learner(
 
 
 def _restore_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Take over a random state; one from the other kind of device serves as a seed."""
+    """Restore a random state; one from the other kind of device is used as a seed."""
     if state.shape in RANDOM_STATE_SHAPES and state.shape != generator.get_state().shape:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
     else:

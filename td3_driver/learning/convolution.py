@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A convolution whose weights learn in bfloat16 on a processor that others use too."""
+"""A convolution that trains fast in bfloat16 on a CPU that other processes use too."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from td3_driver.learning.threads import use_one_thread
 
 
 class Convolution(nn.Conv2d):
-    """A Conv2d that takes the gradient of its weights in shares of the batch, a thread each.
+    """A Conv2d that computes its weights' gradient in shares of the batch, one thread each.
 
     oneDNN's threads spin while they wait for each other in that sum: beside a simulator, on two
-    cores, it then takes up to ten times as long. So it is where bfloat16 is computed on the CPU;
-    anywhere else this is a Conv2d.
+    cores, it then takes up to ten times as long. This only matters, and is only done, for bfloat16
+    on the CPU; otherwise this is a plain Conv2d.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class _SharedConvolution(torch.autograd.Function):
         shares = zip(gradient.chunk(threads), images.chunk(threads), strict=True)
         of_share = partial(differentiate, wanted=(False, True, True))
         gradients = list(_run(of_share, shares, threads))
-        # As float32, or what a share adds would be rounded away.
+        # In float32; otherwise small contributions would be rounded away.
         of_weight, of_bias = (sum(each[i].float() for each in gradients) for i in (1, 2))
         return of_images, of_weight, of_bias, None
 
@@ -68,7 +68,7 @@ def _differentiate(
     stride: tuple[int, int],
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of images, weight and bias that are wanted."""
+    """Return the wanted ones of the gradients of images, weight and bias."""
     gradient, images = share
     return torch.ops.aten.convolution_backward(
         gradient, images, weight, [len(weight)], stride, [0, 0], [1, 1], False, [0, 0], 1, wanted

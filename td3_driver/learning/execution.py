@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How updates are run: in which precision, and one by one or as captured CUDA graphs.
+"""How updates run: in which precision, and eagerly or as captured CUDA graphs.
 
-The eager path is the meaning of an update; a captured one is the same arithmetic, recorded once
-and replayed with one call.
+The eager path defines an update; a captured one is the same arithmetic, recorded once and
+replayed with one call.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.td3 import TD3, UpdateKind
 
 CAPTURE_AFTER_UPDATES = 3
-"""Eager updates of a kind before it is captured: libraries set themselves up in the first ones."""
+"""Eager updates of a kind before it is captured: libraries initialise during the first ones."""
 BFLOAT16_CPU_BATCH = 32
-"""Below, nobody has measured whether bfloat16 is quicker on processors that have it."""
+"""For smaller batches, nobody has measured whether bfloat16 is faster on CPUs that have it."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Say whether a device computes in bfloat16 by itself."""
+    """Return whether a device computes in bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # PyTorch has no public way to ask, and older versions none at all.
+    # PyTorch has no public function for this, and older versions have none at all.
     return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
@@ -44,7 +44,7 @@ def choose_precision(
 
 
 class Updates:
-    """Draws a batch and takes an update on it, one operation after the other."""
+    """Draws a batch and does an update on it, one operation after the other."""
 
     mode = "eager"
 
@@ -52,11 +52,11 @@ class Updates:
         self.learner = learner
         self.replay = replay
         self.batch: Batch | None = None
-        """The latest batch; a captured update of its kind overwrites it."""
+        """The latest batch; the next captured update of the same kind overwrites it."""
         self._sampling = sampling
 
     def __call__(self, measure: bool = False) -> dict[str, Tensor]:
-        """Take one update; with `measure`, return its figures as tensors."""
+        """Do one update; with `measure`, return its figures as tensors."""
         batch_size = self.learner.settings.batch_size
         self.batch = self.replay.sample(batch_size, self._sampling, self._shifts())
         figures = self.learner.update(self.batch, measure)
@@ -72,9 +72,9 @@ class Updates:
 
 
 class GraphedUpdates(Updates):
-    """Replays captured updates: one graph for each kind, drawing the batch included.
+    """Replays captured updates: one graph per kind, which also draws the batch.
 
-    Updates that are measured are taken eagerly, on the same weights and random streams.
+    Measured updates run eagerly, with the same weights and random streams.
     """
 
     mode = "CUDA graphs"
@@ -86,7 +86,7 @@ class GraphedUpdates(Updates):
         self._eager: dict[UpdateKind, int] = {}
 
     def __call__(self, measure: bool = False) -> dict[str, Tensor]:
-        """Take one update; with `measure`, return its figures as tensors."""
+        """Do one update; with `measure`, return its figures as tensors."""
         with self.replay.lock:
             if not len(self.replay):
                 raise ValueError("the replay buffer holds no transition yet")
@@ -101,7 +101,7 @@ class GraphedUpdates(Updates):
             return {}
 
     def update_eagerly(self, kind: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
-        """Take an update of a kind, one operation after the other."""
+        """Do an update of a kind, one operation after the other."""
         learner, replay = self.learner, self.replay
         self.batch = replay.draw(learner.settings.batch_size, self._sampling, self._shifts())
         figures = learner.move(self.batch, kind, measure)
@@ -113,14 +113,14 @@ class GraphedUpdates(Updates):
     def _capture(self, kind: UpdateKind) -> None:
         """Record an update of this kind without running it."""
         learner = self.learner
-        # Gradients that the eager updates left must not be what the recorded step reads.
+        # The recorded step must not read gradients left over from the eager updates.
         for optimizer in (learner.actor_optimizer, learner.critic_optimizer):
             optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         for generator in {self._sampling, learner.generator}:
             graph.register_generator_state(generator)
         try:
-            # Another thread may be using the device meanwhile: only this one must not wait.
+            # Other threads may use the device meanwhile; only this one must not wait for it.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.update_eagerly(kind)
         except RuntimeError as error:
@@ -133,8 +133,8 @@ class GraphedUpdates(Updates):
 
 
 def make_updates(learner: TD3, replay: Replay, sampling: torch.Generator) -> Updates:
-    """Return the quickest way that the learner's settings and devices allow."""
-    # Tensors know which GPU "cuda" is.
+    """Return the fastest kind of updates that the learner's settings and devices allow."""
+    # A tensor's device says which GPU "cuda" is.
     device = learner.finite.device
     on_gpu = device.type == "cuda" and replay.queue.device == device
     kind = GraphedUpdates if on_gpu and learner.settings.cuda_graphs else Updates
@@ -142,7 +142,7 @@ def make_updates(learner: TD3, replay: Replay, sampling: torch.Generator) -> Upd
 
 
 def describe(updates: Updates) -> str:
-    """Return a line that says where and how updates run."""
+    """Return a line that says where and how the updates run."""
     learner = updates.learner
     precision = str(learner.precision).removeprefix("torch.")
     return (

@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Names what goes wrong with a learner in training, and saves what led to a breakdown.
+"""Warns when training goes wrong, and saves what led to a breakdown.
 
-`HealthMonitor` looks at the figures of each interval; a warning has its figure, the likely cause
-and the remedy. NaN and infinity are no warnings: they end a run, before they reach a checkpoint.
+`HealthMonitor` checks the figures of each interval; a warning gives the figure, the likely cause
+and the remedy. NaN and infinity do not warn: they end a run, before they reach a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from torch import Tensor
 from td3_driver.learning.batch import Batch
 
 INTERVALS_IN_A_ROW = 3
-"""Intervals after which a warning begins, and as many without after which it ends."""
+"""Intervals in a row after which a warning begins, or, without the problem, ends."""
 Q_MARGIN = 1.05
-"""How far beyond the rewards' limit an approximated Q may be, as a factor."""
+"""Factor by which an approximated Q may exceed the limit set by the rewards."""
 GAP_DEVIATIONS = 2.0
 GAP_REWARD_SPANS = 1.0
-"""The policy's Q may differ from the data's by the greater of these many deviations of the data's
-Q and differences between the best and the worst reward: the two differ in one action."""
+"""The policy's Q may differ from the data's by this many standard deviations of the latter, or
+this many differences between best and worst reward, whichever is larger: the two differ in one
+action only."""
 SATURATED_SHARE = 0.9
 DORMANT_SHARE = 0.9
 
@@ -38,12 +39,12 @@ Figures = Mapping[str, float]
 
 
 class NotFiniteError(ArithmeticError):
-    """NaN or infinity has come up in training; the message says where."""
+    """Training produced NaN or infinity; the message says where."""
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """The least and the greatest reward, and what they allow."""
+    """The smallest and the largest reward, and the Q-values that they allow."""
 
     least: float
     greatest: float
@@ -51,7 +52,7 @@ class Rewards:
 
     @property
     def q_limits(self) -> tuple[float, float]:
-        """Return the least and greatest sum of discounted rewards, ended at any time."""
+        """Return the smallest and largest discounted sum of rewards over any number of steps."""
         horizon = 1.0 / (1.0 - self.discount)
         return min(self.least, 0.0) * horizon, max(self.greatest, 0.0) * horizon
 
@@ -70,13 +71,13 @@ class HealthWarning:
 
 @dataclass(frozen=True)
 class Check:
-    """One way to go wrong: how the figures show it, and the advice to give."""
+    """One way training can go wrong: how the figures show it, and the advice to give."""
 
     name: str
     needs: tuple[str, ...]
-    """Figures without which there is no telling, as while the actor does not learn yet."""
+    """Figures that the check needs; some are missing while the actor does not learn yet."""
     judge: Callable[[Figures, Rewards], tuple[bool, str]]
-    """Returns whether it is so, and the figure in words."""
+    """Returns whether training goes wrong, and the figure in words."""
     advice: str
 
 
@@ -127,7 +128,7 @@ CHECKS = (
         "policy_q_beyond_rewards",
         ("policy_q_mean",),
         _q_beyond_rewards,
-        "The critic diverges, or the actor has found where it extrapolates: lower "
+        "The critic diverges, or the actor exploits its extrapolation: lower "
         "learning.critic_learning_rate or learning.tau, and check the scale of the rewards.",
     ),
     Check(
@@ -142,21 +143,21 @@ CHECKS = (
         "actor_saturated",
         ("saturated_share",),
         _saturated,
-        "Its tanh is stuck and hardly passes gradient: raise learning.pre_tanh_penalty or "
+        "Its tanh is stuck and passes hardly any gradient: raise learning.pre_tanh_penalty or "
         "learning.actor_warmup_updates and start again.",
     ),
     Check(
         "actor_without_gradient",
         ("actor_gradient_norm",),
         _no_gradient,
-        "Nothing can change the actor any more, by saturation or dead units: resume an earlier "
-        "checkpoint with a greater learning.pre_tanh_penalty or a lower learning rate.",
+        "The actor can no longer change, because of saturation or dead units: resume an earlier "
+        "checkpoint with a larger learning.pre_tanh_penalty or a lower learning rate.",
     ),
     Check(
         "encoder_dormant",
         ("actor_dormant_share", "critic_dormant_share"),
         _dormant,
-        "The networks hardly see the image: check that the camera's pictures differ, or lower "
+        "The networks hardly use the image: check that the camera's images vary, or lower "
         "learning.actor_encoder_learning_rate or learning.critic_encoder_learning_rate and start "
         "again.",
     ),
@@ -164,34 +165,34 @@ CHECKS = (
 
 
 class HealthMonitor:
-    """Says each warning once when it begins and once when it ends."""
+    """Reports each warning once when it begins and once when it ends."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
-        # Intervals unlike the state, in a row.
+        # Intervals in a row that contradict the current state.
         self._contrary = {check.name: 0 for check in CHECKS}
         self._warnings: dict[str, HealthWarning] = {}
 
     @property
     def warnings(self) -> tuple[HealthWarning, ...]:
-        """The warnings in force, with their latest figures."""
+        """The current warnings, with their latest figures."""
         return tuple(self._warnings.values())
 
     def state(self) -> dict[str, Any]:
-        """Return the state that a resumed run continues with, for JSON."""
+        """Return the state that a resumed run continues with, as JSON can hold it."""
         return {
             "contrary": dict(self._contrary),
             "warnings": [asdict(warning) for warning in self._warnings.values()],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state()` returned; raise KeyError or TypeError where it is not that."""
+        """Restore what `state()` returned; raise KeyError or TypeError if it is damaged."""
         self._contrary = {check.name: int(state["contrary"][check.name]) for check in CHECKS}
         warnings = [HealthWarning(**warning) for warning in state["warnings"]]
         self._warnings = {warning.check: warning for warning in warnings}
 
     def observe(self, figures: Figures, rewards: Rewards) -> None:
-        """Take an interval's figures into account."""
+        """Check an interval's figures."""
         for check in CHECKS:
             if all(name in figures for name in check.needs):
                 self._observe(check, *check.judge(figures, rewards))
@@ -213,13 +214,13 @@ class HealthMonitor:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the tensors that hold a NaN or an infinity."""
+    """Return the names of the tensors that contain NaN or infinity."""
     numbers = {
         name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()
     }
     if not numbers:
         return []
-    # Sums are much the quickest to take, but those of finite numbers can overflow.
+    # Sums are by far the fastest check, but sums of finite numbers can overflow.
     sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in numbers.values()])
     suspects = [
         name for name, fine in zip(numbers, sums.isfinite().tolist(), strict=True) if not fine
@@ -234,7 +235,7 @@ def write_failure(
     warnings: Sequence[HealthWarning],
     batches: Mapping[int, Batch],
 ) -> None:
-    """Keep what led to a breakdown: `failure.json`, and each update's batch as safetensors."""
+    """Save what led to a breakdown: `failure.json`, and each update's batch as safetensors."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

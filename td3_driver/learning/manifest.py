@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The digests of a checkpoint's files, which reveal a damaged or altered one."""
+"""The digests of a checkpoint's files, which reveal damage and changes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class CheckpointError(ValueError):
 
 
 def seal(folder: Path) -> None:
-    """Write down the SHA-256 of every file in a checkpoint that is being made."""
+    """Record the SHA-256 of every file in a checkpoint that is being written."""
     files = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
     digests = {path.name: _digest(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
 
 
 def digest_of(folder: Path, name: str) -> str:
-    """Return the SHA-256, in hexadecimal digits, of a file of a checkpoint that is verified."""
+    """Return the recorded SHA-256, in hexadecimal, of a file in a verified checkpoint."""
     return str(json.loads((folder / MANIFEST).read_text())[name])
 
 
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Raise CheckpointError unless these files, or all, are as they were when sealed."""
+    """Raise CheckpointError unless these files (by default all) are unchanged since `seal`."""
     try:
         digests = dict(json.loads((folder / MANIFEST).read_text()))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{folder} is no complete checkpoint of this version: it has no {MANIFEST}"
+            f"{folder} is not a complete checkpoint of this version: it has no {MANIFEST}"
         ) from None
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST} is damaged: {error}") from None
@@ -49,7 +49,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing") from None
         if not same:
-            raise CheckpointError(f"{path} is damaged: it is not what was saved (SHA-256)")
+            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one saved")
 
 
 def _digest(path: Path) -> str:

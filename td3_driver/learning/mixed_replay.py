@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Recorded transitions that stay, beside a ring of new ones: what keeps training from forgetting.
+"""Recorded transitions that are kept, beside a ring of new ones, so that training does not forget.
 
 Every batch holds a fixed share of each (Ball et al., 2023, Efficient Online Reinforcement
-Learning with Offline Data), so that few new ones count at once and the old ones stay known.
+Learning with Offline Data): even a few new transitions count at once, and old ones are not lost.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ RECORDED_PRIORITIES = "recorded_priorities"
 
 
 class MixedReplay:
-    """Draws from two buffers as from one, and adds to the second; see `ReplayBuffer`."""
+    """Draws from two buffers as if they were one, and adds to the second; see `ReplayBuffer`."""
 
     def __init__(self, recorded: ReplayBuffer, online: ReplayBuffer, share: float) -> None:
-        """Take both; `share` of each batch is recorded, at least one transition of each."""
+        """Take both; `share` of a batch is recorded, with at least one transition from each."""
         self.recorded = recorded
         self.online = online
         self.share = share
@@ -38,15 +38,15 @@ class MixedReplay:
         self.queue = online.queue
 
     def __len__(self) -> int:
-        """Return the number of transitions, recorded and new."""
+        """Return the number of transitions that can be sampled, recorded and new."""
         return len(self.recorded) + len(self.online)
 
     def recorded_of(self, batch_size: int) -> int:
-        """Return how many transitions of a batch are recorded; they come first."""
+        """Return how many of a batch's transitions are recorded; these come first."""
         return min(max(round(self.share * batch_size), 1), batch_size - 1)
 
     def reward_range(self) -> tuple[float, float]:
-        """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
+        """Return the range of the stored rewards, extended to include 0."""
         ranges = (self.recorded.reward_range(), self.online.reward_range())
         least, greatest = zip(*ranges, strict=True)
         return min(least), max(greatest)
@@ -65,7 +65,7 @@ class MixedReplay:
         truncated: bool = False,
         clean: bool = True,
     ) -> None:
-        """Store a new transition, as `ReplayBuffer.add` does."""
+        """Store the step from the latest observation, and the observation it led to."""
         self.online.add(
             action,
             reward,
@@ -78,7 +78,7 @@ class MixedReplay:
     def sample(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
     ) -> Batch:
-        """Draw transitions of both; raises ValueError until there is a new one."""
+        """Draw transitions from both; raises ValueError while there are no new ones."""
         with self.lock:
             if not len(self.online):
                 raise ValueError("the replay buffer holds no new transition yet")
@@ -87,7 +87,7 @@ class MixedReplay:
     def draw(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
     ) -> Batch:
-        """Draw as `sample` does, without looking: all on the device, and so capturable."""
+        """Draw like `sample`, but without checks: entirely on the device, and so capturable."""
         first = self.recorded_of(batch_size)
         parts = (None, None) if shifts is None else shifts.tensor_split((first,), dim=-1)
         return _joined(
@@ -96,32 +96,32 @@ class MixedReplay:
         )
 
     def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
-        """Give the transitions of a batch new priorities, in its order."""
+        """Give a whole batch's transitions new priorities above 0, float32 (B,), in its order."""
         with self.lock:
             self.put_priorities(slots, priorities)
 
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
-        """Do as `set_priorities`, without locking: all on the device, and so capturable."""
+        """Do the same without locking: entirely on the device, and so capturable."""
         first = self.recorded_of(len(slots))
         self.recorded.put_priorities(slots[:first], priorities[:first])
         self.online.put_priorities(slots[first:], priorities[first:])
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of what can change, in host memory: not what was recorded."""
+        """Return a copy of everything that can change, in host memory: not the recorded data."""
         state = self.online.state()
         if self.prioritized:
             state[RECORDED_PRIORITIES] = self.recorded.priorities.to("cpu", copy=True)
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state()` returned; raises ValueError where it does not fit."""
+        """Restore what `state()` returned; raises ValueError if it does not fit."""
         self.online.restore(state)
         if self.prioritized:
             self.recorded.priorities.copy_(state[RECORDED_PRIORITIES])
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
-    """Return one batch of two."""
+    """Join two batches into one."""
 
     def join(one: Any, other: Any) -> Any:
         if isinstance(one, dict):

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Actor and critic for dict observations, each with an encoder of its own."""
+"""Actor and critic for dict observations, each with its own encoder."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What fixes the networks' shape; saved beside their weights."""
+    """Everything that determines the networks' shape; saved beside their weights."""
 
     image: tuple[int, ...] | None
     """Shape of the image stack: (stack, height, width), or (stack, channels, height, width);
-    None where the networks see no image."""
+    None if the networks see no image."""
     vector_scale: tuple[float, ...]
-    """Usual magnitude of each entry of the vector, which is divided by it; empty where the
-    networks see no vector."""
+    """Usual magnitude of each entry of the vector, which is divided by it; empty if the networks
+    see no vector."""
     actions: int
     channels: tuple[int, int, int]
     image_features: int
@@ -67,8 +67,8 @@ def network_spec(
 ) -> NetworkSpec:
     """Derive the networks' shape from an environment's spaces and the configuration.
 
-    `vector_scale` is the usual magnitude of each entry of the vector. Raises ConfigError where
-    the observations lack a configured key.
+    `vector_scale` is the usual magnitude of each entry of the vector. Raises ConfigError if the
+    observations lack a configured key.
     """
     assert isinstance(observation_space, gymnasium.spaces.Dict)
     assert action_space.shape is not None
@@ -95,14 +95,14 @@ def network_spec(
 def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Map uint8 stacks (B, stack, [channels,] h, w) to [-0.5, 0.5], (B, images, h, w).
 
-    The result lies channels last in memory, as convolutions are quickest; an image of floats is
-    taken as it is.
+    The result is channels-last in memory, the fastest layout for convolutions. A float image is
+    returned as it is.
     """
     if image.is_floating_point():
         return image
     image = image.flatten(1, -3)
     if image.device.type == "cpu":
-        # The same as below, in half the time.
+        # The same as the conversion below, in half the time.
         image = torch.stack(image.unbind(1), dim=-1).movedim(-1, 1)
     image = image.contiguous(memory_format=torch.channels_last)
     # In this order only the last step rounds: bfloat16 holds every multiple of 1/2 up to 127.5.
@@ -127,10 +127,10 @@ def _bounded(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def in_full_precision(head: nn.Sequential, inputs: Tensor) -> Tensor:
-    """Apply a head, its last layer outside autocast.
+    """Apply a head, with its last layer outside autocast.
 
-    In bfloat16 a tanh is exactly 1, and its gradient exactly 0, from 3.47 on; a Q-value has two
-    or three digits.
+    In bfloat16, tanh is exactly 1 and its gradient exactly 0 from 3.47 on, and a Q-value has only
+    two or three digits.
     """
     *layers, last = head
     for layer in layers:
@@ -142,8 +142,8 @@ def in_full_precision(head: nn.Sequential, inputs: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """Observation to state: the convolutions of Mnih et al. (2015), then the scaled vector.
 
-    The image features pass through LayerNorm and tanh, so that they stay within [-1, 1] like the
-    scaled vector beside them. Either key may be left out.
+    LayerNorm and tanh keep the image features within [-1, 1], like the scaled vector beside them.
+    Either key may be left out.
     """
 
     vector_scale: Tensor
@@ -169,7 +169,7 @@ class Encoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
-        # The layout that convolutions are quickest in, on CPU and GPU alike.
+        # The fastest layout for convolutions, on CPU and GPU alike.
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             flat = self.convolutions(torch.zeros(1, math.prod(stacked), height, width)).shape[1]
@@ -182,7 +182,7 @@ class Encoder(nn.Module):
     def forward(self, observations: Observations) -> Tensor:
         """Map {"image": (B, stack, [channels,] h, w), "vector": (B, n)} to (B, state_size).
 
-        The image is uint8, or what `scale_image` made of it.
+        The image is uint8, or already scaled by `scale_image`.
         """
         parts = []
         if self.spec.image:
@@ -194,7 +194,7 @@ class Encoder(nn.Module):
 
 
 class Actor(nn.Module):
-    """The policy: observations to actions in [-1, 1]."""
+    """The policy: maps observations to actions in [-1, 1]."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class Actor(nn.Module):
         self.head = _mlp(spec.state_size, spec.hidden, spec.actions)
 
     def pre_tanh(self, observations: Observations) -> Tensor:
-        """Return the activations before the squashing, (B, actions)."""
+        """Return the activations before the tanh, (B, actions)."""
         return in_full_precision(self.head, self.encoder(observations))
 
     def forward(self, observations: Observations) -> Tensor:
@@ -211,7 +211,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Twin Q-functions over one encoder; they take observations, never another's features."""
+    """Twin Q-functions on one encoder; they take observations, never others' features."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -227,22 +227,22 @@ class Critic(nn.Module):
         return q1, q2
 
     def q1_of_action(self, observations: Observations, actions: Tensor) -> Tensor:
-        """Return Q1, (B,), differentiable in the action only: the state is this critic's own."""
+        """Return Q1, (B,), differentiable only in the action, with this critic's own features."""
         with torch.no_grad():
             state = self.encoder(observations)
         return in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
 
 
 DORMANT_ACTIVITY = 0.025
-"""A unit this much less active than its layer's mean is dormant (Sokar et al., 2023)."""
+"""A unit with at most this share of its layer's mean activity is dormant (Sokar et al., 2023)."""
 DORMANT_SPREAD = 0.01
-"""A feature, within [-1, 1], that varies less than this over a batch is dormant."""
+"""A feature (in [-1, 1]) whose deviation over a batch is at most this is dormant."""
 DORMANCY_SAMPLES = 64
 
 
 @torch.no_grad()
 def dormant_share(encoder: Encoder, observations: Observations) -> Tensor:
-    """Return the share of units that carry no image information, in an encoder's worst layer."""
+    """Return the share of units that carry no image information, in the encoder's worst layer."""
     hidden = scale_image(observations[IMAGE][:DORMANCY_SAMPLES], _dtype(encoder.convolutions))
     shares = []
     for layer in encoder.convolutions:

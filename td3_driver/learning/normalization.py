@@ -1,9 +1,9 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The running size of the rewards that are sampled, by which they are normalised.
+"""Normalises rewards by the running mean size of the sampled ones.
 
-It is kept in buffers: saved with the networks, and updated in place.
+The statistics are module buffers: saved with the networks, and updated in place.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class RewardNorm(nn.Module):
 
     @torch.no_grad()
     def observe(self, rewards: Tensor) -> None:
-        """Take a batch of raw rewards (B,) into the statistics; nothing unless running."""
+        """Add a batch of raw rewards (B,) to the statistics; does nothing unless `running`."""
         if self.running:
             self.total += rewards.abs().sum()
             self.count += len(rewards)
 
     def scale(self) -> Tensor | float:
-        """Return what rewards are multiplied by now; a tensor where it changes."""
+        """Return the factor that rewards are multiplied by now; a tensor if `running`."""
         if not self.running:
             return self.factor
         return self.factor / (self.total / self.count.clamp(min=1)).clamp(min=1e-6)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The actor on its own: what acts while training, and what the driver loads."""
+"""The actor on its own: it acts during training, and the driver loads it."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class Policy:
 
     @classmethod
     def like(cls, spec: NetworkSpec) -> Policy:
-        """Make a policy of this shape; its weights come by `follow`."""
+        """Make a policy of this shape; `follow` sets its weights."""
         return cls(Actor(spec), spec)
 
     @classmethod
     def load(cls, checkpoint: Path) -> Policy:
-        """Load the actor of a checkpoint folder; executes nothing of it.
+        """Load the actor of a checkpoint folder, without running any code from it.
 
-        Raises CheckpointError where a file is missing, damaged or of another shape.
+        Raises CheckpointError if a file is missing or damaged, or does not fit the networks.
         """
         verify(checkpoint, POLICY_FILES)
         spec = load_spec(checkpoint)
         try:
             policy = cls.like(spec)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{checkpoint / SPEC} describes no networks: {error}") from None
+            raise CheckpointError(f"{checkpoint / SPEC} cannot be used: {error}") from None
         tensors = load_tensors(checkpoint / WEIGHTS)
         try:
             policy.actor.load_state_dict(tensors)
@@ -58,7 +58,7 @@ class Policy:
 
     @property
     def observed(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what it sees of an observation, by the environment's keys."""
+        """Shapes of the parts of an observation that it sees, by the environment's keys."""
         spec = self.spec
         image = {spec.image_key: spec.image} if spec.image else {}
         vector = {spec.vector_key: (len(spec.vector_scale),)} if spec.vector_scale else {}
@@ -72,7 +72,7 @@ class Policy:
             return self.actor(batch)[0].numpy()
 
     def follow(self, actor: Actor) -> None:
-        """Copy the weights and statistics of a learning actor, from any device."""
+        """Copy the weights and buffers of a learning actor, from any device."""
         with torch.no_grad(), self._lock:
             self.actor.load_state_dict(actor.state_dict())
 
@@ -95,7 +95,7 @@ def load_spec(folder: Path) -> NetworkSpec:
         }
         return NetworkSpec(**fields)
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no checkpoint: it has no {SPEC}") from None
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {SPEC}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 

@@ -1,11 +1,11 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Replay buffer for dict observations that keeps every camera image once.
+"""Replay buffer for dict observations that stores every camera image only once.
 
 A slot holds one observation's newest image and its vector, and the action, reward and end that
-followed it. Stacks, next observations and n-step returns are gathered when sampled. The last
-observation of an episode has a slot but starts no transition.
+followed. Stacks, next observations and n-step returns are put together when sampling. An
+episode's last observation has a slot but starts no transition.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
 
 BELOW_ONE = 1.0 - 2.0**-50
-"""Keeps a uniform draw times a total below the total, whatever the rounding."""
+"""Keeps a uniform draw times a total below that total, however it is rounded."""
 
 
 class ReplayBuffer:
-    """A ring of `capacity` slots, exact across episode starts, ends and its seam.
+    """A ring of `capacity` slots, exact at episode starts and ends and where the ring wraps.
 
-    Slots are numbered without end; number i lives in row i modulo the capacity. Adding in one
-    thread and sampling in another is safe. `n_step` and `discount` make the returns;
-    `prioritized` draws by the priorities that `set_priorities` gives, instead of uniformly.
+    Slot numbers keep growing; slot i is stored in row i modulo the capacity. Adding in one thread
+    and sampling in another is safe. `n_step` and `discount` define the returns; with
+    `prioritized`, transitions are drawn by the priorities from `set_priorities`, not uniformly.
     """
 
     _STORED = (
@@ -77,25 +77,25 @@ class ReplayBuffer:
         self.rewards = rows()
         self.terminated = rows(dtype=torch.bool)
         self.priorities = rows()
-        """Above 0 where a transition that may be sampled starts."""
-        # Every addition reads these, and every draw: they are in host memory and on the device,
-        # which are one where the device is the CPU.
+        """Above 0 in rows where a transition that can be sampled starts."""
+        # Adding reads these on the host and drawing reads them on the device, so both hold a
+        # copy; on a CPU the two share memory.
         self._stacked = np.zeros(capacity, dtype=np.uint8)
         self._transitions = np.zeros(capacity, dtype=np.int64)
         self._queue = np.zeros(2, dtype=np.int64)
         self.stacked = torch.from_numpy(self._stacked).to(self.device)
-        """How many slots before its own a slot's stack reaches."""
+        """How many slots back a slot's stack reaches."""
         self.transitions = torch.from_numpy(self._transitions).to(self.device)
-        """A queue of slots, oldest first; its ends, counted without end, are in `queue`."""
+        """A ring queue of slots, oldest first; `queue` counts where it starts and ends."""
         self.queue = torch.from_numpy(self._queue).to(self.device)
         self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)
-        # On a CPU, whole images are copied, then shifted: their pixels one by one cost more.
+        # On a CPU, copying whole images and then shifting them is faster than single pixels.
         self.gathers_pixels = self.device.type != "cpu"
         self.greatest_priority = torch.ones((), device=self.device)
         self._added = 0
         self._in_episode = False
-        self._mirror: Tensor | None = None  # of the images, in host memory
-        self._mirrored = 0  # slots that the mirror has taken over
+        self._mirror: Tensor | None = None  # a copy of the images, in host memory
+        self._mirrored = 0  # slots copied to the mirror so far
         self.lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -104,18 +104,18 @@ class ReplayBuffer:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of all slots."""
+        """Memory of all slots in bytes."""
         return self.capacity * self.spec.bytes_per_slot
 
     def reward_range(self) -> tuple[float, float]:
-        """Return the least and the greatest reward stored, or 0 where that lies beyond them."""
+        """Return the range of the stored rewards, extended to include 0."""
         with self.lock:
             rewards = self.rewards[: min(self._added, self.capacity)]
             least, greatest = torch.aminmax(rewards)
         return min(float(least), 0.0), max(float(greatest), 0.0)
 
     def begin(self, observation: Mapping[str, np.ndarray]) -> None:
-        """Start an episode with its first observation (whose stack is one image, repeated)."""
+        """Start an episode with its first observation, a stack of one repeated image."""
         with self.lock:
             self._append(observation, stacked=0)
             self._in_episode = True
@@ -130,10 +130,11 @@ class ReplayBuffer:
         truncated: bool = False,
         clean: bool = True,
     ) -> None:
-        """Store what followed the latest observation, and the observation it led to.
+        """Store the step from the latest observation, and the observation it led to.
 
         With `clean=False` the observation continues the episode's stack, but the transition is
-        never sampled, and no n-step return reaches over it.
+        never sampled, and no n-step return extends across it. Raises ValueError if no episode has
+        begun.
         """
         if not self._in_episode:
             raise ValueError("begin() an episode before adding to it")
@@ -152,7 +153,7 @@ class ReplayBuffer:
             self._in_episode = not (terminated or truncated)
 
     def _append(self, observation: Mapping[str, np.ndarray], stacked: int) -> None:
-        """Write an observation into the next slot and drop the transitions that lost an image."""
+        """Write an observation to the next slot; drop the transitions that lose an image by it."""
         row = self._added % self.capacity
         if self.spec.image:
             self.images[row] = torch.as_tensor(observation[IMAGE][-1])
@@ -173,7 +174,7 @@ class ReplayBuffer:
         self._set("stacked", row, stacked)
 
     def _set(self, name: str, place: int, value: int) -> None:
-        """Write an entry of the bookkeeping, in host memory and on the device."""
+        """Write a bookkeeping entry, in host memory and on the device."""
         getattr(self, f"_{name}")[place] = value
         if self.device.type != "cpu":
             getattr(self, name)[place] = int(value)
@@ -181,10 +182,10 @@ class ReplayBuffer:
     def sample(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
     ) -> Batch:
-        """Draw transitions, with replacement; `generator` is on the buffer's device.
+        """Draw transitions, with replacement; raises ValueError while there are none.
 
-        `shifts`, int64 (2, 2, B), moves the images of the observations, and of the next ones, as
-        `draw_shifts` says.
+        `generator` is on the buffer's device. `shifts`, int64 (2, 2, B), shifts the images of the
+        observations and of the next observations; see `TD3.draw_shifts`.
         """
         with self.lock:
             if not len(self):
@@ -194,14 +195,14 @@ class ReplayBuffer:
     def draw(
         self, batch_size: int, generator: torch.Generator, shifts: Tensor | None = None
     ) -> Batch:
-        """Draw as `sample` does, without looking: all on the device, and so capturable."""
+        """Draw like `sample`, but without checks: entirely on the device, and so capturable."""
         uniform = BELOW_ONE * torch.rand(
             batch_size, generator=generator, dtype=torch.float64, device=self.device
         )
         first, end = self.queue
         if self.prioritized:
             cumulated = self.priorities.cumsum(0, dtype=torch.float64)
-            # The first row whose sum is above the draw has a priority of its own.
+            # The first row whose sum exceeds the draw has a priority above 0.
             rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
             latest = self._transition(end - 1)
             slots = latest - (latest - rows) % self.capacity
@@ -212,7 +213,7 @@ class ReplayBuffer:
 
     def _transition(self, place: Tensor) -> Tensor:
         """Return the slot at a place of the queue, both int64 ()."""
-        # Indexing by a tensor of no dimension would read it, and no capture may.
+        # Indexing with a 0-d tensor would read it on the host, which a capture must not do.
         return self.transitions.take(place % self.capacity)
 
     def gather(self, slots: Tensor, shifts: Tensor | None = None) -> Batch:
@@ -220,7 +221,7 @@ class ReplayBuffer:
         rows = slots % self.capacity
         rewards = self.rewards[rows]
         steps = torch.ones_like(rows)
-        # A transition follows in the same episode exactly where the next slot starts one.
+        # The return continues in the same episode exactly when the next slot starts a transition.
         going = torch.ones_like(rows, dtype=torch.bool)
         for step in range(1, self.n_step):
             row = (rows + step) % self.capacity
@@ -250,13 +251,13 @@ class ReplayBuffer:
         return observations
 
     def _images(self, rows: Tensor, shifts: Tensor | None) -> Tensor:
-        """Return the images of rows (B, stack), shifted."""
+        """Return the images of rows (B, stack), shifted if asked for."""
         if shifts is None or not self.gathers_pixels:
             images = self.images.index_select(0, rows.flatten())
             images = images.view(*rows.shape, *self.images.shape[1:])
             return images if shifts is None else shift_images(images, shifts)
         vertical, horizontal = shifted_pixels(shifts, *self.images.shape[-2:])
-        # With the images last in memory, as the convolutions want them.
+        # The stack's axis comes last in memory, the layout that the convolutions want.
         if self.images.ndim == 3:
             images = self.images[
                 rows[:, None, None, :], vertical[:, :, None, None], horizontal[:, None, :, None]
@@ -271,28 +272,28 @@ class ReplayBuffer:
         return images.movedim((-2, -1), (1, 2))
 
     def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
-        """Give transitions that were sampled new priorities above 0, float32 (B,).
+        """Give sampled transitions new priorities above 0, float32 (B,).
 
-        Those that have been overwritten since are left out.
+        Transitions that have been overwritten since are skipped.
         """
         with self.lock:
             self.put_priorities(slots, priorities)
 
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
-        """Do as `set_priorities`, without locking: all on the device, and so capturable."""
+        """Do the same without locking: entirely on the device, and so capturable."""
         rows = slots % self.capacity
         first, end = self.queue
         alive = (slots >= self._transition(first)) & (first < end)
         priorities = torch.where(alive, priorities, self.priorities[rows])
-        # One that was drawn twice gets the greater: which comes last would be left to chance.
+        # A transition drawn twice gets the larger one, so the result does not depend on order.
         self.priorities.scatter_reduce_(0, rows, priorities, "amax", include_self=False)
         torch.maximum(self.greatest_priority, priorities.max(), out=self.greatest_priority)
 
     def state(self) -> dict[str, Tensor]:
-        """Return a copy of everything stored, as tensors in host memory.
+        """Return a copy of everything that can change, in host memory.
 
-        The next call takes the images over again and copies only those added since: copying all
-        would hold training up.
+        The next call reuses the memory of the images and copies only those added since then:
+        copying all of them would hold up training.
         """
         with self.lock:
             used = min(self._added, self.capacity)
@@ -311,7 +312,7 @@ class ReplayBuffer:
         if self._mirror is None:
             self._mirror = torch.empty_like(self.images, device="cpu")
         slot = max(self._mirrored, self._added - self.capacity)
-        while slot < self._added:  # at most twice: up to the ring's seam, and on from it
+        while slot < self._added:  # at most twice: up to the end of the ring, and from its start
             row = slot % self.capacity
             end = min(row + self._added - slot, self.capacity)
             self._mirror[row:end].copy_(self.images[row:end])
@@ -320,9 +321,9 @@ class ReplayBuffer:
         return self._mirror
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state()` returned; the episode that was under way ends there.
+        """Restore what `state()` returned; raises ValueError if it does not fit.
 
-        Raises ValueError where it does not fit this buffer.
+        An episode that was in progress ends there.
         """
         used = len(state["images"])
         for name in self._STORED:
@@ -352,7 +353,7 @@ class ReplayBuffer:
             self._added = added
             self._in_episode = False
             self._mirrored = 0
-            self._mirror_images()  # now, rather than when the next checkpoint is due
+            self._mirror_images()  # now, not when the next checkpoint is due
 
 
 def make_replay(
@@ -361,7 +362,7 @@ def make_replay(
     device: torch.device | str,
     capacity: int | None = None,
 ) -> ReplayBuffer:
-    """Return an empty replay buffer for these networks, of the settings' capacity if not given."""
+    """Return an empty replay buffer for these networks; by default with the settings' capacity."""
     return ReplayBuffer(
         replay_spec(spec),
         config.replay_capacity if capacity is None else capacity,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def linear(first: float, last: float, length: int, at: int) -> float:
-    """Return the value at `at` of a line from `first` at 0 to `last` from `length` on.
+    """Return the value at `at` of a ramp from `first` at 0 to `last` at `length` and beyond.
 
     With a length of 0 it stays at `first`.
     """

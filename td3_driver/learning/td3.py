@@ -3,10 +3,10 @@
 
 """Twin Delayed DDPG (Fujimoto, van Hoof and Meger, 2018) with separate image encoders.
 
-The networks take observations, never features: each target has its own copy of its encoder, the
-actor's loss sees the critic's own features of the state as constants, and only the action carries
-gradient. Two guards keep the actor's tanh alive: the critic learns alone at first, and the
-squares of the pre-tanh activations are penalised.
+The networks take observations, never features. Each target has its own copy of its encoder; the
+actor's loss treats the critic's own features of the state as constants, and only the action
+carries a gradient. Two guards keep the actor's tanh alive: the critic learns alone at first, and
+the squares of the pre-tanh activations are penalised.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ SATURATED = 0.99
 """An action component beyond this is at its bound."""
 
 SMALLEST_Q = 1e-6
-"""Keeps TD3+BC's ratio finite where every Q is 0."""
+"""Keeps TD3+BC's ratio finite if every Q is 0."""
 
 
 class UpdateKind(NamedTuple):
-    """What an update moves besides the critic."""
+    """What an update changes besides the critic."""
 
     actor: bool
     targets: bool
@@ -51,8 +51,8 @@ class UpdateKind(NamedTuple):
 class TD3:
     """Actor, critic, their targets and optimisers, and the update.
 
-    With `precision` bfloat16, encoders and hidden layers compute in it; weights, last layers,
-    targets and losses stay float32.
+    With `precision` bfloat16, only encoders and hidden layers compute in bfloat16; weights, last
+    layers, targets and losses stay float32.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class TD3:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
         self.finite = torch.tensor(True, device=self.device)
-        """Whether every loss has been finite; on the device, so that no update waits for it."""
+        """Whether every loss has been finite; kept on the device so that updates need not wait."""
         self.bc_weight = torch.ones((), device=self.device)
-        """Weight of the recorded actions in the actor's loss, where there is `bc_alpha`."""
+        """Weight of the recorded actions in the actor's loss, if `bc_alpha` is not 0."""
         self.td_errors = torch.zeros(0, device=self.device)
-        """The greater of the twins' absolute errors on the latest batch, (B,)."""
+        """The larger of the twins' absolute errors on the latest batch, (B,)."""
 
     def _adam(self, network: nn.Module, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
         encoder, head = split_parameters(network)
         graphed = self.device.type == "cuda"
 
         def group(parameters: list[nn.Parameter], rate: float) -> dict[str, object]:
-            # A captured update reads a rate that may change from the device.
+            # A captured update must read the rate, which may change, from the device.
             lr = torch.tensor(rate, device=self.device) if graphed else rate
             return {"params": parameters, "lr": lr, "base_lr": rate}
 
@@ -107,8 +107,8 @@ class TD3:
     def begin_update(self) -> UpdateKind:
         """Count an update, set its learning rates, and return its kind.
 
-        The actor and all targets move every `policy_freq`-th update, once the critic has had
-        `actor_warmup_updates` to itself (the targets move during those as well).
+        The actor and all targets change every `policy_freq`-th update. The actor only starts
+        after `actor_warmup_updates` (the targets change during those as well).
         """
         self.updates += 1
         settings = self.settings
@@ -134,11 +134,11 @@ class TD3:
                     group["lr"] = rate
 
     def update(self, batch: Batch, measure: bool = False) -> dict[str, Tensor]:
-        """Take one TD3 update; with `measure`, return its figures as tensors."""
+        """Do one TD3 update; with `measure`, return its figures as tensors."""
         return self.move(batch, self.begin_update(), measure)
 
     def move(self, batch: Batch, kind: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
-        """Do the arithmetic of an update that `begin_update` has begun, all on the device."""
+        """Do the arithmetic of an update that `begin_update` started, entirely on the device."""
         batch = batch.to(self.device)
         self.reward_norm.observe(batch.rewards)
         observations = self.prepare(batch.observations)
@@ -151,19 +151,19 @@ class TD3:
         return {name: figure.detach() for name, figure in figures.items()}
 
     def draw_shifts(self, batch_size: int) -> Tensor | None:
-        """Return random shifts of a batch's images and of its next ones, int64 (2, 2, B)."""
+        """Return random shifts for a batch's images and next images, int64 (2, 2, B)."""
         most_px = self.settings.image_shift_px
         if not (self.spec.image and most_px):
             return None
         return torch.stack([draw_shifts(batch_size, most_px, self.generator) for _ in range(2)])
 
     def priorities(self) -> Tensor:
-        """Return LAP's priorities of the latest batch, (B,) (Fujimoto et al., 2020, eq. 12)."""
+        """Return the latest batch's LAP priorities, (B,) (Fujimoto et al., 2020, eq. 12)."""
         errors = self.td_errors.clamp(min=self.settings.huber_threshold)
         return errors.pow(self.settings.priority_exponent)
 
     def prepare(self, observations: Observations) -> Observations:
-        """Scale the image once for all networks: each would do it again."""
+        """Scale the image once for all networks, instead of once in each."""
         if IMAGE not in observations:
             return observations
         dtype = self.precision
@@ -197,8 +197,8 @@ class TD3:
             return self.reward_norm(batch.rewards) + bootstrap * torch.minimum(q1, q2)
 
     def critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of Q-values, both (B,), as the settings have it."""
-        # LAP needs Huber's loss: its bias is what the priorities undo.
+        """Return the loss of Q-values (B,) against targets (B,), according to the settings."""
+        # LAP needs the Huber loss: its bias cancels the bias of the priorities.
         if self.settings.replay_sampling == "lap":
             return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
         return functional.mse_loss(q, target)
@@ -237,7 +237,7 @@ class TD3:
         }
 
     def _step(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-        """Take the optimiser's step, with the gradient's norm limited."""
+        """Take an optimiser step, with the gradient norm limited."""
         if self.settings.gradient_clip_norm:
             nn.utils.clip_grad_norm_(
                 network.parameters(), self.settings.gradient_clip_norm, foreach=True
@@ -247,7 +247,7 @@ class TD3:
     def _gradient_figures(self, name: str, network: nn.Module) -> dict[str, Tensor]:
         encoder, head = split_parameters(network)
         figures = {f"{name}_gradient_norm": gradient_norm(head)}
-        if encoder:  # the vector alone may need none
+        if encoder:  # with the vector alone, there may be none
             figures[f"{name}_encoder_gradient_norm"] = gradient_norm(encoder)
         return figures
 
@@ -264,7 +264,7 @@ class TD3:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the actor's loss, its actions, their pre-tanh activations and their Q, (B,).
 
-        `recorded` are the actions of the batch, (B, actions), which `bc_alpha` needs.
+        `recorded`, (B, actions), holds the batch's actions, which `bc_alpha` needs.
         """
         with self.autocast():
             pre_tanh = self.actor.pre_tanh(observations)
@@ -276,7 +276,7 @@ class TD3:
         return cost + self._pre_tanh_cost(pre_tanh), actions, pre_tanh, q
 
     def _sized(self, cost: Tensor, q: Tensor) -> Tensor:
-        """Bring Q to the size `bc_alpha` over a batch (Fujimoto and Gu, 2021, eq. 5)."""
+        """Scale Q to a mean size of `bc_alpha` over a batch (Fujimoto and Gu, 2021, eq. 5)."""
         return cost * self.settings.bc_alpha / q.detach().abs().mean().clamp(min=SMALLEST_Q)
 
     def _pre_tanh_cost(self, pre_tanh: Tensor) -> Tensor:
@@ -287,7 +287,7 @@ class TD3:
     ) -> dict[str, Tensor]:
         loss, actions, pre_tanh, q = self.actor_loss(observations, recorded)
         self.actor_optimizer.zero_grad(set_to_none=True)
-        # Asked for by name, so that nothing of the critic's can receive a gradient.
+        # Named explicitly, so that no parameter of the critic can receive a gradient.
         loss.backward(inputs=list(self.actor.parameters()))
         figures = self._gradient_figures("actor", self.actor) if measure else {}
         self._step(self.actor_optimizer, self.actor)
@@ -317,7 +317,7 @@ class TD3:
 def split_parameters(
     network: nn.Module,
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters of a network's encoder, and the others."""
+    """Return the parameters of a network's encoder, and all others."""
     named = list(network.named_parameters())
     encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
     head = [parameter for name, parameter in named if not name.startswith("encoder.")]

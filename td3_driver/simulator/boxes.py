@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Other vehicles as boxes, drawn from far to near."""
+"""Draws other vehicles as boxes, from far to near."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHADOW: Colour = (38.0, 38.0, 38.0)
 
 @dataclass(frozen=True)
 class Box:
-    """A vehicle to be drawn, standing on the ground; `pose` is its middle, metres."""
+    """A vehicle to draw, standing on the ground; `pose` is its centre; metres."""
 
     pose: Pose
     length: float
@@ -34,11 +34,11 @@ class Box:
     colour: Colour
 
 
-# A block's corners as signs: x forward, y left, and 0 or 1 for its bottom or top.
+# A block's corners as signs: x forward, y left; z is 0 for the bottom and 1 for the top.
 _CORNERS = np.array(
     [(x, y, z) for z in (0, 1) for x, y in ((1, 1), (1, -1), (-1, -1), (-1, 1))], float
 )
-# Which corners make a face, which way it looks (as signs), and how bright it is.
+# The corners of each side, the direction it faces (as signs), and its brightness.
 _SIDES = (
     ((0, 1, 5, 4), (1, 0), 0.80),
     ((2, 3, 7, 6), (-1, 0), 0.70),
@@ -50,7 +50,7 @@ _BOTTOM, _TOP = (0, 1, 2, 3), (4, 5, 6, 7)
 
 @dataclass(frozen=True)
 class _Block:
-    """One of the two blocks a vehicle is drawn of; metres, in the vehicle's axes."""
+    """One of the two blocks that make up a vehicle; metres, in the vehicle's axes."""
 
     middle: float
     length: float
@@ -79,7 +79,7 @@ class _View:
         )
 
     def of_camera(self, points: np.ndarray) -> np.ndarray:
-        """Return points (n, 3) of the vehicle's axes as depth, left and up of the camera."""
+        """Convert points (n, 3) from the vehicle's axes to the camera's: depth, left, up."""
         cosine, sine = math.cos(self.turned), math.sin(self.turned)
         x = self.ahead + cosine * points[:, 0] - sine * points[:, 1]
         y = self.aside + sine * points[:, 0] + cosine * points[:, 1]
@@ -103,7 +103,7 @@ def draw_boxes(
         east, north = box.pose.x - pose.x, box.pose.y - pose.y
         ahead = cosine * east + sine * north - mounting.x
         aside = -sine * east + cosine * north
-        # Half a length beyond the edge of the picture may still reach into it.
+        # A vehicle centred outside the image may still reach into it.
         if -box.length < ahead < _FARTHEST_M and abs(aside) < widest * max(ahead, 0.0) + (
             2.0 * box.length
         ):
@@ -128,7 +128,7 @@ def _draw(image: np.ndarray, box: Box, view: _View) -> None:
             shadow = corners[list(_BOTTOM)] * (1.0, 1.0, 0.0)
             _fill(image, view.of_camera(shadow), _SHADOW, view.intrinsics)
         for side, (x, y), brightness in _SIDES:
-            # A side is seen if the eye is on its outer side.
+            # A side is visible if the eye is on its outer side.
             if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
                 paint = brightened(block.paint, brightness)
                 _fill(image, points[list(side)], paint, view.intrinsics)
@@ -138,14 +138,14 @@ def _draw(image: np.ndarray, box: Box, view: _View) -> None:
 
 
 def _fill(image: np.ndarray, points: np.ndarray, colour: Colour, k: Intrinsics) -> None:
-    """Project a convex polygon (n, 3) of depth, left, up, and fill it."""
+    """Project a convex polygon (n, 3), as depth, left, up, and fill it."""
     if points[:, 0].min() < _NEAREST_M:
         points = _clip_near(points)
         if len(points) < 3:
             return
     scale = k.focal / points[:, 0]
     u, v = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
-    # Beyond these bounds cv2's fixed point would overflow.
+    # Beyond these bounds, cv2's fixed-point coordinates would overflow.
     pixels = np.clip(np.stack([u, v], axis=1), -8.0 * k.width, 8.0 * k.width)
     fixed = np.round(pixels * 2**_SHIFT).astype(np.int32)
     cv2.fillConvexPoly(image, fixed, (*colour, 255.0), cv2.LINE_AA, _SHIFT)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The forward camera: ground by inverse perspective, sky, and boxes for other vehicles."""
+"""The front camera: ground by inverse perspective, sky, and boxes for other vehicles."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from td3_driver.simulator.looks import draw_looks
 from td3_driver.simulator.pinhole import Intrinsics, Mounting
 from td3_driver.simulator.sky import Sky
 
-# Images are small: handing rows to a pool of threads costs more than it saves, and takes the
-# other cores from the learner. cv2 knows this setting per process only.
+# Images are small: a thread pool would cost more than it saves, and take cores away from the
+# learner. cv2 only has this setting per process.
 cv2.setNumThreads(1)
 
 _HAZE_STARTS_M = 50.0
@@ -33,7 +33,7 @@ class Camera:
     """Renders what a car sees on one map."""
 
     def __init__(self, road_map: RoadMap, config: SimulatorConfig) -> None:
-        """Paint the map's ground and prepare everything that no pose changes."""
+        """Paint the map's ground and prepare everything that does not depend on the pose."""
         self.intrinsics = Intrinsics.of(config)
         self.mounting = Mounting.of(config)
         self.looks = draw_looks(config.seed, road_map.name)
@@ -80,12 +80,12 @@ class Camera:
     def pixel_to_map(self, pose: Pose) -> np.ndarray:
         """Return the homography (3, 3) from pixel u, v, 1 to the ground's map x, y, 1.
 
-        Pixel (u, v) looks along x = 1, y = -(u - cx) / f, z = -(v - cy) / f, pitched; the ray
-        meets the ground where it has gone down by the camera's height.
+        Pixel (u, v) looks along x = 1, y = -(u - cx) / f, z = -(v - cy) / f, then pitched; the ray
+        meets the ground where it has descended by the camera's height.
         """
         k, height = self.intrinsics, self.mounting.z
         cosine, sine = math.cos(self.mounting.pitch), math.sin(self.mounting.pitch)
-        # Rows: the ray's forward, left and downward part, each linear in u, v, 1.
+        # The ray's downward, forward and left components, each linear in u, v, 1.
         down = np.array([0.0, cosine / k.focal, sine - cosine * k.cy / k.focal])
         forward = np.array([0.0, -sine / k.focal, cosine + sine * k.cy / k.focal])
         left = np.array([-1.0 / k.focal, 0.0, k.cx / k.focal])
@@ -113,8 +113,8 @@ def _bands(forward: np.ndarray, focal: float, ground: Ground) -> list[tuple[int,
     """Group ground rows by the texture level they are drawn from.
 
     `forward` is each row's distance ahead in metres. Returns first row, row after the last,
-    level. A pixel covers d / f metres across and d^2 / (f h) along the road; the level whose
-    texel is nearest to the mean of the two in the logarithm keeps distant lines from flickering
+    level. A pixel covers d / f metres across and d^2 / (f h) along the road. Choosing the level
+    whose texel is nearest to the geometric mean of the two keeps distant lines from flickering
     without washing them out.
     """
     across = forward / focal

@@ -21,9 +21,9 @@ def outline(vehicle: Vehicle) -> Rectangle:
 def resolve_contacts(ego: Vehicle, traffic: Traffic, stamp_ns: int) -> tuple[Collision, ...]:
     """Push the ego out of other vehicles and exchange momentum; return the contacts.
 
-    The impulse along the contact's normal is (1 + e) times the reduced mass times the speed of
-    approach. The ego loses speed by the impulse's share along its heading: its tyres take the
-    rest.
+    The impulse along the contact's normal is (1 + e) times the reduced mass times the closing
+    speed. The ego's speed changes by the component of the impulse along its heading; its tyres
+    absorb the rest.
     """
     found = []
     for other in traffic.vehicles:

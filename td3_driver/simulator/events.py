@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Lane markings crossed by the car, as CARLA's lane invasion sensor tells them."""
+"""Lane markings crossed by the car, as CARLA's lane invasion sensor reports them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.shapes import Rectangle
 
 _BEYOND_ROAD = 0
-"""Lane number that `RoadMap.markings_between` takes for the ground beyond the road."""
+"""Lane number by which `RoadMap.markings_between` means the ground beyond the road."""
 
 
 class LaneWatch:
     """Follows the car's four corners over the lanes.
 
-    The first corner that crosses a marking makes the event. The corners that follow cross it
-    again without another one: a type of marking is told once until the whole car is within one
-    lane again. As with CARLA's sensor nothing is told inside junctions.
+    The first corner to cross a marking causes an event; the corners that follow do not cause
+    another. Each type of marking is reported once until the whole car is within one lane again.
+    As with CARLA's sensor, nothing is reported inside junctions.
     """
 
     def __init__(self, road_map: RoadMap) -> None:
-        """Watch a car on `road_map`; nothing is known of it yet."""
+        """Watch a car on `road_map`, whose position is not known yet."""
         self._map = road_map
         self._corners: list[LanePoint | None] | None = None
         self._told: set[int] = set()
 
     def reset(self) -> None:
-        """Forget where the car was, as after a teleport."""
+        """Forget where the car was, for instance after a teleport."""
         self._corners = None
         self._told.clear()
 
@@ -49,7 +49,7 @@ class LaneWatch:
         return tuple(sorted(crossed))
 
     def _between(self, old: LanePoint | None, new: LanePoint | None) -> tuple[int, ...]:
-        """Return the markings between a corner's place in one update and in the next."""
+        """Return the markings between a corner's positions in two successive updates."""
         point = new or old
         if point is None or any(p is not None and p.in_junction for p in (old, new)):
             return ()
@@ -62,7 +62,7 @@ class LaneWatch:
         return () if origin is None else self._map.markings_between(origin, new.key, new.s)
 
     def _same_section(self, old: LaneKey, new: LaneKey) -> LaneKey | None:
-        """Return the lane of `new`'s section that `old` is, continues or leads into."""
+        """Return the lane in `new`'s section that is `old` itself or connects to it."""
         for key in (old, *self._map.graph.neighbours(old)):
             if key[:2] == new[:2]:
                 return key

@@ -21,7 +21,7 @@ _MOST_TEXELS = 24_000_000
 _LEVELS = 5
 _MID_GREY = 128
 _DASH_M, _DASH_GAP_M = 3.0, 4.5
-# cv2 draws with this many binary digits below the pixel.
+# Fractional bits of the coordinates that cv2 draws with.
 _SHIFT = 4
 
 _SEALED = {"Driving", "Parking", "Bidirectional", "Stop", "Entry", "Exit", "OnRamp", "OffRamp"}
@@ -36,7 +36,7 @@ class Ground:
     levels: tuple[np.ndarray, ...]
     """uint8 (height, width, 3), blue, green, red; row 0 is the largest y."""
     px_per_m: float
-    """Of the finest level."""
+    """Resolution of the finest level."""
     left: float
     """x of the texture's left edge, metres."""
     top: float
@@ -81,7 +81,7 @@ def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
     reach = 2 * round(0.8 * px_per_m) + 1
     verge = cv2.dilate(sealed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     _blend(image, verge, _textured(rng, shape, looks.verge, px_per_m, (0.4, 3.0), (8.0, 7.0)))
-    # Pavements come before the roads that they cross.
+    # Pavements are drawn before the roads that cross them.
     pavement = brightened(looks.asphalt, 1.35)
     _blend(image, paved, _textured(rng, shape, pavement, px_per_m, (0.5, 4.0), (4.0, 4.0)))
     _blend(image, sealed, _textured(rng, shape, looks.asphalt, px_per_m, (0.3, 5.0), (4.0, 5.0)))
@@ -112,9 +112,9 @@ def _textured(
     sizes_m: tuple[float, ...],
     strengths: tuple[float, ...],
 ) -> np.ndarray:
-    """Return a plane of one colour with blots of the given sizes and brightness steps."""
+    """Return a plane of one colour with blotches of the given sizes and brightness."""
     height, width = shape
-    # No blot is so small that half the resolution would not show it.
+    # Half the resolution is enough to show even the smallest blotches.
     half = ((width + 1) // 2, (height + 1) // 2)
     noise = np.zeros(half[::-1], np.float32)
     for size, strength in zip(sizes_m, strengths, strict=True):
@@ -134,7 +134,7 @@ def _textured(
 def _fade(count: int, px_per_m: float) -> np.ndarray:
     """Return a weight per half-resolution texel that falls to 0 at both edges.
 
-    The texture then meets the even ground outside it without a visible edge.
+    The texture then meets the plain ground outside it without a visible edge.
     """
     from_edge = np.minimum(np.arange(count), np.arange(count)[::-1])
     return np.clip(from_edge * 2.0 / (_FADE_M * px_per_m), 0.0, 1.0).astype(np.float32)
@@ -191,8 +191,8 @@ def _spans(length: float, dashed: bool) -> list[tuple[float, float]]:
     """Return where along a line there is paint."""
     if not dashed:
         return [(0.0, length)]
-    # The gap is adjusted so that a line begins and ends with half a gap: lines of successive
-    # roads then join without a long dash or a long gap.
+    # The gap is adjusted so that a line begins and ends with half a gap: the lines of successive
+    # roads then join without an overlong dash or gap.
     count = max(1, round(length / (_DASH_M + _DASH_GAP_M)))
     period = length / count
     dash = min(_DASH_M, period)

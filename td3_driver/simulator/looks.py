@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a world looks: its colours and its light, drawn from a seed and the map's name."""
+"""How a world looks: colours and light, drawn at random from a seed and the map's name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Colour = tuple[float, float, float]
 
 
 def brightened(colour: Colour, factor: float) -> Colour:
-    """Return a colour with all channels times `factor`, 255 at most."""
+    """Return a colour with all channels multiplied by `factor`, at most 255."""
     blue, green, red = (min(255.0, factor * channel) for channel in colour)
     return blue, green, red
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Colours of everything that is drawn, light included."""
+    """Colours of everything that is drawn, with the light already applied."""
 
     sky_top: Colour
     sky_horizon: Colour
@@ -33,10 +33,10 @@ class Looks:
     white: Colour
     yellow: Colour
     seed: int
-    """Of the noise in textures and skyline."""
+    """Seed of the noise in the textures and the skyline."""
 
 
-# Each is a usual colour and how far it may be drawn away from it, channel by channel.
+# For each, the usual colour and the largest random deviation from it, per channel.
 _USUAL: dict[str, tuple[Colour, Colour]] = {
     "sky_top": ((205.0, 150.0, 95.0), (35.0, 30.0, 30.0)),
     "sky_horizon": ((232.0, 220.0, 208.0), (18.0, 18.0, 22.0)),
@@ -50,7 +50,7 @@ _USUAL: dict[str, tuple[Colour, Colour]] = {
 
 
 def draw_looks(seed: int, map_name: str) -> Looks:
-    """Return the looks of a map under a seed; equal arguments give equal looks."""
+    """Return the looks of a map for a seed; equal arguments give equal looks."""
     # crc32 rather than hash(), which differs between processes.
     rng = np.random.default_rng([seed, zlib.crc32(map_name.encode())])
     light = rng.uniform(0.75, 1.12)

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The camera as a pinhole: what it shows of the world, and where it sits on the car."""
+"""The camera as a pinhole: its intrinsics, and where it is mounted on the car."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from td3_driver.config import SimulatorConfig
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera as sensor_msgs/CameraInfo describes it; pixels."""
+    """A pinhole camera as sensor_msgs/CameraInfo describes it; in pixels."""
 
     width: int
     height: int
@@ -32,7 +32,7 @@ class Intrinsics:
 
 @dataclass(frozen=True)
 class Mounting:
-    """Where the camera sits on the car: metres ahead and above, and its pitch (+ = down)."""
+    """The camera's position on the car, in metres ahead and above, and its pitch (+ = down)."""
 
     x: float
     z: float

@@ -47,9 +47,9 @@ class Rectangle:
 
 
 def overlap(one: Rectangle, other: Rectangle) -> tuple[Vector, float] | None:
-    """Return the shortest way out for `one`, as a unit vector and metres; None if apart.
+    """Return the shortest way out for `one`: a unit vector and metres; None if they are apart.
 
-    By separating axes: two rectangles are apart if their extents are along one of their sides.
+    By separating axes: two rectangles are apart if their extents along one of their axes are.
     """
     dx, dy = one.pose.x - other.pose.x, one.pose.y - other.pose.y
     best: tuple[Vector, float] | None = None

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What lies above the horizon: a sky and distant hills all around."""
+"""Everything above the horizon: the sky, and distant hills all around."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from td3_driver.simulator.looks import Looks
 
 _COLUMNS = 2880
-"""Around the full circle: an eighth of a degree each."""
+"""Columns of the full circle, an eighth of a degree each."""
 _STORED = 2 * _COLUMNS
-"""The circle is stored twice in a row, half a circle ahead, so that no column wraps around."""
+"""The circle is stored twice, side by side and offset by half of it: no look-up wraps around."""
 _ROWS = 256
 _HIGHEST_RAD = math.radians(60.0)
 
@@ -23,21 +23,21 @@ class Sky:
     """A panorama, looked up by azimuth and elevation."""
 
     def __init__(self, looks: Looks, azimuth: np.ndarray, elevation: np.ndarray) -> None:
-        """Paint the panorama for pixels at given angles (radians, + = left and up), any shape.
+        """Paint the panorama, for pixels at these angles (radians, + = left and up), of any shape.
 
         Azimuths are relative to the camera's heading.
         """
         panorama = _panorama(looks)
         self.horizon_colour = tuple(panorama[0, 0, :3].tolist())
-        """Of the farthest ground, too: the nearer hills stand all around."""
-        # One integer per colour makes the look-up a single gather.
+        """The farthest ground fades into this colour too: the nearer hills are all around."""
+        # With one integer per colour, a look-up is a single gather.
         self._colours = panorama.reshape(-1, 4).view(np.uint32).ravel()
         row = np.round(np.clip(elevation / _HIGHEST_RAD, 0.0, 1.0) * (_ROWS - 1)).astype(int)
         column = np.round(azimuth / math.tau * _COLUMNS).astype(int)
         self._base = row * _STORED + column + _COLUMNS // 2
 
     def look(self, yaw: float) -> np.ndarray:
-        """Return the colours seen by a camera heading to `yaw`, in [-pi, pi], uint8 (..., 4)."""
+        """Return the colours seen by a camera with heading `yaw`, in [-pi, pi], uint8 (..., 4)."""
         turned = round(yaw / math.tau * _COLUMNS) % _COLUMNS
         seen = self._colours[self._base + turned]
         return seen[..., None].view(np.uint8)
@@ -63,7 +63,7 @@ def _panorama(looks: Looks) -> np.ndarray:
 
 
 def _crest(rng: np.random.Generator, waves: int) -> np.ndarray:
-    """Return heights in [0, 1] around the circle, the same at both ends."""
+    """Return heights in [0, 1] around the circle, equal at both ends."""
     angle = np.arange(_COLUMNS) / _COLUMNS * math.tau
     height = np.zeros(_COLUMNS)
     for octave in range(4):

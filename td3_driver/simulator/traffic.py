@@ -22,15 +22,15 @@ from td3_driver.simulator.shapes import Rectangle
 FIRST_ACTOR_ID = 101
 
 _EGO = 0
-"""The ego among the road users."""
+"""The ego's id among the road users."""
 _LENGTH_M, _WIDTH_M, _HEIGHT_M, _MASS_KG = 4.5, 1.85, 1.5, 1500.0
 _SPAWN_SPACING_M = 8.0
 _SPAWN_CLEARANCE_M = 14.0
 _EGO_CLEARANCE_M = 20.0
 _LOOK_AHEAD_M = 45.0
-# A vehicle is in the way of a lane if its centre is this near to the lane's.
+# A vehicle is in the way on a lane if its centre is this close to the lane's centre line.
 _IN_THE_WAY_M = 2.0
-# Along a lane, what is in the way of which other lanes is worked out once per this distance.
+# Along a lane, the other lanes that a vehicle obstructs are computed once per this distance.
 _PLACE_STEP_M = 0.5
 _LATERAL_MPS2 = 2.0
 _JUNCTION_CLAIM_M = 20.0
@@ -60,7 +60,7 @@ class TrafficVehicle:
 
     actor_id: int
     path: list[LaneKey]
-    """The lane it is on, and those it will take."""
+    """The lane that it is on, and those that it will take."""
     offset: float
     """Metres along the first lane of the path."""
     speed: float
@@ -69,11 +69,11 @@ class TrafficVehicle:
     pose: Pose
     mass_kg: float = _MASS_KG
     stands_for_s: float = 0.0
-    """After it was hit."""
+    """How much longer it stands after being hit."""
     claims: set[int] = field(default_factory=set)
-    """Junctions that wait for it."""
+    """Junctions reserved for it."""
     behind: LaneKey | None = None
-    """The lane that it left last."""
+    """The lane that it left most recently."""
 
     @property
     def outline(self) -> Rectangle:
@@ -82,7 +82,7 @@ class TrafficVehicle:
 
     @property
     def box(self) -> Box:
-        """What the camera draws."""
+        """The box that the camera draws."""
         return Box(self.pose, _LENGTH_M, _WIDTH_M, _HEIGHT_M, self.colour)
 
     @property
@@ -91,14 +91,14 @@ class TrafficVehicle:
         return self.speed * math.cos(self.pose.yaw), self.speed * math.sin(self.pose.yaw)
 
     def hit(self, speed: float) -> None:
-        """Go on with another speed (m/s, not backwards) and stand for a while."""
+        """Take the speed after a hit (m/s, never backwards), then stop and stand for a while."""
         self.speed = max(0.0, speed)
         self.stands_for_s = _STANDS_AFTER_HIT_S
 
 
 @dataclass(frozen=True)
 class RoadUser:
-    """Something that may be in the way: where on lanes, how fast along them, how long."""
+    """Something that may be in the way: its places on lanes, its speed and its length."""
 
     actor_id: int
     places: list[LanePlace]
@@ -110,7 +110,7 @@ class Traffic:
     """All other vehicles of one map."""
 
     def __init__(self, road_map: RoadMap) -> None:
-        """Leave the roads empty."""
+        """Start with empty roads."""
         self._graph: LaneGraph = road_map.graph
         self._places = road_map.spawn_poses(_SPAWN_SPACING_M)
         self._rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ class Traffic:
     def populate(self, count: int, rng: np.random.Generator, ego: Pose) -> None:
         """Put `count` new vehicles on the road, clear of each other and of `ego`.
 
-        There are fewer where the road has no room for them. `rng` decides all that follows.
+        There are fewer if the road has no room for all. `rng` decides everything that follows.
         """
         self._rng = rng
         self.vehicles = []
@@ -132,7 +132,7 @@ class Traffic:
             self.vehicles.append(self._spawned(FIRST_ACTOR_ID + number, place))
 
     def make_room(self, ego: Pose) -> None:
-        """Move vehicles away that stand where the ego has been put."""
+        """Move vehicles away from where the ego has been put."""
         for index, vehicle in enumerate(self.vehicles):
             if _distance(vehicle.pose, ego) < _EGO_CLEARANCE_M:
                 place = self._free_place(ego)
@@ -140,7 +140,7 @@ class Traffic:
                     self.vehicles[index] = self._spawned(vehicle.actor_id, place)
 
     def step(self, dt: float, ego: Rectangle, ego_speed: float) -> None:
-        """Drive all vehicles for `dt` seconds; `ego` is one more in the way."""
+        """Drive all vehicles for `dt` seconds; the ego may be in their way as well."""
         if not self.vehicles:
             return
         near_ego = self._graph.places_near(ego.pose.x, ego.pose.y, _IN_THE_WAY_M)
@@ -175,7 +175,7 @@ class Traffic:
         )
 
     def _places_crossed(self, key: LaneKey, offset: float) -> list[LanePlace]:
-        """Return where on which lanes a vehicle on a lane's centre line is in the way."""
+        """Return the places on lanes where a vehicle on this lane's centre line is in the way."""
         step = round(offset / _PLACE_STEP_M)
         if (key, step) not in self._crossed:
             x, y, _ = self._graph.lanes[key].at(step * _PLACE_STEP_M).tolist()
@@ -183,7 +183,7 @@ class Traffic:
         return self._crossed[key, step]
 
     def _taken_junctions(self, ego: RoadUser) -> dict[int, int]:
-        """Return which vehicle each junction waits for."""
+        """Return the vehicle that each junction is reserved for."""
         taken = {
             junction: vehicle.actor_id for vehicle in self.vehicles for junction in vehicle.claims
         }
@@ -194,7 +194,7 @@ class Traffic:
         return taken
 
     def _ahead(self, vehicle: TrafficVehicle) -> Iterator[tuple[LaneKey, float]]:
-        """Yield the lanes of the path and how far ahead each begins, extending the path."""
+        """Yield each lane of the path and how far ahead it begins; extend the path as needed."""
         begins, index = -vehicle.offset, 0
         while begins < _LOOK_AHEAD_M:
             if index == len(vehicle.path):
@@ -210,7 +210,7 @@ class Traffic:
     def _acceleration(
         self, vehicle: TrafficVehicle, users: list[RoadUser], taken: dict[int, int]
     ) -> float:
-        """Return the IDM acceleration towards whatever is ahead first, m/s^2."""
+        """Return the IDM acceleration behind the nearest obstacle ahead, m/s^2."""
         if vehicle.stands_for_s > 0.0:
             return -_HARDEST_BRAKING_MPS2
         lanes = list(self._ahead(vehicle))
@@ -234,7 +234,7 @@ class Traffic:
         last_key, last_begins = lanes[-1]
         end = last_begins + self._graph.lanes[last_key].length
         if end < min(gap, _LOOK_AHEAD_M):
-            # The road ends here: the vehicle stops at its end, for good.
+            # The road ends here: the vehicle stops at its end and stays there.
             gap, leader_speed = max(end - nose, 0.0), 0.0
         return _idm(vehicle.speed, self._wanted_speed(vehicle, lanes), gap, leader_speed)
 
@@ -258,7 +258,7 @@ class Traffic:
         return best
 
     def _wanted_speed(self, vehicle: TrafficVehicle, lanes: list[tuple[LaneKey, float]]) -> float:
-        """Return the speed from which every bend ahead can be reached at its own speed."""
+        """Return the highest speed from which it can slow down in time for every bend ahead."""
         wanted = vehicle.desired_speed
         for key, begins in lanes:
             ahead = begins + self._graph.lanes[key].along
@@ -270,7 +270,7 @@ class Traffic:
         return wanted
 
     def _bend_speeds(self, key: LaneKey) -> np.ndarray:
-        """Return at each point of a lane the speed that keeps the lateral acceleration low."""
+        """Return the speed at each point of a lane that keeps the lateral acceleration low."""
         if key not in self._bends:
             lane = self._graph.lanes[key]
             curvature = np.abs(np.gradient(lane.points[:, 2], lane.along))

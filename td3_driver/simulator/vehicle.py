@@ -25,19 +25,19 @@ class VehicleParameters:
     track_m: float = 1.58
     mass_kg: float = 1850.0
     moment_of_inertia_kgm2: float = 1.0
-    """As CARLA's `moi` reports it: of the engine, not of the car."""
+    """As CARLA's `moi` reports it: the engine's, not the car's."""
     drag_coefficient: float = 0.23
     frontal_area_m2: float = 2.2
     rolling_resistance: float = 0.015
     wheel_radius_m: float = 0.355
     max_rpm: float = 15000.0
     max_steering_angle_rad: float = math.radians(70.0)
-    """Of the front wheels; CARLA's model3 has 70 degrees, too."""
+    """Largest angle of the front wheels; 70 degrees, as for CARLA's model3."""
     steering_rate_rps: float = 3.0
     """Fastest change of the front wheels' angle."""
     max_acceleration_mps2: float = 4.0
     full_power_speed_mps: float = 10.0
-    """Above it the motor's power, not its torque, limits the acceleration."""
+    """Above this speed, the motor's power limits the acceleration, not its torque."""
     max_reverse_speed_mps: float = 8.0
     max_deceleration_mps2: float = 8.0
     hand_brake_deceleration_mps2: float = 5.0
@@ -50,8 +50,8 @@ class VehicleParameters:
 def sanitised(control: VehicleControl) -> VehicleControl:
     """Return the command with pedals in [0, 1] and steering in [-1, 1].
 
-    CARLA clamps what is out of range. It does not filter NaN and infinity, which make its
-    physics undefined: here a command with any of them becomes full brake, wheels straight.
+    CARLA clamps values out of range. It does not filter out NaN and infinity, which make its
+    physics undefined: here, a command with any of them becomes full brake, wheels straight.
     """
     values = (control.throttle, control.steer, control.brake)
     if not all(math.isfinite(value) for value in values):
@@ -76,10 +76,10 @@ def _gear_direction(control: VehicleControl) -> int:
 class Vehicle:
     """A car on flat ground; its origin lies midway between the axles.
 
-    The rear axle does not slip: with the forward speed v and the front wheels' angle d the yaw
-    rate settles at v tan(d) / wheelbase (the kinematic single-track model, e.g. R. Rajamani,
-    Vehicle Dynamics and Control, 2.2), as far as the tyres hold v times the yaw rate; beyond,
-    the car understeers. The motor holds no car: nothing creeps, and brakes only ever slow down.
+    The rear axle does not slip: at forward speed v with the front wheels at angle d, the yaw rate
+    settles at v tan(d) / wheelbase (the kinematic single-track model, e.g. R. Rajamani, Vehicle
+    Dynamics and Control, 2.2), as long as the tyres can hold v times the yaw rate; beyond that,
+    the car understeers. It does not creep, and the brakes only ever slow it down.
     """
 
     def __init__(self, parameters: VehicleParameters | None = None) -> None:
@@ -96,7 +96,7 @@ class Vehicle:
 
     @property
     def lateral_speed(self) -> float:
-        """Speed of the origin to the left, m/s: the rear axle's is zero."""
+        """Speed of the origin to the left, m/s; the rear axle has none."""
         return self.yaw_rate * self.parameters.wheelbase_m / 2.0
 
     @property
@@ -144,7 +144,7 @@ class Vehicle:
         )
 
     def _speed_after(self, dt: float) -> float:
-        """Return the forward speed one substep on: the motor pushes, then friction takes."""
+        """Return the forward speed one substep later: first the motor acts, then friction."""
         car, control = self.parameters, self.control
         speed = self.speed + self._motor() * dt
         drag = 0.5 * 1.2 * car.drag_coefficient * car.frontal_area_m2 / car.mass_kg
@@ -166,7 +166,7 @@ class Vehicle:
         return direction * self.control.throttle * car.max_acceleration_mps2 * power
 
     def _turn_after(self, dt: float) -> None:
-        """Let the yaw rate follow the wheels, as far as the tyres hold."""
+        """Let the yaw rate follow the wheels, as far as the tyres can hold."""
         car = self.parameters
         if self.speed == 0.0:
             self.yaw_rate = 0.0

@@ -38,7 +38,7 @@ SPAWN_SPACING_M = 20.0
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A map with its camera and traffic, cached so that returning to it is quick."""
+    """A map with its camera and traffic, cached so that returning to it is fast."""
 
     road_map: RoadMap
     camera: Camera
@@ -46,10 +46,10 @@ class _Place:
 
 
 class SimulatedWorld:
-    """A `World` stepped in process, and what the simulator node needs beyond it.
+    """A `World` stepped in process, with a few extras for the simulator node.
 
-    Equal settings and equal calls give equal frames, bit for bit. One tick is CARLA's: the frame
-    shows the state after the command in force acted for `fixed_delta_s`.
+    Equal settings and equal calls give bit-identical frames. Ticks work as in CARLA: a frame shows
+    the state after the current command has acted for `fixed_delta_s`.
     """
 
     def __init__(self, config: SimulatorConfig) -> None:
@@ -72,7 +72,7 @@ class SimulatedWorld:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Of the camera."""
+        """The camera's intrinsics."""
         return self._place.camera.intrinsics
 
     @property
@@ -106,10 +106,10 @@ class SimulatedWorld:
         return self._acceleration
 
     def reset(self, start: Start) -> Frame:
-        """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
+        """Put the car at rest at `start.pose`, with a route from there to `start.goal`.
 
-        The traffic is drawn anew from the world's and the start's seed. One tick passes under
-        full brake. Raises WorldError if the map or the route is unavailable.
+        New traffic is drawn from the world's and the start's seeds. One tick passes under full
+        brake. Raises WorldError if the map or the route is unavailable.
         """
         try:
             if start.map_name != self._map_name:
@@ -160,11 +160,11 @@ class SimulatedWorld:
         self._populate(0)
 
     def apply(self, control: VehicleControl) -> None:
-        """Put a command in force until the next one."""
+        """Set the command that acts until the next one."""
         self.vehicle.control = sanitised(control)
 
     def teleport(self, pose: Pose) -> None:
-        """Move the car; as in CARLA it keeps its velocity. The route is planned again.
+        """Move the car, which keeps its velocity as in CARLA, and plan the route again.
 
         Other vehicles in the way are moved. If no path leads to the goal, the route becomes empty.
         """
@@ -181,12 +181,12 @@ class SimulatedWorld:
         self.vehicle.set_motion(forward, yaw_rate)
 
     def set_goal(self, pose: Pose) -> None:
-        """Plan a route to `pose`; raise RoadMapError, with the old route kept, if no way leads."""
+        """Plan a route to `pose`; if there is none, raise RoadMapError and keep the old route."""
         self._route = _read_only(self.road_map.route(self.vehicle.pose, pose))
         self._goal = pose
 
     def tick(self) -> Frame:
-        """Simulate one tick under the command in force; return the state after it."""
+        """Simulate one tick under the current command; return the state after it."""
         before, dt = self.vehicle.velocity, self.fixed_delta_s
         self.vehicle.step(dt)
         self._frame += 1
@@ -200,7 +200,7 @@ class SimulatedWorld:
     def _spawn_leading_to_goal(self, spawns: list[Pose]) -> Pose:
         """Return the spawn place half the list away from the goal, or the next that leads there.
 
-        On a ring half of them do not: their lane runs the other way round.
+        On a ring, half of them do not: their lane runs the other way.
         """
         half = len(spawns) // 2
         for pose in spawns[half:] + spawns[1:half]:
@@ -212,9 +212,9 @@ class SimulatedWorld:
         return self._goal
 
     def _put(self, pose: Pose) -> None:
-        """Set the car on the ground at `pose`; nothing of what it did before counts as event."""
+        """Put the car on the ground at `pose`; the jump there does not count as an event."""
         if not all(map(math.isfinite, (pose.x, pose.y, pose.yaw))):
-            raise WorldError(f"the car cannot be put at {pose}: not a finite number")
+            raise WorldError(f"the car cannot be put at {pose}: x, y and yaw must be finite")
         self.vehicle.pose = replace(pose, yaw=wrap_angle(pose.yaw), z=0.0)
         self._lanes.reset()
         self._acceleration = 0.0, 0.0, 0.0
@@ -227,7 +227,7 @@ class SimulatedWorld:
             self._route = _read_only(np.empty((0, 3)))
 
     def _populate(self, seed: int) -> None:
-        """Draw new traffic, independent of anything that happened before."""
+        """Draw new traffic, independent of everything that happened before."""
         rng = np.random.default_rng([self.config.seed, seed])
         count = self.config.traffic_vehicles
         self.traffic.populate(count, rng, self.vehicle.pose)
@@ -251,6 +251,6 @@ class SimulatedWorld:
 
 
 def _read_only(route: np.ndarray) -> np.ndarray:
-    """Forbid writing to a route, which many frames share."""
+    """Make a route read-only, because many frames share it."""
     route.flags.writeable = False
     return route
