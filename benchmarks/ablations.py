@@ -1,15 +1,15 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Train with one option of the learner changed at a time, and see how soon and how well it drives.
+"""Change one option of the learner at a time, train, and see how soon and how well it drives.
 
     python benchmarks/ablations.py                  every variant, three seeds
-    python benchmarks/ablations.py --table          only the table of what has been measured
+    python benchmarks/ablations.py --table          only the table of earlier measurements
 
-Each training is `config/first_drive.yaml`, shortened, in the embedded simulator, in process, on
-one thread, updates in turn with decisions. Now and then the policy drives held-out maps without
-noise. Rows go to a CSV file as they come; those it holds are not measured again. The last line is
-JSON.
+Each training is a shortened `config/first_drive.yaml` in the embedded simulator, in process and on
+one thread, with updates and decisions taking turns. Now and then the policy drives held-out maps
+without noise. Rows are added to a CSV file as they are measured; rows already in it are not
+measured again. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WANTED = 0.95
 """Mean route completion on held-out maps that counts as driving."""
 EVALUATE_EVERY = 250
 TOTAL_STEPS = 2000
-"""Enough to tell: the base drives well before."""
+"""Enough to judge: the base configuration drives well before that."""
 BASE = "base"
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -98,7 +98,7 @@ COLUMNS = ("variant", "seed", "steps_to_wanted", "cpu_s_to_wanted", "final", "me
 
 
 def row_of(variant: str, seed: int, points: Sequence[Point]) -> dict[str, Any]:
-    """Return a training's row; steps and seconds are empty where it never drove well enough."""
+    """Return a training's row; steps and seconds are empty if it never drove well enough."""
     reached = next((point for point in points if point.completion >= WANTED), None)
     return {
         "variant": variant,
@@ -131,7 +131,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Return the variants as a Markdown table: of each figure the median of the seeds."""
+    """Return the variants as a Markdown table, with each figure's median over the seeds."""
     lines = [
         "| variant | seeds | decisions to 0.95 | CPU seconds to 0.95 | final completion | "
         "mean of all examinations |",
@@ -150,7 +150,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _reached(rows: Sequence[dict[str, str]], column: str) -> str:
-    """Return a median with every seed's figure; one that never got there counts as infinite."""
+    """Return the median and each seed's figure; a seed that never got there counts as infinite."""
     values = [float(row[column]) if row[column] else float("inf") for row in rows]
     shown = ", ".join("never" if value == float("inf") else f"{value:,.0f}" for value in values)
     middle = median(values)
@@ -170,7 +170,7 @@ def run_one(variant: str, seed: int, path: Path) -> None:
 
 
 def run_all(variants: Sequence[str], seeds: int, jobs: int, path: Path) -> None:
-    """Train all that has not been measured yet, some processes at a time."""
+    """Run all trainings that have not been measured yet, several processes at a time."""
     done = {(row["variant"], int(row["seed"])) for row in measured(path)}
     todo = [
         (variant, seed)
@@ -191,11 +191,11 @@ def run_all(variants: Sequence[str], seeds: int, jobs: int, path: Path) -> None:
 def main() -> None:
     """Measure, and print the table; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/ablations.csv"), help="rows")
+    parser.add_argument("--out", type=Path, default=Path("docs/ablations.csv"), help="CSV file")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default 2)")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -3,8 +3,8 @@
 
 """Inspect a recorded drive (see `bag_recording.py`) and measure time and memory.
 
-Once with the run given, and once with the full networks of the default configuration, untrained
-and deciding on every image, which is the most there is to do. The last line is JSON.
+It is measured twice: with the run given, and with the default configuration's full networks,
+untrained and deciding on every image, which is the most expensive case. The last line is JSON.
 """
 
 from __future__ import annotations

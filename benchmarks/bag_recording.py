@@ -1,11 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Record a drive in the embedded simulator and count the camera frames that are not in the bag.
+"""Record a drive in the embedded simulator and count the camera frames missing from the bag.
 
-The simulator, the driver and the recorder run as users start them (`td3-driver drive --record`);
-the simulator stamps its images 0.05 s apart, so that every missing one shows. The last line is
-JSON.
+The simulator, the driver and the recorder run as users start them (`td3-driver drive --record`).
+The simulator stamps its images 0.05 s apart, so every missing image shows. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--run", default="latest", help="Run whose actor drives.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--map", default="ring_lakeside")
-    parser.add_argument("--bag", type=Path, default=Path("bags/benchmark"), help="Replaced.")
+    parser.add_argument("--bag", type=Path, default=Path("bags/benchmark"), help="Overwritten.")
     given = parser.parse_args()
     shutil.rmtree(given.bag, ignore_errors=True)
     load_before = os.getloadavg()[0]
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def record(run: str, map_name: str, bag: Path, duration_s: float) -> float:
-    """Drive and record; return the CPU time that all processes took, seconds."""
+    """Drive and record; return the CPU time of all processes in seconds."""
     command = [sys.executable, "-m", "td3_driver.cli", "drive", run, "--map", map_name]
     begin_s = os.times().children_user + os.times().children_system
     process = subprocess.Popen([*command, "--record", str(bag)])

@@ -1,14 +1,14 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measure for how long a checkpoint with a full replay buffer holds training up.
+"""Measure how long a checkpoint with a full replay buffer holds up training.
 
     python benchmarks/checkpoint_pause.py --frames 100000
 
-Training runs with the default networks on a buffer of noise. Each checkpoint's copying is timed,
-and so are the gaps between environment steps and between updates while one is being written
-beside them. The gaps include a step's and an update's own time, so the ones without a checkpoint
-are given as well. The first checkpoint is of a buffer that has just been resumed.
+Training runs with the default networks on a buffer of noise. The copying of each checkpoint is
+timed, and so are the gaps between environment steps and between updates while it is being written.
+The gaps include the time of a step or an update itself, so those without a checkpoint are given as
+well. The first checkpoint is of a buffer that has just been resumed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ IMAGES = (4, 84, 84)
 
 
 def fill(replay: ReplayBuffer) -> None:
-    """Fill a buffer with episodes of noise, as a resumed run's is."""
+    """Fill a buffer with episodes of noise, as in a resumed run."""
     frames, spec = replay.capacity, replay.spec
     assert spec.image is not None
     replay.restore(
@@ -55,7 +55,7 @@ def fill(replay: ReplayBuffer) -> None:
 
 
 def measure(frames: int, checkpoints: int, interval: int, batch: int) -> dict[str, float]:
-    """Train over some checkpoints; return times in seconds."""
+    """Train across several checkpoints; return times in seconds."""
     steps: list[float] = []
     updates: list[float] = []
     copied: list[tuple[float, float]] = []

@@ -1,12 +1,12 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Train the first description's wiring, the right one and ours on the same batches; compare.
+"""Compare the first description's wiring, the right one and ours, trained on the same batches.
 
     python benchmarks/divergence.py              three wirings, three seeds
-    python benchmarks/divergence.py --remedies   each remedy alone instead
+    python benchmarks/divergence.py --remedies   each remedy on its own instead
 
-Writes a table, and for the three wirings a figure; docs/why-it-diverged.md explains them. The
+Writes a table and, for the three wirings, a figure; docs/why-it-diverged.md explains them. The
 last line is JSON.
 """
 
@@ -42,13 +42,13 @@ from td3_driver.simulator.world import SimulatedWorld
 mpl.use("Agg")
 
 PUBLISHED = {100: -611.0, 200: -173_718.0, 300: -2_618_163.0, 400: -16_462_581.0}
-"""Actor loss by update, from the log that came with the first description."""
+"""Actor loss by update, from the log published with the first description."""
 LARGEST_REWARD = 1.0
-"""Of one decision: see td3_driver.driving.reward."""
+"""Largest reward of one decision; see td3_driver.driving.reward."""
 CLIPPED_TO = 1.0
-"""Norm of the gradients in the wiring that clips them."""
+"""Gradient norm in the wiring that clips."""
 PROBE = 128
-"""Transitions on which the actor is measured, always the same ones."""
+"""Number of transitions on which the actor is measured, always the same ones."""
 
 Row = dict[str, float | str]
 
@@ -72,13 +72,13 @@ class ForeignFeatures(TD3):
         state = self.actor.encoder(observations)
         pre_tanh = self.actor.head(state)
         actions = torch.tanh(pre_tanh)
-        # The gradient reaches the encoder through the action, and through the state as well.
+        # The gradient reaches the encoder through the action and also through the state.
         q = self.critic.q1(torch.cat([state, actions], dim=1)).squeeze(1)
         return -q.mean(), actions, pre_tanh, q
 
 
 class NoTargetEncoders(TD3):
-    """Second fault: the target's action and value both read the critic's present features."""
+    """Second fault: the target's action and value both use the critic's current features."""
 
     @torch.no_grad()
     def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
@@ -120,7 +120,7 @@ class FirstClipped(FirstDescription):
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Scale the gradients of all the optimizer's parameters together to CLIPPED_TO at most."""
+    """Clip the joint gradient norm of all the optimizer's parameters to CLIPPED_TO."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     nn.utils.clip_grad_norm_(parameters, CLIPPED_TO)
 
@@ -163,20 +163,20 @@ REMEDIES = {
 
 
 def noisy_follower(vector: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Steer at the third route point ahead with strong noise, at a speed drawn at random."""
+    """Steer towards the third route point ahead with strong noise, at a random speed."""
     ahead_m, left_m = vector[7], vector[8]
     steering = 2.0 * np.arctan2(left_m, ahead_m) + rng.normal(0.0, 0.4)
     return np.clip([steering, rng.uniform(-0.5, 1.0)], -1.0, 1.0).astype(np.float32)
 
 
 def collect(transitions: int, seed: int) -> tuple[ReplayBuffer, NetworkSpec]:
-    """Drive in the embedded simulator; return what happened, and the networks' sizes."""
+    """Drive in the embedded simulator; return the transitions and the networks' sizes."""
     config = Config()
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
     scale = vector_scale(config.driving)
     spec = network_spec(config.learning, env.observation_space, env.action_space, scale)
-    # Every episode's last observation takes a slot as well.
+    # The last observation of each episode takes a slot as well.
     replay = ReplayBuffer(replay_spec(spec), 10**4)
     rng = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
@@ -202,7 +202,7 @@ def train(
     every: int,
     label: str = "",
 ) -> Iterator[dict[str, float]]:
-    """Take updates on batches that depend on the seed alone; yield figures now and then."""
+    """Do updates on batches that depend only on the seed; yield figures now and then."""
     sampling = torch.Generator().manual_seed(seed)
     probe = replay.sample(PROBE, sampling)
     for number in tqdm(range(1, updates + 1), label, unit="update", leave=False):
@@ -221,7 +221,7 @@ def train(
 
 
 def measure_actor(learner: TD3, probe: Batch) -> dict[str, float]:
-    """Return the actor's loss and gradients on the probe, and what it does there."""
+    """Return the actor's loss, gradients and actions on the probe."""
     actor, critic, seen = learner.actor, learner.critic, probe.observations
     loss, actions, pre_tanh, _ = learner.actor_loss(seen)
     learner.actor_optimizer.zero_grad()
@@ -265,7 +265,7 @@ def run(wirings: dict[str, Wiring], options: argparse.Namespace) -> list[Row]:
 
 
 def values(rows: Sequence[Row], wiring: str, update: int, column: str) -> list[float]:
-    """Return a figure of each seed."""
+    """Return one figure for each seed."""
     return [
         float(row[column]) for row in rows if row["wiring"] == wiring and row["update"] == update
     ]
@@ -303,11 +303,12 @@ def print_table(rows: Sequence[Row], wirings: Sequence[str], marks: Sequence[int
 
 
 COLOURS = {FIRST: "tab:red", RIGHT: "tab:orange", OURS: "tab:blue"}
-WIDTHS = {FIRST: 4.0, RIGHT: 2.0, OURS: 2.0}  # The first shows where the second lies upon it.
+# The first line stays visible where the second lies on top of it.
+WIDTHS = {FIRST: 4.0, RIGHT: 2.0, OURS: 2.0}
 
 
 def draw_curves(axis: Axes, rows: Sequence[Row], column: str, dashed: str = "") -> None:
-    """Draw a column of the three wirings, thin for each seed and thick for their mean."""
+    """Draw one column for the three wirings: thin for each seed, thick for the mean."""
     for wiring, colour in COLOURS.items():
         mine = [row for row in rows if row["wiring"] == wiring]
         updates = sorted({int(row["update"]) for row in mine})
@@ -369,12 +370,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def main() -> None:
     """Run the comparison; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/divergence"), help="folder")
-    parser.add_argument("--remedies", action="store_true", help="train each remedy alone instead")
+    parser.add_argument("--out", type=Path, default=Path("docs/divergence"), help="output")
+    parser.add_argument("--remedies", action="store_true", help="train each remedy on its own")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
     parser.add_argument("--updates", type=int, default=800, help="updates (default 800)")
     parser.add_argument("--batch", type=int, default=32, help="batch size (default 32)")
-    parser.add_argument("--transitions", type=int, default=3000, help="data (default 3000)")
+    parser.add_argument("--transitions", type=int, default=3000, help="default 3000")
     parser.add_argument("--every", type=int, default=25, help="updates between two figures")
     options = parser.parse_args()
     wirings = REMEDIES if options.remedies else WIRINGS

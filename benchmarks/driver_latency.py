@@ -3,17 +3,18 @@
 
 """Time from a camera message to the command that answers it, with the default networks on CPU.
 
-The driver runs in a process of its own, as users run it; this one publishes the bridge's topics at
-20 Hz, the image first, and hears the commands. Two times are taken for each image:
+The driver runs in its own process, as users run it. This process publishes the bridge's topics at
+20 Hz, the image first, and receives the commands. Two times are measured for each image:
 
-- round trip: from just before the image is published until its command has been received, with
-  DDS both ways and the wait for the odometry of the same stamp;
-- in the driver: from the arrival of the image until its command is out, as on ~/policy_output.
+- round trip: from just before the image is published until its command is received, including DDS
+  both ways and the wait for the odometry with the same stamp;
+- in the driver: from the arrival of the image until its command is published, as on
+  ~/policy_output.
 
-Both processes use the shipped profile of Fast DDS, as the launch files do: without it images of
-800x600 do not fit its shared memory.
+Both processes use the shipped Fast DDS profile, as the launch files do: without it, 800x600 images
+do not fit into Fast DDS's shared memory.
 
-Run on a machine that does nothing else:
+Run it on an otherwise idle machine:
 
     python benchmarks/driver_latency.py
 """
@@ -47,7 +48,7 @@ START_TIMEOUT_S = 120.0
 
 
 def measure(run: Path, width_px: int, height_px: int, frames: int) -> dict[str, float]:
-    """Return percentiles in milliseconds, of `frames` images of a size."""
+    """Return percentiles in milliseconds over `frames` images of one size."""
     node = rclpy.create_node("driver_latency")
     car = ScriptedCar(node, width_px, height_px)
     in_driver_s: list[float] = []

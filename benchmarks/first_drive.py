@@ -1,12 +1,12 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trains the first drive with several seeds, as `make train` does, and evaluates each.
+"""Train the first drive with several seeds, as `make train` does, and evaluate each.
 
     python benchmarks/first_drive.py --seeds 5
 
-Each seed is one `td3-driver train --config first_drive --evaluate`: the simulator and the trainer
-as two processes, over topics. The last line is JSON.
+Each seed is one `td3-driver train --config first_drive --evaluate`, with the simulator and the
+trainer as two processes that communicate over topics. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAILURES_ALLOWED = 1
 
 
 def train(seed: int, folder: Path, config: str, settings: list[str]) -> dict[str, float]:
-    """Train and evaluate one seed; return what it came to and how long it took, in seconds."""
+    """Train and evaluate one seed; return the result and how long it took in seconds."""
     overrides = [f"training.seed={seed}", *settings]
     begin = time.monotonic()
     subprocess.run(

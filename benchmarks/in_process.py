@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trainings of the first drive in process, examined on held-out maps while they run."""
+"""In-process trainings of the first drive, examined on held-out maps while they run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPISODES = 6
 
 
 def settings_of(seed: int, changes: Mapping[str, Any]) -> Config:
-    """Return the whole configuration of one repeatable training on one thread."""
+    """Return the complete configuration of a repeatable training on one thread."""
     ours = {
         "training.seed": seed,
         "training.synchronous_updates": True,
@@ -60,7 +60,7 @@ class Examiner:
 def train(
     config: Config, folder: Path, examine: Callable[[Progress, OnlineTraining, Examiner], None]
 ) -> None:
-    """Train once, silently; `examine` is called after every decision."""
+    """Train once, without output; `examine` is called after every decision."""
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
     examiner = Examiner(config)
@@ -77,7 +77,7 @@ def train(
 
 
 def completion_of(training: OnlineTraining, examiner: Examiner) -> float:
-    """Return how the policy drives as it is now."""
+    """Return how well the current policy drives."""
     policy = Policy.like(training.trainer.learner.spec)
     policy.follow(training.trainer.learner.actor)
     return examiner.completion(policy.act)

@@ -5,9 +5,9 @@
 
     python benchmarks/kill_and_resume.py --kills 30
 
-The training is small and saves every few steps, so that many kills fall into the writing of a
-checkpoint; every kill that can is aimed there. Each time the run must go on from a checkpoint at
-least as new as the newest complete one before the kill.
+The training is small and saves every few steps, so many kills happen while a checkpoint is being
+written; kills are aimed there whenever possible. Each time, the run must continue from a
+checkpoint at least as new as the newest complete one before the kill.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ START_TIMEOUT_S = 120.0
 
 
 def train(folder: Path, begun_from: Connection) -> None:
-    """Train until killed; resume what is there, and send the step from which it goes on."""
+    """Resume whatever there is, send the step from which it continues, and train until killed."""
     learning = LearningConfig(
         batch_size=4,
         channels=(4, 4, 4),
@@ -69,13 +69,13 @@ def train(folder: Path, begun_from: Connection) -> None:
 
 
 def newest(folder: Path) -> int:
-    """Return the step of the newest complete checkpoint, 0 where there is none."""
+    """Return the step of the newest complete checkpoint; 0 if there is none."""
     names = [path.name for path in checkpoint.list_checkpoints(folder / "checkpoints")]
     return int(names[-1][:9]) if names else 0
 
 
 def kill_one(folder: Path, chance: random.Random) -> dict[str, int]:
-    """Start the training, kill it after a while, and say where it started and what was there."""
+    """Start the training, kill it after a while; return where it started and what was there."""
     before = newest(folder)
     begun_from, child_end = FORK.Pipe(duplex=False)
     process = FORK.Process(target=train, args=(folder, child_end))
@@ -92,7 +92,7 @@ def kill_one(folder: Path, chance: random.Random) -> dict[str, int]:
                 f"the run does not start again from {before}: exit {process.exitcode}"
             ) from None
         time.sleep(chance.uniform(0.0, LONGEST_LIFE_S))
-        if chance.random() < 0.5:  # wait for a checkpoint to be in the making
+        if chance.random() < 0.5:  # wait until a checkpoint is being written
             deadline = time.monotonic() + LONGEST_LIFE_S
             while time.monotonic() < deadline and not _unfinished(folder):
                 time.sleep(0.0005)

@@ -1,21 +1,21 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time our TD3 against Stable-Baselines3's: same networks, same data, sampling included.
+"""Time our TD3 against Stable-Baselines3's, with the same networks and data, including sampling.
 
     make setup-development
     .venv/bin/python benchmarks/learner.py
 
-Blocks of updates alternate between the two, so that both meet the same machine; on one that others
-use too, their processor time says more than the clock. Ours also shifts the images at random,
-which Stable-Baselines3 has nothing of.
+Blocks of updates alternate between the two, so that both run under the same load; on a shared
+machine, processor time says more than wall-clock time. Ours also shifts the images at random,
+which Stable-Baselines3 does not do.
 """
 
 from __future__ import annotations
 
 import os
 
-# Read when PyTorch is loaded; what the trainer sets, too.
+# PyTorch reads this when it is loaded; the trainer sets the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
@@ -44,7 +44,7 @@ STACK, VECTOR_SIZE, ACTIONS = (4, 84, 84), 23, 2
 BATCHES = (64, 256)
 TRANSITIONS = 10_000
 BASELINE_TRANSITIONS = 2_000
-"""Its sampling takes as long with any number; this many take 113 MB."""
+"""Its sampling takes equally long with any number; this many take 113 MB."""
 MANY_TRANSITIONS = 1_000_000
 WARM_UP_UPDATES = 8
 CONTROL_PERIOD_S = 0.05
@@ -91,7 +91,7 @@ def fill(replay: ReplayBuffer) -> None:
     for tensor in (replay.vectors, replay.actions, replay.rewards):
         tensor.uniform_(-1.0, 1.0)
     replay.priorities[: slots - 1] = 1.0
-    # Adding a million one by one, or restoring them with their copy in host memory, takes long.
+    # Adding a million one by one, or restoring them with a copy in host memory, takes too long.
     replay._stacked[:] = STACK[0] - 1
     replay._transitions[:] = np.arange(slots)
     replay._queue[:] = 0, slots - 1
@@ -101,7 +101,7 @@ def fill(replay: ReplayBuffer) -> None:
 
 
 def make_ours(batch: int, device: torch.device, **settings: Any) -> Updates:
-    """Return our updates with a full buffer."""
+    """Return our updates, with a full buffer."""
     config = LearningConfig(
         batch_size=batch, actor_warmup_updates=0, replay_capacity=TRANSITIONS, **settings
     )
@@ -113,7 +113,7 @@ def make_ours(batch: int, device: torch.device, **settings: Any) -> Updates:
 
 
 class Noise(gymnasium.Env[Any, Any]):
-    """What Stable-Baselines3 takes the shapes from; it is never stepped."""
+    """Gives Stable-Baselines3 the shapes; it is never stepped."""
 
     observation_space: Any = gymnasium.spaces.Dict(
         {
@@ -125,7 +125,7 @@ class Noise(gymnasium.Env[Any, Any]):
 
 
 def make_baseline(batch: int, device: torch.device) -> stable_baselines3.TD3:
-    """Return Stable-Baselines3's TD3 with networks of the same sizes and a full buffer."""
+    """Return Stable-Baselines3's TD3, with networks of the same sizes and a full buffer."""
     config = LearningConfig()
     if config.channels != (32, 64, 64):
         raise ValueError("its convolutions have 32, 64 and 64 channels, whatever ours have")
@@ -158,14 +158,14 @@ def make_baseline(batch: int, device: torch.device) -> stable_baselines3.TD3:
 
 
 def baseline_bytes(replay: DictReplayBuffer) -> float:
-    """Return what a transition takes in Stable-Baselines3's buffer."""
+    """Return the memory of a transition in Stable-Baselines3's buffer."""
     arrays = [*replay.observations.values(), *replay.next_observations.values()]
     arrays += [replay.actions, replay.rewards, replay.dones, replay.timeouts]
     return sum(array.nbytes for array in arrays) / replay.buffer_size
 
 
 def wait(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -173,7 +173,7 @@ def wait(device: torch.device) -> None:
 def compare(
     batch: int, device: torch.device, budget_s: float
 ) -> tuple[dict[str, float], Updates, stable_baselines3.TD3]:
-    """Time blocks of updates in turn; return figures, and what was timed."""
+    """Time alternating blocks of updates; return the figures and what was timed."""
     ours, baseline = make_ours(batch, device), make_baseline(batch, device)
     print(f"\nbatch {batch}: {describe(ours)}")
     steps: dict[str, Callable[[], Any]] = {
@@ -208,7 +208,7 @@ def compare(
             f"critic {kinds[0] * 1e3:.2f} ms, critic and actor {kinds[1] * 1e3:.2f} ms"
         )
     processor_ratio = median(processors["SB3"]) / median(processors["ours"])
-    # Neighbours in time met the same machine.
+    # Blocks next to each other in time ran under the same load.
     ratio = median(np.array(walls["SB3"]) / np.array(walls["ours"]))
     print(
         f"  {ratio:.2f} times as many updates/s, {processor_ratio:.2f} times in processor time "
@@ -224,9 +224,9 @@ def compare(
 
 
 def time_kinds(step: Callable[[], Any], device: torch.device, pairs: int = 5) -> list[float]:
-    """Return the median seconds of an update of the critic alone, and of both."""
+    """Return the median seconds of an update of only the critic, and of both networks."""
     times: tuple[list[float], list[float]] = ([], [])
-    for index in range(2 * pairs):  # both libraries move the actor in every second one
+    for index in range(2 * pairs):  # both libraries update the actor in every second one
         wait(device)
         start = time.perf_counter()
         step()
@@ -242,7 +242,7 @@ def show_profile(updates: Updates, device: torch.device, count: int = 4) -> None
     if gpu:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # what other threads do would be missing
+    torch.set_num_threads(1)  # otherwise, the work of other threads would be missing
     plain = updates.replay.draw
 
     def draw(*arguments: Any) -> Any:
@@ -260,7 +260,7 @@ def show_profile(updates: Updates, device: torch.device, count: int = 4) -> None
         del updates.replay.draw
         torch.set_num_threads(threads)
     events = profile.key_averages()
-    if gpu:  # kernels have names of their own
+    if gpu:  # kernels have their own names
         print(events.table(sort_by="self_device_time_total", row_limit=15))
         return
     times = {event.key: event.self_cpu_time_total for event in events}
@@ -274,7 +274,7 @@ def show_profile(updates: Updates, device: torch.device, count: int = 4) -> None
 
 
 def sampling_rates(device: torch.device) -> dict[str, float]:
-    """Time the drawing of batches of 256, shifts included, at two numbers of transitions."""
+    """Time drawing batches of 256, including shifts, with two numbers of transitions."""
     rates = {}
     for sampling in ("uniform", "lap"):
         settings = LearningConfig(replay_sampling=sampling)
@@ -391,8 +391,8 @@ def main() -> None:
     """Run the benchmark; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--seconds", type=float, default=40.0, help="for each batch size")
-    parser.add_argument("--threads", type=int, default=0, help="of PyTorch; 0 = its own choice")
+    parser.add_argument("--seconds", type=float, default=40.0, help="per batch size")
+    parser.add_argument("--threads", type=int, default=0, help="for PyTorch; 0: its own choice")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

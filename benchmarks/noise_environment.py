@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An environment of random pictures, for benchmarks in which nothing depends on the world."""
+"""An environment of random images, for benchmarks in which the world does not matter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class NoiseEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """Gives `images` (stack, height, width) of noise; an episode has `length` steps."""
+    """Returns `images` (stack, height, width) of noise; an episode has `length` steps."""
 
     def __init__(self, images: tuple[int, int, int], vector: int = 23, length: int = 50) -> None:
         self.observation_space = gymnasium.spaces.Dict(  # type: ignore[assignment]

@@ -1,15 +1,15 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Learn from bags of the baseline, then go on online, against starting fresh.
+"""Compare learning from bags of the baseline, then continuing online, with starting fresh.
 
     python benchmarks/offline.py
 
 The baseline drives the training maps for 20 minutes of simulated time, recorded into bags. For
-each seed a policy is pretrained on them (`config/first_drive.yaml`), drives held-out maps, and
-goes on online; another one starts fresh. Both drive the held-out maps without noise every 100
-decisions, and every 400 once they drive. All in process, on one thread a training, updates in turn
-with decisions. The last line is JSON.
+each seed, one policy is pretrained on these (`config/first_drive.yaml`), drives held-out maps and
+continues online; another starts fresh. Both drive the held-out maps without noise every 100
+decisions, and every 400 once they drive well. Everything runs in process, with one thread per
+training, and updates and decisions take turns. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ WANTED = 0.95
 """Mean route completion on held-out maps that counts as driving."""
 EXAMINE_EVERY = 100
 EXAMINE_RARELY = 400
-"""Decisions between examinations, once it drives."""
+"""Decisions between examinations, once the policy drives."""
 ALONE_EPISODES = 15
 ONLINE_STEPS = 4000
 FRESH_STEPS = 2500
@@ -79,7 +79,7 @@ RECORDED = "recorded.safetensors"
 
 
 def record(config: Config, minutes: float, folder: Path) -> list[Path]:
-    """Let the baseline drive each training map; return a bag for each, new or there already."""
+    """Let the baseline drive each training map; return a bag for each, new or existing."""
     ticks = int(60.0 * minutes / config.simulator.fixed_delta_s / len(config.training.maps))
     bags = []
     for name in tqdm(config.training.maps, "record", unit="map"):
@@ -92,7 +92,7 @@ def record(config: Config, minutes: float, folder: Path) -> list[Path]:
 
 
 def write_drive(writer: BagWriter, config: Config, name: str, ticks: int) -> None:
-    """Record the baseline on a map, from start to start, as the bridge and a driver tell it."""
+    """Record the baseline on a map, start after start, as a bridge and a driver publish it."""
     known: set[Topic] = set()
 
     def write(log_ns: int, told: Iterable[tuple[Topic, Any]]) -> None:
@@ -113,12 +113,12 @@ def write_drive(writer: BagWriter, config: Config, name: str, ticks: int) -> Non
 
 
 def driven(config: Config, name: str, ticks: int) -> Iterator[tuple[Frame, Command, bool]]:
-    """Yield frames with the baseline's commands, and whether their route is a new one."""
+    """Yield frames with the baseline's commands, and whether the route is new."""
     world = SimulatedWorld(config.simulator.model_copy(update={"map": name}))
     starts = StartSampler([name], config.training.route_length_m)
     rng = np.random.default_rng(0)
     pilot = Pilot(config.driving, world.fixed_delta_s, RouteFollower(config.driving).act)
-    # Time must go on from one episode to the next, as it does in a simulator that runs.
+    # Time must continue from one episode to the next, as in a running simulator.
     frame = world.reset(starts(rng))
     new_route, command = True, AT_REST
     for _ in range(ticks):
@@ -136,7 +136,7 @@ def header_of(frame: Frame) -> Any:
 
 
 def told(frame: Frame) -> Iterator[tuple[Topic, Any]]:
-    """Yield what the bridge publishes of a tick."""
+    """Yield what the bridge publishes for a tick."""
     header = header_of(frame)
     yield (
         topics.STATUS,
@@ -170,9 +170,9 @@ def answered(frame: Frame, command: Command) -> Iterator[tuple[Topic, Any]]:
 def train_online(
     config: Config, folder: Path, before: list[tuple[int, float]], stop_there: bool
 ) -> list[tuple[int, float]]:
-    """Train online; return decisions and completion at each examination, with those before.
+    """Train online; return decisions and completion at each examination, after those given.
 
-    Once the wanted completion is reached the training ends, or is examined more rarely.
+    Once the wanted completion is reached, the training ends, or is examined less often.
     """
     points = list(before)
 
@@ -199,7 +199,7 @@ def fresh(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def continued(seed: int, folder: Path) -> dict[str, Any]:
-    """Pretrain, examine, and go on online."""
+    """Pretrain, examine, and continue online."""
     pretrained, checkpoint = pretrained_on(seed, folder)
     config = pretrained.config
     policy = Policy.load(checkpoint)
@@ -222,7 +222,7 @@ def continued(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def pretrained_on(seed: int, folder: Path) -> tuple[RunFolder, Path]:
-    """Pretrain on what was recorded; return the run and its checkpoint, new or there already."""
+    """Pretrain on the recordings; return the run and its checkpoint, new or existing."""
     path = folder / f"pretrained-{seed}"
     if (path / "checkpoints" / "latest").exists():
         run = RunFolder(path)
@@ -236,7 +236,7 @@ def pretrained_on(seed: int, folder: Path) -> tuple[RunFolder, Path]:
 
 
 def steps_to_wanted(points: list[tuple[int, float]]) -> int | None:
-    """Return the decisions until the completion was there; None where it never was."""
+    """Return the decisions until the completion was reached; None if it never was."""
     return next((step for step, completion in points if completion >= WANTED), None)
 
 
@@ -290,9 +290,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default 2)")
-    parser.add_argument("--minutes", type=float, default=20.0, help="recorded (default 20)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="to record (default 20)")
     parser.add_argument(
-        "--folder", type=Path, help="where bags and runs go; goes on with what is there"
+        "--folder", type=Path, help="folder for bags and runs; continues with what is there"
     )
     parser.add_argument("--one", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()

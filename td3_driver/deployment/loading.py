@@ -29,7 +29,7 @@ class LoadedPolicy:
     """A policy that fits the task and is ready to drive."""
 
     act: Callable[[Observation], np.ndarray]
-    """From one observation to one action, float32 (2,) in [-1, 1]."""
+    """Maps one observation to one action, float32 (2,) in [-1, 1]."""
     name: str
     """What it is and where it comes from, for people to read."""
     source: Path | None = None

@@ -62,8 +62,8 @@ def _silent(graph: Graph, topic: Topic, publishers: list[Any]) -> Finding:
     return SENSING.failed(
         name,
         f"{node_names(publishers)} publishes it, but nothing arrived in {graph.watched_s:g} s",
-        "either the bridge waits for a sensor in vain, or containers do not share memory: start "
-        "them with --ipc=host, or use UDP only",
+        "either the bridge waits for a sensor that never reports, or containers do not share "
+        "memory: start them with --ipc=host, or use UDP only",
     )
 
 

@@ -19,7 +19,7 @@ from td3_driver.config import Config
 
 NODE_NAME = "td3_driver_doctor"
 UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
-"""What ROS calls a node as long as one of its ends is known, but not its name."""
+"""What ROS calls a node while one of its ends is known, but not yet its name."""
 MATCH_S = 5.0
 """Longest wait for a subscriber before publishing on a topic."""
 SETTLE_S = 1.5

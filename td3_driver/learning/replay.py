@@ -86,7 +86,7 @@ class ReplayBuffer:
         self.stacked = torch.from_numpy(self._stacked).to(self.device)
         """How many slots back a slot's stack reaches."""
         self.transitions = torch.from_numpy(self._transitions).to(self.device)
-        """A ring queue of slots, oldest first; `queue` counts where it starts and ends."""
+        """A ring queue of slots, oldest first; `queue` holds its ends, which keep growing."""
         self.queue = torch.from_numpy(self._queue).to(self.device)
         self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)
         # On a CPU, copying whole images and then shifting them is faster than single pixels.
