@@ -113,7 +113,7 @@ def test_a_training_is_saved_and_its_simulator_ends_after_it(tmp_path: Path, tim
         {"simulator": [], "trainer": [*settings, f'run:="{tmp_path / "run"}"']}
     ) as processes:
         metrics = tmp_path / "run" / "metrics.csv"
-        wait_for(metrics.is_file)
+        wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) > 1)
         ended = interrupt_all(processes, times)
         said: dict[str, Any] = {
             name: process.communicate(10.0)[1] for name, process in processes.items()
