@@ -16,7 +16,15 @@ from typing import Any
 
 import yaml
 
-NODES = ("trainer", "driver", "simulator", "recorder", "player", "ackermann_controller")
+NODES = (
+    "trainer",
+    "driver",
+    "simulator",
+    "recorder",
+    "recording_tool",
+    "player",
+    "ackermann_controller",
+)
 """This package's nodes."""
 
 _BLOCK = "ros__parameters"

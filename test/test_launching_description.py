@@ -13,6 +13,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -121,13 +122,6 @@ class ProcessExit:
 
 
 @dataclass
-class Executed:
-    cmd: list[str]
-    name: str
-    output: str
-
-
-@dataclass
 class Description:
     entities: list[Any] = field(default_factory=list)
 
@@ -154,9 +148,9 @@ class Description:
         return group.actions
 
     def nodes(self, context: dict[str, str] | None = None, /, **given: str) -> list[Any]:
-        """Return the nodes, and what does a node's work, that a launch starts."""
+        """Return the nodes that a launch starts."""
         actions = self.actions({}, context, **given)
-        return [action for action in actions if isinstance(action, Node | Executed)]
+        return [action for action in actions if isinstance(action, Node)]
 
     def includes(self, **given: str) -> dict[str, dict[str, str]]:
         """Return the arguments of each launch file that is included, by its path."""
@@ -174,7 +168,6 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "launch": {"LaunchContext": Context, "LaunchDescription": Description},
         "launch.actions": {
             "DeclareLaunchArgument": Argument,
-            "ExecuteProcess": Executed,
             "GroupAction": Group,
             "IncludeLaunchDescription": Include,
             "OpaqueFunction": Function,
@@ -309,7 +302,8 @@ def test_each_outlasts_those_that_start_after_it_even_if_they_are_killed(
             assert bound_s >= float(other.sigterm_timeout) + float(other.sigkill_timeout)
         assert float(node.sigterm_timeout) > bound_s
     assert not any(a.startswith("outlasts") for a in nodes[-1].ros_arguments)
-    assert not any(a.startswith("outlasts") for a in describe("simulate").nodes()[0].ros_arguments)
+    (alone,) = describe("simulate").nodes()
+    assert not any(a.startswith("outlasts") for a in alone.ros_arguments)
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -345,7 +339,10 @@ def test_ros2_bag_records_where_it_is_installed(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(tmp_path))
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
-    *command, pattern = recorder.cmd
+    assert recorder.executable == "recording_tool"
+    (text,) = (a for a in recorder.ros_arguments if a.startswith("command:="))
+    *command, pattern = shlex.split(json.loads(text.removeprefix("command:=")))
+    assert 'outlasts:="simulator driver"' in recorder.ros_arguments
     assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()
     for name in ("/carla/hero/rgb_front/image", "/clock", "/tf", "/hero/driver/policy_output"):
         assert re.match(pattern, name)

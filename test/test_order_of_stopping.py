@@ -5,23 +5,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from carla_graph import CONFIG, Observer, own_domain, ros_node
-from node_process import NodeProcess, start_node
+from node_process import NodeProcess, parameters, start_node
 from trainer_process import PARAMETERS
 
 from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig
 from td3_driver.learning import checkpoint
+from td3_driver.nodes import trainer
 from td3_driver.offline.bag import Bag
 
 START_S = 90.0
@@ -113,7 +119,7 @@ def test_a_training_is_saved_and_its_simulator_ends_after_it(tmp_path: Path, tim
         {"simulator": [], "trainer": [*settings, f'run:="{tmp_path / "run"}"']}
     ) as processes:
         metrics = tmp_path / "run" / "metrics.csv"
-        wait_for(metrics.is_file)
+        wait_for(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) > 1)
         ended = interrupt_all(processes, times)
         said: dict[str, Any] = {
             name: process.communicate(10.0)[1] for name, process in processes.items()
@@ -164,3 +170,81 @@ def test_what_does_not_end_is_waited_for_no_longer_than_its_bound() -> None:
         ended = interrupt_all(processes)
         assert 1.0 <= ended["simulator"] < 10.0
         assert process.returncode == 0
+
+
+TOOL = """
+import signal, sys, time
+def stop(number, frame):
+    print("interrupted", flush=True)
+    sys.exit(int(sys.argv[1]))
+signal.signal(signal.SIGINT, stop)
+print("records", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_program_that_records_hears_of_ctrl_c_after_the_driver_has_ended(tmp_path: Path) -> None:
+    script = tmp_path / "a tool.py"
+    script.write_text(TOOL)
+    command = json.dumps(shlex.join([sys.executable, str(script), "0"]))
+    assignments = [f"command:={command}", 'outlasts:="driver"', "outlasts_timeout_s:=60.0"]
+    with ros_node("watcher", own_domain()) as watcher, ros_node("driver", own_domain()) as driver:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "td3_driver.startup",
+                "recording_tool",
+                *parameters(*assignments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.readline() == "records\n"
+            wait_for(lambda: "recording_tool" in watcher.get_node_names())
+            time.sleep(1.0)  # for the driver to be found by it
+            os.killpg(process.pid, signal.SIGINT)
+            assert "goes on until /driver has ended" in process.stderr.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.0)
+            driver.destroy_node()
+            out, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, out, said) == (0, "interrupted\n", "")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        ("", "name the program that records"),
+        ("/no/such/program -x", "/no/such/program cannot be run (No such file or directory)"),
+        ("false", "false has failed (exit code 1)"),
+    ],
+)
+def test_a_program_that_cannot_record_is_reported(command: str, words: str) -> None:
+    process = start_node("recording_tool", f'command:="{command}"', stderr=subprocess.PIPE)
+    _, said = process.communicate(60.0)
+    assert process.returncode != 0 and words in said
+
+
+def test_a_later_ctrl_c_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "SAME_SIGNAL_S", 0.2)
+    told: list[str] = []
+    training = SimpleNamespace(stop=lambda: told.append("stop"))
+    world = SimpleNamespace(interrupt=lambda: told.append("interrupt"))
+    before = signal.getsignal(signal.SIGINT)
+    with trainer._ending_in_good_order(training, world):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert told == ["stop", "interrupt"] * 2
+        time.sleep(0.3)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -38,7 +38,15 @@ ROSDEP_KEYS = {
 IMPORTED_AS = {"pyyaml": "yaml"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"td3_driver"}
-NODES = {"simulator", "trainer", "driver", "ackermann_controller", "recorder", "player"}
+NODES = {
+    "simulator",
+    "trainer",
+    "driver",
+    "ackermann_controller",
+    "recorder",
+    "recording_tool",
+    "player",
+}
 
 
 def imported_packages() -> dict[str, set[str]]:

@@ -17,6 +17,7 @@ import pytest
 from carla_graph import own_domain
 from rclpy.context import Context
 
+from td3_driver.bridge import outlasting
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.config import Config
 from td3_driver.nodes.ackermann_controller import AckermannControllerNode
@@ -84,7 +85,10 @@ def test_the_pages_say_what_a_node_declares(name: str) -> None:
         if f"`{name}`" in nodes
     }
     on_page = {setting for setting in declared if setting.partition(".")[0] in users}
-    assert declared - on_page == {"config"}
+    own = declared - on_page
+    assert own == {"config", *outlasting.OWN_PARAMETERS}
+    described = PARAMETERS.partition(f"### `{name}`\n")[2].partition("\n### ")[0]
+    assert all(f"| `{parameter}` |" in described for parameter in own)
     settable = {setting for setting, found in descriptors.items() if not found.read_only}
     for setting in on_page:
         (line,) = re.findall(rf"\| `{re.escape(setting)}` \|.*", PARAMETERS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-OUTLASTING = ("recorder", "simulator", "ackermann_controller")
+OUTLASTING = ("recorder", "recording_tool", "simulator", "ackermann_controller")
 """The nodes that can."""
 OWN_PARAMETERS = {
     "outlasts": (

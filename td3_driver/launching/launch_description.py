@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,6 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
-    ExecuteProcess,
     GroupAction,
     IncludeLaunchDescription,
     OpaqueFunction,
@@ -92,8 +92,8 @@ def in_order_of_stopping(processes: Sequence[Process]) -> list[Process]:
     """
     ordered: list[Process] = []
     bound_s = 0.0
-    for process in reversed(processes):
-        if ordered and process.name in OUTLASTING and not process.tool:
+    for process in map(_within_reach, reversed(processes)):
+        if ordered and process.name in OUTLASTING:
             names = " ".join(other.name for other in ordered)
             outlasting = {"outlasts": names, "outlasts_timeout_s": bound_s}
             process = replace(
@@ -104,6 +104,14 @@ def in_order_of_stopping(processes: Sequence[Process]) -> list[Process]:
         ordered.insert(0, process)
         bound_s = max(bound_s, process.stop_timeout_s + supervision.KILL_TIMEOUT_S)
     return ordered
+
+
+def _within_reach(process: Process) -> Process:
+    """Return a tool as a node's task, as it would end at Ctrl-C; others as they are."""
+    if not process.tool:
+        return process
+    own = {"command": shlex.join(process.tool)}
+    return replace(process, name="recording_tool", parameters=own, parameters_file="", tool=())
 
 
 def _included(includes: Sequence[Include]) -> list[Any]:
@@ -130,9 +138,7 @@ def _group(include: Include, folder: Path) -> GroupAction:
     return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments)], scoped=True)
 
 
-def _node(process: Process) -> ExecuteProcess:
-    if process.tool:
-        return ExecuteProcess(cmd=process.command_line(), name=process.name, output="screen")
+def _node(process: Process) -> Node:
     return Node(
         package=PACKAGE,
         executable=process.name,

@@ -45,6 +45,8 @@ OWN_PARAMETERS = {
 }
 FILMED_DRIVES = 1
 LINE_PERIOD_S = 10.0
+# Ctrl-C may come twice: from the terminal to the whole group, and from a launch to each process.
+SAME_SIGNAL_S = 1.0
 
 
 class LiveLine:
@@ -191,16 +193,23 @@ def _where_saved(folder: RunFolder) -> str:
 
 @contextmanager
 def _ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
-    """End the training after its step on the first SIGINT or SIGTERM, and at once on a second.
+    """End the training after its step on the first SIGINT or SIGTERM, and at once on a later one.
 
     The first also ends a wait for a lost simulator.
     """
     at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    first_s: dict[int, float] = {}
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if now_s - first_s.setdefault(number, now_s) > SAME_SIGNAL_S:
+            handler = at_once[signal.Signals(number)]
+            signal.signal(number, handler)
+            if callable(handler):
+                handler(number, frame)
+            return
         training.stop()
         world.interrupt()
-        signal.signal(number, at_once[signal.Signals(number)])
 
     for number in at_once:
         signal.signal(number, stop)
