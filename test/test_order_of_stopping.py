@@ -240,7 +240,7 @@ def test_a_later_ctrl_c_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPat
     training = SimpleNamespace(stop=lambda: told.append("stop"))
     world = SimpleNamespace(interrupt=lambda: told.append("interrupt"))
     before = signal.getsignal(signal.SIGINT)
-    with trainer._ending_in_good_order(training, world):
+    with trainer.ending_gracefully(training, world):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         assert told == ["stop", "interrupt"] * 2

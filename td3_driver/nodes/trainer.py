@@ -168,7 +168,7 @@ def _train_in(
             show=show,
             report=diagnostics.publish,
         )
-        with _ending_gracefully(training, world):
+        with ending_gracefully(training, world):
             return training, training.run()
     except NotFiniteError as error:
         diagnostics.publish_failure(str(error))
@@ -192,7 +192,7 @@ def _where_saved(folder: RunFolder) -> str:
 
 
 @contextmanager
-def _ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
+def ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
     """End the training after its step on the first SIGINT or SIGTERM, and at once on a later one.
 
     The first also ends a wait for a lost simulator.
