@@ -557,7 +557,9 @@ def test_a_launch_file_starts_the_described_processes_and_ctrl_c_ends_them(tmp_p
     assert set(launched.events("stopped")) == {"simulator", "trainer"}, output
     started = launched.events("started")
     values = default_values("train") | {"map": "ring_quarry", "set": ("training.seed=3",)}
-    for process in LAUNCHES["train"].processes(values):
+    from td3_driver.launching.launch_description import in_order_of_stopping
+
+    for process in in_order_of_stopping(LAUNCHES["train"].processes(values)):
         assert_command_line(started[process.name], process)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from carla_graph import Observer, own_domain, ros_node
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from node_process import NodeProcess
 from rclpy.context import Context
 from std_srvs.srv import Trigger
@@ -169,19 +169,21 @@ def test_trainer_and_simulator_work_in_a_namespace_and_change_maps(tmp_path: Pat
         "train",
         run=str(tmp_path / "run"),
         namespace="fleet/one",
+        use_sim_time=True,
         set=(*SMALL, *(f"{name}={value}" for name, value in settings.items())),
     )
-    heard: list[DiagnosticStatus] = []
+    heard: list[DiagnosticArray] = []
     with ros_node("watcher", own_domain()) as node, started(processes) as (_, trainer):
-        node.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda array: heard.extend(array.status), 10
-        )
+        node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
         observer = Observer(node)
         observer.listen(topics.WORLD_INFO)
         observer.wait(lambda: bool(heard), START_S)
         assert trainer.wait(START_S) == 0
         assert observer.latest[topics.WORLD_INFO].map_name == "ring_quarry"
-    assert {status.name.partition(":")[0] for status in heard} == {"fleet/one/trainer"}
+    statuses = {status.name.partition(":")[0] for array in heard for status in array.status}
+    assert statuses == {"fleet/one/trainer"}
+    # Seconds of the simulation, not since 1970.
+    assert all(array.header.stamp.sec < 1000 for array in heard)
 
 
 def test_a_driver_is_found_in_a_bag_by_the_types_of_its_topics() -> None:

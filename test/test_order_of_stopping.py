@@ -26,10 +26,12 @@ from trainer_process import PARAMETERS
 
 from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig
+from td3_driver.launching import fastdds
 from td3_driver.learning import checkpoint
 from td3_driver.nodes import trainer
 from td3_driver.offline.bag import Bag
 
+ROOT = Path(__file__).resolve().parent.parent
 START_S = 90.0
 END_S = 40.0
 
@@ -248,3 +250,103 @@ def test_a_later_ctrl_c_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPat
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+INCLUDING = """
+import sys
+from launch import LaunchDescription
+from launch.actions import ExecuteProcess, GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushROSNamespace
+
+def generate_launch_description():
+    return LaunchDescription([
+        GroupAction([
+            PushROSNamespace("fleet"),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource({file!r}), launch_arguments={arguments!r}.items()
+            ),
+        ]),
+        ExecuteProcess(cmd=[sys.executable, "-c", {other!r}]),
+    ])
+"""
+OTHER = "import os; open({file!r}, 'w').write(str(sorted(os.environ)))"
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription([
+    IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]))]))
+sys.exit(service.run())
+"""
+
+
+@pytest.mark.timeout(240)
+def test_ctrl_c_at_a_launch_in_a_pushed_namespace_leaves_the_stop_on_record(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("launch_ros")
+    prefix = tmp_path / "install"
+    (prefix / "lib").mkdir(parents=True)
+    (prefix / "lib" / "td3_driver").symlink_to(ROOT / "executables")
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    (index / "td3_driver").touch()
+    others_environment, bag, launch_file = (
+        tmp_path / name for name in ("environment", "bag", "including.launch.py")
+    )
+    launch_file.write_text(
+        INCLUDING.format(
+            file=str(ROOT / "launch" / "drive.launch.py"),
+            arguments={"baseline": "true", "record": str(bag)},
+            other=OTHER.format(file=str(others_environment)),
+        )
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in fastdds.CHOICES
+    }
+    for name, first in (
+        ("AMENT_PREFIX_PATH", prefix),
+        ("PATH", Path(sys.executable).parent),
+        ("PYTHONPATH", ROOT),
+    ):
+        rest = filter(None, [environment.get(name)])
+        environment[name] = os.pathsep.join([str(first), *rest])
+    launched = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(launch_file)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        with ros_node("watcher", own_domain()) as node:
+            watcher = Observer(node, CONFIG)
+            watcher.listen(topics.SPEEDOMETER)
+            watcher.wait(
+                lambda: any(m.data > 4.0 for m in watcher.received[topics.SPEEDOMETER]), START_S
+            )
+            names = {f"{space}/{name}" for name, space in node.get_node_names_and_namespaces()}
+        os.killpg(launched.pid, signal.SIGINT)
+        said, _ = launched.communicate(timeout=60.0)
+    finally:
+        launched.kill()
+    assert {f"/fleet/{name}" for name in ("driver", "simulator", "recorder")} <= names
+    assert "none lost" in said and "Traceback" not in said
+    assert launched.returncode == 0, said
+    with Bag(bag) as recorded:
+        names_by_role = CarlaConfig()
+        ends = {
+            topic: [recorded.decode(m) for m in recorded.messages([topic.name(names_by_role)])][-1]
+            for topic in (topics.ACKERMANN, topics.SPEEDOMETER)
+        }
+        assert "/fleet/driver/policy_output" in recorded.topics
+    assert ends[topics.ACKERMANN].speed == 0.0
+    assert abs(ends[topics.SPEEDOMETER].data) < 0.15
+    # The nodes' own environment stays theirs.
+    others = others_environment.read_text()
+    assert "PATH" in others and fastdds.VARIABLE not in others
