@@ -3,9 +3,13 @@
 
 """What pyproject.toml cannot say: files for ament, and all of it again for old setuptools."""
 
+import json
+import os
 from glob import glob
+from pathlib import Path
 
 import setuptools
+from setuptools.command.install import install
 
 PACKAGE = "td3_driver"
 # For bags that do not hold the definitions of their messages.
@@ -34,11 +38,29 @@ REPEATED = {
         "tqdm",
         "zstandard",
     ],
-    "entry_points": {"console_scripts": ["td3-driver = td3_driver.cli:main"]},
+    "entry_points": {"console_scripts": ["td3-driver = td3_driver.interpreter:td3_driver"]},
 }
 READS_PROJECT = int(setuptools.__version__.split(".")[0]) >= 61
 
+
+class Install(install):
+    """Notes in a workspace where the nodes may find an environment with PyTorch.
+
+    colcon builds for the system's Python; td3_driver/interpreter.py looks at the note.
+    """
+
+    def run(self):
+        """Install, and leave the note beside the package's modules."""
+        super().run()
+        if self.root is not None:
+            return  # A wheel, which is for the Python that it is installed in.
+        checkout = Path(__file__).resolve().parent
+        note = {"checkout": str(checkout), "environment": os.environ.get("VIRTUAL_ENV", "")}
+        Path(self.install_lib, PACKAGE, "build.json").write_text(json.dumps(note))
+
+
 setuptools.setup(
+    cmdclass={"install": Install},
     packages=setuptools.find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
         PACKAGE: ["py.typed"],

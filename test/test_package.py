@@ -5,6 +5,7 @@
 
 import ast
 import configparser
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from td3_driver import interpreter
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -189,13 +192,16 @@ def setup(folder: Path, *commands: str | Path) -> None:
     )
 
 
-def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path):
+def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIRTUAL_ENV", "/environment")
     prefix = tmp_path / "install"
     record = ("--record", tmp_path / "record", "--single-version-externally-managed")
     setup(tmp_path, "install", "--prefix", prefix, *record)
     found = {path.name for path in (prefix / "lib" / "td3_driver").iterdir()}
     assert found == NODES
     assert {path.name for path in (prefix / "bin").iterdir()} == {"td3-driver"}
+    (note,) = prefix.glob(f"lib/python*/site-packages/td3_driver/{interpreter.BUILD_RECORD.name}")
+    assert json.loads(note.read_text()) == {"checkout": str(ROOT), "environment": "/environment"}
 
 
 def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
@@ -210,6 +216,7 @@ def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
         "console_scripts": ["td3-driver"]
     }
     assert not [file.filename for file in files if ".data/scripts/" in file.filename]
+    assert not [file.filename for file in files if "build.json" in file.filename]
     nodes = [file for file in files if ".data/data/lib/td3_driver/" in file.filename]
     assert {Path(file.filename).name for file in nodes} == NODES
     assert all(file.external_attr >> 16 & 0o111 == 0o111 for file in nodes)
