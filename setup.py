@@ -59,7 +59,7 @@ class Install(install):
         Path(self.install_lib, PACKAGE, "build.json").write_text(json.dumps(note))
 
 
-setuptools.setup(
+distribution = setuptools.setup(
     cmdclass={"install": Install},
     packages=setuptools.find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
@@ -81,3 +81,6 @@ setuptools.setup(
     zip_safe=False,
     **({} if READS_PROJECT else REPEATED),
 )
+# colcon reads the distribution as literals, which setuptools's SpecifierSet is not.
+for described in (distribution, distribution.metadata):
+    described.python_requires = str(described.python_requires)

@@ -204,6 +204,27 @@ def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path, monkeypatch):
     assert json.loads(note.read_text()) == {"checkout": str(ROOT), "environment": "/environment"}
 
 
+# What colcon-python-setup-py reads, as it does.
+READ_AS_COLCON_DOES = """
+import ast, setuptools
+from distutils.core import run_setup
+found = run_setup("setup.py", script_args=("--dry-run",), stop_after="config")
+skipped = ("cmdclass", "distclass", "ext_modules", "metadata", *found.display_option_names)
+data = {k: v for k, v in vars(found).items()
+        if not k.startswith("_") and not callable(v) and k not in skipped}
+skipped = ("license_files", "provides_extras")
+data["metadata"] = {k: v for k, v in vars(found.metadata).items() if k not in skipped}
+print(ast.literal_eval(repr(data))["metadata"]["python_requires"])
+"""
+
+
+def test_colcon_can_read_the_setup():
+    done = subprocess.run(
+        [sys.executable, "-c", READ_AS_COLCON_DOES], cwd=ROOT, capture_output=True, text=True
+    )
+    assert set(done.stdout.strip().split(",")) == {"<3.13", ">=3.10"}, done.stderr
+
+
 def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
     setup(tmp_path, "bdist_wheel", "--bdist-dir", tmp_path / "wheel", "--dist-dir", tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
