@@ -277,16 +277,36 @@ def test_a_recorder_comes_first_and_its_end_is_not_the_end_of_all(
     assert recorder.on_exit is None and driver.on_exit is not None
 
 
-@pytest.mark.usefixtures("stand_ins")
-def test_ros2_bag_records_where_it_is_installed(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ros2bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install `ros2 bag` without a plugin for MCAP; return where the plugins are listed."""
     tool = tmp_path / "ros2"
     tool.touch(mode=0o755)
     (tmp_path / "ros2bag").mkdir()
     (tmp_path / "ros2bag" / "__init__.py").touch()
+    plugins = tmp_path / "share/ament_index/resource_index/rosbag2_storage__pluginlib__plugin"
+    plugins.mkdir(parents=True)
+    (plugins / "rosbag2_storage_sqlite3").touch()
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    return plugins
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("sourced", [True, False])
+def test_the_own_recorder_records_where_ros2_bag_cannot_write_mcap(
+    sourced: bool, run: str, tmp_path: Path, ros2bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not sourced:
+        monkeypatch.delenv("AMENT_PREFIX_PATH")
+    recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"))
+    assert as_process(recorder)[0] == "recorder"
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_ros2_bag_records_where_it_can_write_mcap(run: str, tmp_path: Path, ros2bag: Path) -> None:
+    (ros2bag / "rosbag2_storage_mcap").touch()
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
     *command, pattern = recorder.cmd
     assert command == f"ros2 bag record -s mcap -o {tmp_path / 'bag'} --regex".split()

@@ -3,7 +3,7 @@
 
 """Records what belongs to a drive into a bag, serialised as it comes.
 
-For where there is no `ros2 bag record`; `td3_driver.launching.commands` prefers that one.
+For where no `ros2 bag record` can write MCAP; `td3_driver.launching.commands` prefers that one.
 """
 
 from __future__ import annotations
