@@ -59,8 +59,8 @@ class RunFolder:
         path = Path(name) if os.sep in name else RUNS / name
         if (path / "config.yaml").exists():
             raise RunError(
-                f"the run {path} exists: resume it (--resume {path}), choose another name, or "
-                "remove its folder"
+                f"the run {path} exists: resume it (--resume {path}; with ros2 launch: "
+                f"resume:={path}), choose another name, or remove its folder"
             )
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.yaml").write_text(_heading() + _parameters(config))

@@ -186,7 +186,10 @@ def _where_saved(folder: RunFolder) -> str:
     """Say how to go on with what was learnt before the world came to its end."""
     if not any(folder.checkpoints.glob("*")):
         return f"Nothing was learnt yet in {folder.path}"
-    return f"What was learnt is saved: go on with td3-driver train --resume {folder.path}"
+    return (
+        f"What was learnt is saved: go on with td3-driver train --resume {folder.path}, or with "
+        f"ros2 launch td3_driver train.launch.py resume:={folder.path}"
+    )
 
 
 @contextmanager
