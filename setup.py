@@ -16,7 +16,7 @@ PACKAGE = "td3_driver"
 DEFINITIONS = glob("interfaces/*/msg")
 
 # On Humble colcon builds with setuptools 59, which does not read [project] of pyproject.toml (61
-# does). The facts belong there; test/test_package.py holds these equal to them.
+# does), and with --symlink-install in a folder without that file. The facts belong there; test/test_package.py holds these equal to them.
 REPEATED = {
     "name": PACKAGE,
     "version": "0.1.0",
@@ -40,7 +40,9 @@ REPEATED = {
     ],
     "entry_points": {"console_scripts": ["td3-driver = td3_driver.interpreter:td3_driver"]},
 }
-READS_PROJECT = int(setuptools.__version__.split(".")[0]) >= 61
+READS_PROJECT = (
+    int(setuptools.__version__.split(".")[0]) >= 61 and Path("pyproject.toml").is_file()
+)
 
 
 class Install(install):
@@ -82,5 +84,5 @@ distribution = setuptools.setup(
     **({} if READS_PROJECT else REPEATED),
 )
 # colcon reads the distribution as literals, which setuptools's SpecifierSet is not.
-for described in (distribution, distribution.metadata):
+for described in (distribution, distribution.metadata) if READS_PROJECT else ():
     described.python_requires = str(described.python_requires)
