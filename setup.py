@@ -15,8 +15,9 @@ PACKAGE = "td3_driver"
 # For bags that do not hold the definitions of their messages.
 DEFINITIONS = glob("interfaces/*/msg")
 
-# On Humble colcon builds with setuptools 59, which does not read [project] of pyproject.toml (61
-# does), and with --symlink-install in a folder without that file. The facts belong there; test/test_package.py holds these equal to them.
+# Setuptools 59, with which colcon builds on Humble, does not read [project] of pyproject.toml (61
+# does), and with --symlink-install colcon builds in a folder without that file. The facts belong
+# there; test/test_package.py holds these equal to them.
 REPEATED = {
     "name": PACKAGE,
     "version": "0.1.0",

@@ -225,6 +225,15 @@ def test_colcon_can_read_the_setup():
     assert set(done.stdout.strip().split(",")) == {"<3.13", ">=3.10"}, done.stderr
 
 
+def test_colcon_can_build_with_links_in_a_folder_without_pyproject(tmp_path):
+    for name in ("setup.py", "td3_driver"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    build = [sys.executable, "setup.py", "egg_info", "--egg-base", tmp_path]
+    subprocess.run(build, cwd=tmp_path, capture_output=True, check=True)
+    commands = (tmp_path / "td3_driver.egg-info" / "entry_points.txt").read_text()
+    assert "td3-driver = td3_driver.interpreter:td3_driver" in commands
+
+
 def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
     setup(tmp_path, "bdist_wheel", "--bdist-dir", tmp_path / "wheel", "--dist-dir", tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
