@@ -44,7 +44,7 @@ test: lint
 	$(RUN)/python -m pytest -n 4 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-fast: setup-development
-	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not ros and not long" $(ARGS)
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not ros and not long and not network" $(ARGS)
 
 clean:
 	rm -rf .venv .build build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -3,16 +3,21 @@
 
 """What pyproject.toml cannot say: files for ament, and all of it again for old setuptools."""
 
+import json
+import os
 from glob import glob
+from pathlib import Path
 
 import setuptools
+from setuptools.command.install import install
 
 PACKAGE = "td3_driver"
 # For bags that do not hold the definitions of their messages.
 DEFINITIONS = glob("interfaces/*/msg")
 
-# On Humble colcon builds with setuptools 59, which does not read [project] of pyproject.toml (61
-# does). The facts belong there; test/test_package.py holds these equal to them.
+# Setuptools 59, with which colcon builds on Humble, does not read [project] of pyproject.toml (61
+# does), and with --symlink-install colcon builds in a folder without that file. The facts belong
+# there; test/test_package.py holds these equal to them.
 REPEATED = {
     "name": PACKAGE,
     "version": "0.1.0",
@@ -34,11 +39,31 @@ REPEATED = {
         "tqdm",
         "zstandard",
     ],
-    "entry_points": {"console_scripts": ["td3-driver = td3_driver.startup:command_line"]},
+    "entry_points": {"console_scripts": ["td3-driver = td3_driver.interpreter:command_line"]},
 }
-READS_PROJECT = int(setuptools.__version__.split(".")[0]) >= 61
+READS_PROJECT = (
+    int(setuptools.__version__.split(".")[0]) >= 61 and Path("pyproject.toml").is_file()
+)
 
-setuptools.setup(
+
+class Install(install):
+    """Notes in a workspace where the nodes may find an environment with PyTorch.
+
+    colcon builds for the system's Python; td3_driver/interpreter.py looks at the note.
+    """
+
+    def run(self):
+        """Install, and leave the note beside the package's modules."""
+        super().run()
+        if self.root is not None:
+            return  # A wheel, which is for the Python that it is installed in.
+        checkout = Path(__file__).resolve().parent
+        note = {"checkout": str(checkout), "environment": os.environ.get("VIRTUAL_ENV", "")}
+        Path(self.install_lib, PACKAGE, "build.json").write_text(json.dumps(note))
+
+
+distribution = setuptools.setup(
+    cmdclass={"install": Install},
     packages=setuptools.find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={
         PACKAGE: ["py.typed"],
@@ -59,3 +84,6 @@ setuptools.setup(
     zip_safe=False,
     **({} if READS_PROJECT else REPEATED),
 )
+# colcon reads the distribution as literals, which setuptools's SpecifierSet is not.
+for described in (distribution, distribution.metadata) if READS_PROJECT else ():
+    described.python_requires = str(described.python_requires)

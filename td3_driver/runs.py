@@ -66,8 +66,8 @@ class RunFolder:
             create(path / "config.yaml", _heading() + _parameters(config))
         except FileExistsError:
             raise RunError(
-                f"the run {path} exists: resume it (--resume {path}), choose another name, or "
-                "remove its folder"
+                f"the run {path} exists: resume it (--resume {path}; with ros2 launch: "
+                f"resume:={path}), choose another name, or remove its folder"
             ) from None
         if path.parent == RUNS:
             point_link(RUNS / LATEST, path)

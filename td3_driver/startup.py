@@ -8,39 +8,30 @@ It imports nothing large itself, so that little is left of the time before.
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
+COMMAND_LINE = "td3-driver"
 
-def run_node(name: str) -> None:
-    """Run one of `td3_driver.nodes`, which takes the signals over once it is imported."""
-    _end_at_once_on_ctrl_c()
+
+def run(name: str) -> None:
+    """Run `td3-driver` or one of `td3_driver.nodes`, which handles signals once it is imported."""
+    end_at_once_on_ctrl_c()
+    if name == COMMAND_LINE:
+        # By its name: this module stands before everything that it starts.
+        main = importlib.import_module("td3_driver.cli").main
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(main())
     runpy.run_module(f"td3_driver.nodes.{name}", run_name="__main__", alter_sys=True)
 
 
-def command_line() -> int:
-    """Run `td3-driver` and return the exit code."""
-    with _ctrl_c_ending_at_once():
-        from td3_driver.cli import main
-    return main()
-
-
-@contextmanager
-def _ctrl_c_ending_at_once() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    _end_at_once_on_ctrl_c()
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _end_at_once_on_ctrl_c() -> None:
+def end_at_once_on_ctrl_c() -> None:
+    """Have Ctrl-C end the process at once, with its exit code and without a traceback."""
     # A shell has a process in the background ignore it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _end_at_once)
@@ -53,4 +44,4 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     # `python -m td3_driver.startup NODE --ros-args ...`
-    run_node(sys.argv.pop(1))
+    run(sys.argv.pop(1))

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from bag_drives import drive, write
 
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import Config
 from td3_driver.launching import carla_bridge, fastdds
 from td3_driver.launching.commands import LAUNCHES, TRAINER_STOP_TIMEOUT_S
 from td3_driver.launching.parts import Process
@@ -143,7 +143,8 @@ class Description:
         }
         assert set(given) <= set(values) and None not in values.values()
         (function,) = (item.function for item in self.entities if isinstance(item, Function))
-        (group,) = function(Context({**(context or {}), **values}, environment or {}))
+        scope = Context({**(context or {}), **values}, {**os.environ, **(environment or {})})
+        (group,) = function(scope)
         assert isinstance(group, Group) and group.scoped  # nothing leaks into an including file
         return group.actions
 
@@ -328,16 +329,36 @@ def test_a_recorder_comes_first_and_its_end_is_not_the_end_of_all(
     assert recorder.on_exit is None and driver.on_exit is not None
 
 
-@pytest.mark.usefixtures("stand_ins")
-def test_ros2_bag_records_where_it_is_installed(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ros2bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install `ros2 bag` without a plugin for MCAP; return where the plugins are listed."""
     tool = tmp_path / "ros2"
     tool.touch(mode=0o755)
     (tmp_path / "ros2bag").mkdir()
     (tmp_path / "ros2bag" / "__init__.py").touch()
+    plugins = tmp_path / "share/ament_index/resource_index/rosbag2_storage__pluginlib__plugin"
+    plugins.mkdir(parents=True)
+    (plugins / "rosbag2_storage_sqlite3").touch()
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    return plugins
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("sourced", [True, False])
+def test_the_own_recorder_records_where_ros2_bag_cannot_write_mcap(
+    sourced: bool, run: str, tmp_path: Path, ros2bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not sourced:
+        monkeypatch.delenv("AMENT_PREFIX_PATH")
+    recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"))
+    assert as_process(recorder)[0] == "recorder"
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_ros2_bag_records_where_it_can_write_mcap(run: str, tmp_path: Path, ros2bag: Path) -> None:
+    (ros2bag / "rosbag2_storage_mcap").touch()
     recorder, *_ = describe("drive").nodes(run=run, record=str(tmp_path / "bag"), role_name="hero")
     assert recorder.executable == "recording_tool"
     (text,) = (a for a in recorder.ros_arguments if a.startswith("command:="))
@@ -433,7 +454,7 @@ def test_missing_packages_are_told_in_one_line(
 ) -> None:
     install(tmp_path, "carla_ros_bridge")
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(RuntimeError) as told:
         describe("carla").actions()
     line = str(told.value)
     assert line.startswith("not installed: carla_spawn_objects, carla_waypoint_publisher; build ")
@@ -460,9 +481,11 @@ def test_the_death_of_a_bridge_s_node_ends_everything() -> None:
 
 
 @pytest.mark.usefixtures("stand_ins")
-def test_the_launch_files_choose_shared_memory_for_large_images_unless_the_user_has_chosen() -> (
-    None
-):
+def test_the_launch_files_choose_shared_memory_for_large_images_unless_the_user_has_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ROS_DISTRO", *fastdds.CHOICES):
+        monkeypatch.delenv(name, raising=False)
     chosen = [item for item in describe("simulate").actions() if isinstance(item, Environment)]
     assert {item.name: item.value for item in chosen} == fastdds.environment({})
     environment = {"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"}

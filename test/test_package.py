@@ -5,6 +5,7 @@
 
 import ast
 import configparser
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from td3_driver import interpreter
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -197,13 +200,46 @@ def setup(folder: Path, *commands: str | Path) -> None:
     )
 
 
-def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path):
+def test_a_workspace_has_the_nodes_where_ros2_run_looks(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIRTUAL_ENV", "/environment")
     prefix = tmp_path / "install"
     record = ("--record", tmp_path / "record", "--single-version-externally-managed")
     setup(tmp_path, "install", "--prefix", prefix, *record)
     found = {path.name for path in (prefix / "lib" / "td3_driver").iterdir()}
     assert found == NODES
     assert {path.name for path in (prefix / "bin").iterdir()} == {"td3-driver"}
+    (note,) = prefix.glob(f"lib/python*/site-packages/td3_driver/{interpreter.BUILD_RECORD.name}")
+    assert json.loads(note.read_text()) == {"checkout": str(ROOT), "environment": "/environment"}
+
+
+# What colcon-python-setup-py reads, as it does.
+READ_AS_COLCON_DOES = """
+import ast, setuptools
+from distutils.core import run_setup
+found = run_setup("setup.py", script_args=("--dry-run",), stop_after="config")
+skipped = ("cmdclass", "distclass", "ext_modules", "metadata", *found.display_option_names)
+data = {k: v for k, v in vars(found).items()
+        if not k.startswith("_") and not callable(v) and k not in skipped}
+skipped = ("license_files", "provides_extras")
+data["metadata"] = {k: v for k, v in vars(found.metadata).items() if k not in skipped}
+print(ast.literal_eval(repr(data))["metadata"]["python_requires"])
+"""
+
+
+def test_colcon_can_read_the_setup():
+    done = subprocess.run(
+        [sys.executable, "-c", READ_AS_COLCON_DOES], cwd=ROOT, capture_output=True, text=True
+    )
+    assert set(done.stdout.strip().split(",")) == {"<3.13", ">=3.10"}, done.stderr
+
+
+def test_colcon_can_build_with_links_in_a_folder_without_pyproject(tmp_path):
+    for name in ("setup.py", "td3_driver"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    build = [sys.executable, "setup.py", "egg_info", "--egg-base", tmp_path]
+    subprocess.run(build, cwd=tmp_path, capture_output=True, check=True)
+    commands = (tmp_path / "td3_driver.egg-info" / "entry_points.txt").read_text()
+    assert "td3-driver = td3_driver.interpreter:command_line" in commands
 
 
 def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
@@ -218,6 +254,7 @@ def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
         "console_scripts": ["td3-driver"]
     }
     assert not [file.filename for file in files if ".data/scripts/" in file.filename]
+    assert not [file.filename for file in files if "build.json" in file.filename]
     nodes = [file for file in files if ".data/data/lib/td3_driver/" in file.filename]
     assert {Path(file.filename).name for file in nodes} == NODES
     assert all(file.external_attr >> 16 & 0o111 == 0o111 for file in nodes)

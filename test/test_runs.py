@@ -65,7 +65,8 @@ def test_without_a_name_it_is_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -
 def test_an_existing_run_is_refused_and_left_as_it_is() -> None:
     run = RunFolder.create("one", OTHER)
     before = (run.path / "config.yaml").read_bytes()
-    with pytest.raises(RunError, match=r"runs/one exists: resume it \(--resume runs/one\)"):
+    both = r"\(--resume runs/one; with ros2 launch: resume:=runs/one\)"
+    with pytest.raises(RunError, match=rf"runs/one exists: resume it {both}"):
         RunFolder.create("one", Config())
     assert (run.path / "config.yaml").read_bytes() == before
 

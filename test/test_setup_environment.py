@@ -24,6 +24,7 @@ from tools.setup_environment import (
     fingerprint,
     interfaces_to_build,
     interpreter_version,
+    pins_of,
     run_steps,
     sourced_distribution,
 )
@@ -256,8 +257,50 @@ def test_the_environment_is_made_again_when_a_distribution_appears(tmp_path):
 
 def test_a_distributions_python_packages_win_over_the_pins():
     pins = ["numpy==2.2.6", "torch==2.13.0", "types-pyyaml==6.0"]
+    numpy_1_pins = ["numpy==1.26.4"]
     installed = {"numpy": "1.26.4", "types-pyyaml": "5.0"}
-    assert constraints_beside(pins, installed) == ["torch==2.13.0", "numpy==1.26.4"]
+    expected = ["torch==2.13.0", "numpy==1.26.4"]
+    assert constraints_beside(pins, numpy_1_pins, installed) == expected
+    newer = constraints_beside(pins, numpy_1_pins, {"numpy": "2.3.5"})
+    assert newer == ["torch==2.13.0", "types-pyyaml==6.0", "numpy==2.3.5"]
+    assert constraints_beside(pins, numpy_1_pins, {}) == pins
+
+
+# Ubuntu 22.04, and 24.04 with both of its distributions: Python, glibc and numpy.
+DISTRIBUTIONS = {
+    "humble": ("3.10", "2_35", "1.21.5"),
+    "jazzy and kilted": ("3.12", "2_39", "1.26.4"),
+}
+UNREACHABLE = ("Failed to fetch", "error sending request", "dns error", "timed out")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_pins_beside_a_distribution_resolve(name, tmp_path):
+    uv = pytest.importorskip("uv").find_uv_bin()
+    python, glibc, numpy = DISTRIBUTIONS[name]
+    root = Path(setup_environment.__file__).parent.parent
+    files = (root / "constraints.txt", root / "constraints-numpy1.txt")
+    pins = constraints_beside(*map(pins_of, files), {"numpy": numpy})
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(pins))
+    platform = f"x86_64-manylinux_{glibc}"
+    command = [uv, "pip", "compile", root / "pyproject.toml", "--extra", "onnx", "-q"]
+    command += ["-c", constraints, "--python-version", python, "--python-platform", platform]
+    try:
+        done = subprocess.run(
+            [*command, "--only-binary", ":all:", "--no-annotate"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("the package index does not answer")
+    if done.returncode and any(sign in done.stderr for sign in UNREACHABLE):
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    assert "numpy==1.26.4" in done.stdout.splitlines()
 
 
 def test_anothers_library_path_is_not_inherited():

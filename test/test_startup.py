@@ -26,7 +26,7 @@ ENTRIES = [
         for name in NODES
     ),
     pytest.param(
-        ["-c", "from td3_driver.startup import command_line; command_line()", "--help"],
+        ["-c", "from td3_driver.startup import run; run('td3-driver')", "--help"],
         "pydantic",
         id="td3-driver",
     ),

@@ -78,6 +78,7 @@ def test_training_ends_with_everything_saved_when_it_stays_away(tmp_path: Path) 
         assert trainer.wait() == 1
         said = "".join(trainer.lines)
         assert f"resume it with td3-driver train --resume {tmp_path / 'run'}" in said
+        assert f"ros2 launch td3_driver train.launch.py resume:={tmp_path / 'run'}" in said
         assert "Traceback" not in said
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
     assert int(saved.name) > 20

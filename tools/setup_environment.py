@@ -153,14 +153,29 @@ def interfaces_to_build(distribution: Distribution | None) -> list[str]:
     return [name for name in INTERFACES if not (distribution and distribution.provides(name))]
 
 
-def constraints_beside(pins: Sequence[str], installed: Mapping[str, str]) -> list[str]:
-    """Return the pins without a distribution's own packages; its rclpy was built for its numpy.
+def constraints_beside(
+    pins: Sequence[str], numpy_1_pins: Sequence[str], installed: Mapping[str, str]
+) -> list[str]:
+    """Give way to what a distribution's Python has: its rclpy was built for its numpy, 1 or 2.
 
     :param pins: lines of constraints.txt
+    :param numpy_1_pins: lines of constraints-numpy1.txt
     :param installed: versions of the distribution's Python packages, by normalised name
     """
-    kept = [pin for pin in pins if normalised(pin.split("==")[0]) not in installed]
-    return [*kept, f"numpy=={installed['numpy']}"] if "numpy" in installed else kept
+    numpy = installed.get("numpy", "")
+    own = list(numpy_1_pins) if numpy.startswith("1.") else [f"numpy=={numpy}"] if numpy else []
+    replaced = {*installed, *(pinned_name(pin) for pin in own)}
+    return [*(pin for pin in pins if pinned_name(pin) not in replaced), *own]
+
+
+def pins_of(file: Path) -> list[str]:
+    """Return the lines of a constraints file that pin a package."""
+    return [line for line in file.read_text().splitlines() if "==" in line]
+
+
+def pinned_name(pin: str) -> str:
+    """Return the package that a pin is for."""
+    return normalised(pin.split("==")[0])
 
 
 def normalised(name: str) -> str:
@@ -245,6 +260,7 @@ class Environment:
         self.venv = root / ".venv"
         self.work = root / ".build"
         self.python = self.venv / "bin" / "python"
+        self.numpy_1_pins = root / "constraints-numpy1.txt"
 
     def steps(self, *, development: bool) -> list[Step]:
         """Return the steps, in order.
@@ -254,6 +270,7 @@ class Environment:
         root, pins = self.root, self.root / "constraints.txt"
         build = root / "requirements-build.txt"
         ros = [] if self.distribution else [root / "requirements-ros.txt"]
+        beside = [self.numpy_1_pins] if self.distribution else []
         steps = [
             Step(
                 "virtual environment",
@@ -262,7 +279,7 @@ class Environment:
             ),
             Step(
                 "ROS 2 and build tools",
-                fingerprint(files=[pins, build, *ros]),
+                fingerprint(files=[pins, build, *ros, *beside]),
                 partial(self.install_build_tools, [build, *ros]),
             ),
         ]
@@ -328,9 +345,9 @@ class Environment:
         for name, version in json.loads(answer.stdout):
             if name:  # None: remains of a package. The first on the path is the one imported.
                 installed.setdefault(normalised(name), version)
-        lines = [line for line in pins.read_text().splitlines() if "==" in line]
+        lines = constraints_beside(pins_of(pins), pins_of(self.numpy_1_pins), installed)
         file = self.work / "constraints.txt"
-        file.write_text("\n".join(constraints_beside(lines, installed)) + "\n")
+        file.write_text("\n".join(lines) + "\n")
         return file
 
     def site_packages(self) -> Path:

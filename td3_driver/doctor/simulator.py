@@ -35,7 +35,8 @@ def nothing_runs(graph: Graph, required: bool) -> Finding:
         return SIMULATOR.skipped(
             "running",
             found,
-            "`td3-driver simulate` starts the embedded simulator; train and drive start it too",
+            "`td3-driver simulate` (or `ros2 launch td3_driver simulator.launch.py`) starts the "
+            "embedded simulator; train and drive start it too",
         )
     remedy = (
         "start the simulator (`ros2 launch td3_driver carla.launch.py` for CARLA, "

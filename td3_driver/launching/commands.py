@@ -188,12 +188,20 @@ def _recorder(values: Mapping[str, Any], parameters: Parameters) -> list[Process
     bag = BAGS / time.strftime("%Y%m%d-%H%M%S") if text.lower() == "true" else Path(text)
     if bag.exists():
         raise config.ConfigError(f"{bag} exists, and no bag is overwritten: name another one")
-    tool = _ros2_bag_record(bag, values, parameters) if _has_ros2_bag() else ()
+    tool = _ros2_bag_record(bag, values, parameters) if _ros2_bag_writes_mcap() else ()
     return [Process("recorder", {"bag": str(bag), **parameters}, essential=False, tool=tool)]
 
 
-def _has_ros2_bag() -> bool:
-    return bool(shutil.which("ros2")) and importlib.util.find_spec("ros2bag") is not None
+def _ros2_bag_writes_mcap() -> bool:
+    """Say whether `ros2 bag` is there with its plugin for MCAP, which Humble lacks by default."""
+    if not shutil.which("ros2") or importlib.util.find_spec("ros2bag") is None:
+        return False
+    from ament_index_python import has_resource
+
+    try:
+        return bool(has_resource("rosbag2_storage__pluginlib__plugin", "rosbag2_storage_mcap"))
+    except OSError:  # Nothing is sourced.
+        return False
 
 
 def _ros2_bag_record(bag: Path, values: Mapping[str, Any], shared: Parameters) -> tuple[str, ...]:

@@ -1,13 +1,17 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Makes a launch description of a command; the launch files are made of this."""
+"""Makes a launch description of a command; the launch files are made of this.
+
+It runs in `ros2 launch`, on the system's Python, and so needs the standard library and launch
+alone. `answers.py` says what to start, on the Python that has the packages.
+"""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +31,9 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from td3_driver.bridge.outlasting import OUTLASTING
-from td3_driver.config import ConfigError
-from td3_driver.launching import fastdds, supervision
-from td3_driver.launching.commands import LAUNCHES
-from td3_driver.launching.parts import PACKAGE, Include, LaunchCommand, Option, Process
-from td3_driver.launching.settings import under_namespace
+from td3_driver import interpreter
 
-WELL = (0, supervision.EXIT_INTERRUPTED)
-"""Exit codes of what has done its work, or was told to end before it could begin."""
+PACKAGE = "td3_driver"
 PUSHED_NAMESPACE = "ros_namespace"
 """Where launch_ros keeps what PushROSNamespace has pushed."""
 HOW_TO_GET_THE_BRIDGE = (
@@ -45,124 +43,117 @@ HOW_TO_GET_THE_BRIDGE = (
 )
 
 
+class LaunchRefusedError(RuntimeError):
+    """Nothing is started; the message is one line that says why."""
+
+
+class _Refusal(LaunchDescription):
+    """Stands in for a description that cannot be made: whoever looks into it gets the reason.
+
+    An exception while a launch file is loaded would be shown with its traceback.
+    """
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self._error = error
+
+    def get_launch_arguments_with_include_launch_description_actions(
+        self, *_: Any, **__: Any
+    ) -> list[Any]:
+        raise self._error
+
+
 def launch_description(command_name: str) -> LaunchDescription:
     """Return the launch description of one of `commands.LAUNCHES`."""
-    command = LAUNCHES[command_name]
 
     def actions(context: LaunchContext) -> list[Any]:
-        return _actions(command, context)
+        texts = {name: LaunchConfiguration(name).perform(context) for name in names}
+        pushed = context.launch_configurations.get(PUSHED_NAMESPACE, "")
+        question = [command_name, json.dumps(texts), pushed]
+        return _actions(_ask(question, context.environment))
 
-    arguments = [_argument(option) for option in command.options]
+    try:
+        options = _ask([command_name])
+    except (LaunchRefusedError, interpreter.NoEnvironmentError) as error:
+        return _Refusal(error)
+    names = [option["name"] for option in options]
+    arguments = [DeclareLaunchArgument(**option) for option in options]
     return LaunchDescription([*arguments, OpaqueFunction(function=actions)])
 
 
-def _argument(option: Option) -> DeclareLaunchArgument:
-    return DeclareLaunchArgument(
-        option.name,
-        default_value=option.format(),
-        description=option.description,
-        choices=option.choices or None,
-    )
+def _ask(question: Sequence[str], environ: Mapping[str, str] | None = None) -> Any:
+    """Return the answer of `answers.py`; raises LaunchRefusedError with its reason."""
+    command = [interpreter.find(), "-m", f"{PACKAGE}.launching.answers", *question]
+    asked = subprocess.run(command, env=environ, capture_output=True, text=True)
+    if asked.returncode != 0:
+        last = asked.stderr.strip().rpartition("\n")[2]
+        raise LaunchRefusedError(f"{command[0]} cannot run {PACKAGE}: {last}")
+    reply = json.loads(asked.stdout)
+    if "refused" in reply:
+        raise LaunchRefusedError(reply["refused"])
+    return reply["answer"]
 
 
-def _actions(command: LaunchCommand, context: LaunchContext) -> list[Any]:
-    values = {
-        option.name: option.parse(LaunchConfiguration(option.name).perform(context))
-        for option in command.options
-    }
-    if "namespace" in values:
-        pushed = context.launch_configurations.get(PUSHED_NAMESPACE, "")
-        values["namespace"] = under_namespace(pushed, str(values["namespace"]))
-    # Both refuse wrong values; nothing is to be started before that.
-    processes, includes = command.processes(values), command.includes(values)
-    environment = fastdds.environment(context.environment)
+def _actions(answer: dict[str, Any]) -> list[Any]:
+    included = _included(answer["includes"])  # Refuses before anything is started.
     actions = [
-        *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
-        *_included(includes),
-        *(_node(process) for process in in_order_of_stopping(processes)),
+        *(SetEnvironmentVariable(name, value) for name, value in answer["environment"].items()),
+        *included,
+        *(_node(process) for process in answer["processes"]),
     ]
     # An including launch file's other nodes keep their environment.
     return [GroupAction(actions, scoped=True)]
 
 
-def in_order_of_stopping(processes: Sequence[Process]) -> list[Process]:
-    """Return the processes, each told to outlast those that start after it, where it can.
-
-    Ctrl-C reaches all of them at once, where `supervision` stops one after the other.
-    """
-    ordered: list[Process] = []
-    bound_s = 0.0
-    for process in map(_within_reach, reversed(processes)):
-        if ordered and process.name in OUTLASTING:
-            names = " ".join(other.name for other in ordered)
-            outlasting = {"outlasts": names, "outlasts_timeout_s": bound_s}
-            process = replace(
-                process,
-                parameters={**process.parameters, **outlasting},
-                stop_timeout_s=process.stop_timeout_s + bound_s,
-            )
-        ordered.insert(0, process)
-        bound_s = max(bound_s, process.stop_timeout_s + supervision.KILL_TIMEOUT_S)
-    return ordered
-
-
-def _within_reach(process: Process) -> Process:
-    """Return a tool as a node's task, as it would end at Ctrl-C; others as they are."""
-    if not process.tool:
-        return process
-    own = {"command": shlex.join(process.tool)}
-    return replace(process, name="recording_tool", parameters=own, parameters_file="", tool=())
-
-
-def _included(includes: Sequence[Include]) -> list[Any]:
-    """Return the actions for other packages' launch files; raises ConfigError without those."""
+def _included(includes: Sequence[dict[str, Any]]) -> list[Any]:
+    """Return the actions for other packages' launch files; raises LaunchRefusedError without."""
     folders, missing = {}, []
     for include in includes:
         try:
-            folders[include.package] = Path(get_package_share_directory(include.package))
+            folders[include["package"]] = Path(get_package_share_directory(include["package"]))
         except PackageNotFoundError:
-            missing.append(include.package)
+            missing.append(include["package"])
     if missing:
-        raise ConfigError(f"not installed: {', '.join(missing)}; {HOW_TO_GET_THE_BRIDGE}")
-    groups = [_group(include, folders[include.package]) for include in includes]
+        raise LaunchRefusedError(f"not installed: {', '.join(missing)}; {HOW_TO_GET_THE_BRIDGE}")
+    groups = [_group(include, folders[include["package"]]) for include in includes]
     if not groups:
         return []
-    packages = tuple(include.package for include in includes)
+    packages = tuple(include["package"] for include in includes)
     return [RegisterEventHandler(OnProcessExit(on_exit=_death_of(packages))), *groups]
 
 
-def _group(include: Include, folder: Path) -> GroupAction:
+def _group(include: dict[str, Any], folder: Path) -> GroupAction:
     """Return a launch file in a scope of its own: its arguments must not reach the next one."""
-    source = PythonLaunchDescriptionSource(str(folder / include.file))
-    arguments = include.arguments.items()
+    source = PythonLaunchDescriptionSource(str(folder / include["file"]))
+    arguments = include["arguments"].items()
     return GroupAction([IncludeLaunchDescription(source, launch_arguments=arguments)], scoped=True)
 
 
-def _node(process: Process) -> Node:
+def _node(process: dict[str, Any]) -> Node:
     return Node(
         package=PACKAGE,
-        executable=process.name,
-        namespace=process.namespace,
-        ros_arguments=process.ros_arguments(),
+        executable=process["name"],
+        namespace=process["namespace"],
+        ros_arguments=process["ros_arguments"],
         output="screen",
         # Not a terminal: launch shows whole lines only, so none may renew itself in place.
         emulate_tty=False,
-        sigterm_timeout=str(process.stop_timeout_s),
-        sigkill_timeout=str(supervision.KILL_TIMEOUT_S),
-        on_exit=_ending(process) if process.essential else None,
+        sigterm_timeout=str(process["stop_timeout_s"]),
+        sigkill_timeout=str(process["kill_timeout_s"]),
+        on_exit=_ending(process) if process["essential"] else None,
     )
 
 
-def _ending(process: Process) -> Callable[[Any, LaunchContext], list[Shutdown]]:
+def _ending(process: dict[str, Any]) -> Callable[[Any, LaunchContext], list[Shutdown]]:
     """Return what launch does at the end of a process: end the rest, and tell a death by 1.
 
     Launch itself ends with 0 however its processes do; an error in a handler is what it counts.
     """
 
     def ended(event: Any, context: LaunchContext) -> list[Shutdown]:
-        if event.returncode not in WELL and not context.is_shutdown:
-            raise RuntimeError(f"{process.name} has died (exit code {event.returncode})")
-        return [Shutdown(reason=f"{process.name} has ended")]
+        if event.returncode not in process["good_ends"] and not context.is_shutdown:
+            raise RuntimeError(f"{process['name']} has died (exit code {event.returncode})")
+        return [Shutdown(reason=f"{process['name']} has ended")]
 
     return ended
 

@@ -3,7 +3,8 @@
 
 """Records the topics of a drive into a bag, in serialised form.
 
-This is for systems without `ros2 bag record`, which `td3_driver.launching.commands` prefers.
+This is for systems whose `ros2 bag record` is missing or cannot write MCAP;
+`td3_driver.launching.commands` prefers that one.
 """
 
 from __future__ import annotations

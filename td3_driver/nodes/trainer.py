@@ -188,7 +188,10 @@ def _where_saved(folder: RunFolder) -> str:
     """Return a line on whether the run was saved, and how to resume it."""
     if not any(folder.checkpoints.glob("*")):
         return f"No checkpoint has been saved in {folder.path} yet"
-    return f"The run is saved: resume it with td3-driver train --resume {folder.path}"
+    return (
+        f"The run is saved: resume it with td3-driver train --resume {folder.path}, or with "
+        f"ros2 launch td3_driver train.launch.py resume:={folder.path}"
+    )
 
 
 @contextmanager
