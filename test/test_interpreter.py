@@ -71,7 +71,8 @@ try:
     context = types.SimpleNamespace(
         launch_configurations={**texts, **json.loads(sys.argv[2])}, environment=None)
     (function,) = [e for e in description.entities if isinstance(e, OpaqueFunction)]
-    started = function.kwargs["function"](context)
+    (group,) = function.kwargs["function"](context)
+    started = group.args[0]
 except RuntimeError as error:  # as ros2cli does
     sys.exit(str(error))
 nodes = {a.kwargs["executable"]: a.kwargs["ros_arguments"] for a in started if isinstance(a, Node)}
@@ -149,7 +150,7 @@ def test_launch_files_need_no_packages_in_the_python_of_launch(
     [
         ("drive", {"run": "/no/such/run"}, "/no/such/run"),
         ("replay", {"run": "/no/such/run", "bag": "/no/bag"}, "/no/such/run"),
-        ("carla", {"port": "x"}, "port is a whole number, not 'x'"),
+        ("carla", {"port": "x"}, "port is a whole number from 1 to 65533, not 'x'"),
         ("carla", {}, "not installed: carla_ros_bridge"),
     ],
 )

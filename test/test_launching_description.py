@@ -228,7 +228,7 @@ def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str)
     given = {} if command in ("train", "simulate") else {"run": run}
     if command == "replay":
         given["bag"] = bag
-    from td3_driver.launching.launch_description import in_order_of_stopping
+    from td3_driver.launching.answers import in_order_of_stopping
 
     described = LAUNCHES[command].processes(default_values(command) | given)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
@@ -580,7 +580,7 @@ def test_a_launch_file_starts_the_described_processes_and_ctrl_c_ends_them(tmp_p
     assert set(launched.events("stopped")) == {"simulator", "trainer"}, output
     started = launched.events("started")
     values = default_values("train") | {"map": "ring_quarry", "set": ("training.seed=3",)}
-    from td3_driver.launching.launch_description import in_order_of_stopping
+    from td3_driver.launching.answers import in_order_of_stopping
 
     for process in in_order_of_stopping(LAUNCHES["train"].processes(values)):
         assert_command_line(started[process.name], process)

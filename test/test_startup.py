@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_ctrl_c_during_the_imports_is_an_end_without_a_traceback(
     (slow / "__init__.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
     )
+    # As a whole rclpy has: without it, another Python would be looked for.
+    (slow / f"_rclpy_pybind11{EXTENSION_SUFFIXES[0]}").touch()
     process = subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
