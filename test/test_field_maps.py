@@ -47,6 +47,7 @@ REFUSED = {
     "width_with_comma": ("road 0", "<width>", "a='3,5'", "with a point"),
 }
 READ = ("good", "default_namespace", "lht_rule")
+OTHERS = {"spoilable_junction"}
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def good_text() -> str:
 
 
 def test_every_map_is_in_the_tables() -> None:
-    assert {path.stem for path in MAPS.glob("*.xodr")} == {*REFUSED, *READ}
+    assert {path.stem for path in MAPS.glob("*.xodr")} == {*REFUSED, *READ, *OTHERS}
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -71,7 +72,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(name: str) -> None:
         RoadMap.load(MAPS / f"{name}.xodr")
     message = str(refusal.value)
     assert "\n" not in message
-    assert all(part in message for part in (repr(name), *REFUSED[name])), message
+    assert all(part in message for part in (f"map '{MAPS / name}.xodr'", *REFUSED[name])), message
 
 
 @pytest.mark.parametrize("name", READ)

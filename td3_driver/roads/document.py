@@ -15,6 +15,7 @@ import re
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from td3_driver.roads.elements import cut
 from td3_driver.roads.errors import RoadMapError
 
 # CARLA's largest town has about 30 MB. A tree takes up to fifteen times the size of its text.
@@ -62,7 +63,7 @@ def decode(name: str, data: bytes) -> str:
     except LookupError:
         raise RoadMapError(
             f"map {name!r} is not OpenDRIVE that can be read: it declares "
-            f"encoding={encoding!r}, which Python does not know; save it as UTF-8"
+            f"encoding={cut(encoding)!r}, which Python does not know; save it as UTF-8"
         ) from None
     except UnicodeError as error:
         raise RoadMapError(
@@ -88,7 +89,7 @@ def parse(name: str, text: str) -> ElementTree.Element:
     except expat.ExpatError as error:
         raise RoadMapError(f"map {name!r} is not OpenDRIVE: it is not XML ({error})") from None
     if root.tag != "OpenDRIVE":
-        raise RoadMapError(f"map {name!r} is not OpenDRIVE: its root element is <{root.tag}>")
+        raise RoadMapError(f"map {name!r} is not OpenDRIVE: its root element is <{cut(root.tag)}>")
     if root.find("header") is None:
         raise RoadMapError(f"map {name!r} is not OpenDRIVE: it has no <header>")
     _tidy(root)
@@ -158,7 +159,7 @@ class _Builder:
             self._tree.data(text)
 
     def _entity(self, entity: str, *_: object) -> None:
-        raise self._refusal(f"an entity of its own, <!ENTITY {entity[:40]}>; write it out")
+        raise self._refusal(f"an entity of its own, <!ENTITY {cut(entity)}>; write it out")
 
     def _refusal(self, what: str) -> RoadMapError:
         line = self._parser.CurrentLineNumber

@@ -19,6 +19,12 @@ class ElementError(ValueError):
     """What is wrong with a road or junction, in words that follow `road 7 has `."""
 
 
+def cut(text: str | None) -> str:
+    """Return a value for a message: on one line, and no longer than a line takes."""
+    words = " ".join((text or "").split())
+    return words if len(words) <= 40 else f"{words[:40]}..."
+
+
 def whole(element: ElementTree.Element, attribute: str, least: int = -_LARGEST_WHOLE) -> int:
     """Return an attribute that is a whole number from `least` to 2^31 - 1."""
     text = element.get(attribute, "")
@@ -55,4 +61,4 @@ def _shown(element: ElementTree.Element, attribute: str) -> str:
     text = element.get(attribute)
     if text is None:
         return f"no {attribute} in <{element.tag}>"
-    return f"{attribute}={text if len(text) <= 40 else text[:40] + '...'!r} in <{element.tag}>"
+    return f"{attribute}={cut(text)!r} in <{element.tag}>"

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from td3_driver.roads import references
 from td3_driver.roads.document import SHAPES
-from td3_driver.roads.elements import ElementError, finite, optional_finite, whole
+from td3_driver.roads.elements import ElementError, cut, finite, optional_finite, whole
 from td3_driver.roads.errors import RoadMapError
 
 LaneKey = tuple[int, int, int]
@@ -75,7 +75,7 @@ def read_sections(name: str, root: ElementTree.Element) -> list[LaneSection]:
     _check_geo_reference(name, root)
     by_road: dict[int, list[LaneSection]] = {}
     for road in root.iterfind("road"):
-        with _naming(name, f"road {road.get('id', '?')}"):
+        with _naming(name, f"road {cut(road.get('id', '?'))}"):
             sections = _sections(road)
             if sections[0].road in by_road:
                 raise ElementError("the same id as another road; give each its own")
@@ -91,15 +91,15 @@ def read_sections(name: str, root: ElementTree.Element) -> list[LaneSection]:
         )
     lanes = {road: [set(s.lanes) for s in sections] for road, sections in by_road.items()}
     for road in root.iterfind("road"):
-        with _naming(name, f"road {road.get('id')}"):
+        with _naming(name, f"road {cut(road.get('id'))}"):
             references.check_links(road, lanes)
     for junction in root.iterfind("junction"):
-        with _naming(name, f"junction {junction.get('id', '?')}"):
+        with _naming(name, f"junction {cut(junction.get('id', '?'))}"):
             references.check_junction(junction, lanes)
     junctions = {junction.get("id", "").strip() for junction in root.iterfind("junction")}
     signals = {signal.get("id") for signal in root.iterfind("road/signals/signal")}
     for road in root.iterfind("road"):
-        with _naming(name, f"road {road.get('id')}"):
+        with _naming(name, f"road {cut(road.get('id'))}"):
             references.check_junctions_of(road, junctions)
             references.check_signals(road, signals)
     return found
@@ -129,7 +129,7 @@ def _check_geo_reference(name: str, root: ElementTree.Element) -> None:
             float(value)
         except ValueError:
             raise RoadMapError(
-                f"map {name!r}: its header has <geoReference> with +{key}={value[:40]}, no "
+                f"map {name!r}: its header has <geoReference> with +{key}={cut(value)}, no "
                 "number; write one, or leave the element out"
             ) from None
 
@@ -171,7 +171,7 @@ def _check_shape(road: ElementTree.Element) -> None:
             finite(geometry, attribute)
         if finite(geometry, "length") <= 0.0:
             raise ElementError(
-                f"a <geometry> whose length is not above 0: length={geometry.get('length')!r}"
+                f"a <geometry> whose length is not above 0: length={cut(geometry.get('length'))!r}"
             )
         if not len(geometry):
             raise ElementError(f"a <geometry> without any of {', '.join(sorted(SHAPES))}")
@@ -180,7 +180,7 @@ def _check_shape(road: ElementTree.Element) -> None:
             finite(shape, attribute)
         if shape.tag == "arc" and finite(shape, "curvature") == 0.0:
             raise ElementError(
-                f"an <arc> of curvature={shape.get('curvature')!r}; write it as a <line>"
+                f"an <arc> of curvature={cut(shape.get('curvature'))!r}; write it as a <line>"
             )
     _check_order(road.findall("planView/geometry"))
 
@@ -204,7 +204,7 @@ def _check_order(elements: list[ElementTree.Element]) -> None:
     if abs(starts[0]) > _ZERO_M:
         raise ElementError(
             f"a first <{tag}> that begins at {attribute}="
-            f"{elements[0].get(attribute)!r}; let it begin at 0"
+            f"{cut(elements[0].get(attribute))!r}; let it begin at 0"
         )
     for start, following in itertools.pairwise(starts):
         if following < start:
@@ -243,4 +243,4 @@ def _refuse_without_width(lane: ElementTree.Element) -> None:
     what = "without <width>"
     if lane.find("border") is not None:
         what = "described by <border>, which carla.Map does not read"
-    raise ElementError(f"driving lane {lane.get('id')} {what}; give it a <width>")
+    raise ElementError(f"driving lane {cut(lane.get('id'))} {what}; give it a <width>")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from xml.etree import ElementTree
 
-from td3_driver.roads.elements import ElementError, finite, whole
+from td3_driver.roads.elements import ElementError, cut, finite, whole
 
 Lanes = Mapping[int, list[set[int]]]
 """Lane ids of each section, by road id."""
@@ -47,7 +47,7 @@ def _neighbour(
     kind = link.get("elementType")
     if kind not in ("road", "junction"):
         raise ElementError(
-            f"elementType={kind!r} in <{direction}>; write 'road' or 'junction', or remove it"
+            f"elementType={cut(kind)!r} in <{direction}>; write 'road' or 'junction', or remove it"
         )
     other = whole(link, "elementId", least=0)
     if kind == "junction":
@@ -59,7 +59,9 @@ def _neighbour(
         )
     contact = link.get("contactPoint")
     if contact not in ("start", "end"):
-        raise ElementError(f"contactPoint={contact!r} in <{direction}>; write 'start' or 'end'")
+        raise ElementError(
+            f"contactPoint={cut(contact)!r} in <{direction}>; write 'start' or 'end'"
+        )
     return other, lanes[other][-1 if contact == "end" else 0]
 
 
@@ -67,13 +69,15 @@ def check_junctions_of(road: ElementTree.Element, junctions: Set[str]) -> None:
     """Check that the junctions that a road belongs to or leads to are there."""
     belongs = road.get("junction", "-1").strip()
     if belongs != "-1" and belongs not in junctions:
-        raise ElementError(f"junction={belongs!r}, which is not there; correct it, or write -1")
+        raise ElementError(
+            f"junction={cut(belongs)!r}, which is not there; correct it, or write -1"
+        )
     for direction in ("predecessor", "successor"):
         for link in road.iterfind(f"link/{direction}"):
             other = link.get("elementId", "").strip()
             if link.get("elementType") == "junction" and other not in junctions:
                 raise ElementError(
-                    f"a <{direction}> of elementId={other!r}, a junction that is not there; "
+                    f"a <{direction}> of elementId={cut(other)!r}, a junction that is not there; "
                     "correct or remove it"
                 )
 
@@ -89,7 +93,9 @@ def check_junction(junction: ElementTree.Element, lanes: Lanes) -> None:
         )
         contact = connection.get("contactPoint")
         if contact not in ("start", "end"):
-            raise ElementError(f"contactPoint={contact!r} in <connection>; write 'start' or 'end'")
+            raise ElementError(
+                f"contactPoint={cut(contact)!r} in <connection>; write 'start' or 'end'"
+            )
         entered = lanes[connecting][-1 if contact == "end" else 0]
         left = {*lanes[incoming][0], *lanes[incoming][-1]}
         for link in connection.iterfind("laneLink"):
@@ -121,11 +127,11 @@ def check_signals(road: ElementTree.Element, signals: Set[str | None]) -> None:
         at = finite(element, "s")
         if not -1e-3 <= at <= length + 1.0:
             raise ElementError(
-                f"a <{element.tag}> of s={element.get('s')!r} and id={element.get('id')!r}, off "
+                f"a <{element.tag}> of s={cut(element.get('s'))!r} and id={cut(element.get('id'))!r}, off "
                 f"its {length:g} m; correct or remove it"
             )
         if element.tag == "signalReference" and element.get("id") not in signals:
             raise ElementError(
-                f"a <signalReference> of id={element.get('id')!r}, a signal that is not there; "
+                f"a <signalReference> of id={cut(element.get('id'))!r}, a signal that is not there; "
                 "correct or remove it"
             )

@@ -120,7 +120,12 @@ class RoadMap:
                 data = file.read(LARGEST_BYTES + 1)
         except OSError as error:
             raise RoadMapError(f"map {str(path)!r} cannot be read: {error.strerror}") from None
-        return cls(path.stem, decode(str(path), data))
+        try:
+            return cls(path.stem, decode(path.stem, data))
+        except RoadMapError as error:
+            # One of several maps of that name, perhaps.
+            message = str(error).replace(f"map {path.stem!r}", f"map {str(path)!r}", 1)
+            raise RoadMapError(message) from None
 
     @classmethod
     def from_opendrive(cls, name: str, text: str) -> RoadMap:
@@ -232,6 +237,11 @@ class RoadMap:
     def remarks(self) -> list[str]:
         """Lanes and links that are left out of `graph`, each with what is wrong with it."""
         return self._lanes.remarks
+
+    @property
+    def left_hand(self) -> set[int]:
+        """Roads on which one drives on the left."""
+        return self._lanes.left_hand
 
     def use_all(self) -> None:
         """Ask everything that is ever asked of a map, as a trial of it."""
