@@ -14,9 +14,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from td3_driver.doctor.findings import Finding, Group
-from td3_driver.roads.checks import FURTHEST_M
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_graph import Lane
+from td3_driver.roads.opendrive import FURTHEST_M
 from td3_driver.roads.road_map import RoadMap
 
 _SPAWN_SPACING_M = 20.0

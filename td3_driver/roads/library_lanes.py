@@ -17,7 +17,7 @@ from td3_driver.roads import checks
 from td3_driver.roads.axes import ros_pose
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_graph import Lane, LaneGraph
-from td3_driver.roads.opendrive import LaneKey, LaneSection, has_constant_spiral
+from td3_driver.roads.opendrive import FAR, FURTHEST_M, LaneKey, LaneSection, has_constant_spiral
 
 _SAMPLE_M = 0.5
 # `get_waypoint_xodr` at a section's very end answers for the next section.
@@ -98,11 +98,16 @@ class LibraryLanes:
         waypoints = self.waypoints(section, lane)
         poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
         points = np.array([(pose.x, pose.y, pose.yaw) for pose in poses])
-        if not np.isfinite(points).all():
+        heights = np.array([pose.z for pose in poses])
+        if not np.isfinite(points).all() or not np.isfinite(heights).all():
             raise RoadMapError(self._nan_message(section.road))
+        key = (section.road, section.index, lane)
+        problem = checks.width_problem([waypoint.lane_width for waypoint in waypoints])
+        if problem is not None:
+            self._leave_out(key, problem)
+            return None
         self._check_reach(section.road, points)
         points[:, 2] = np.unwrap(points[:, 2])
-        heights = np.array([pose.z for pose in poses])
         if not _along_road(points):
             points, heights = points[::-1].copy(), heights[::-1].copy()
             if lane < 0:
@@ -111,26 +116,26 @@ class LibraryLanes:
             self.left_hand.add(section.road)
         steps = np.hypot(*np.diff(points[:, :2], axis=0).T)
         along = np.concatenate([[0.0], np.cumsum(steps)])
-        key = (section.road, section.index, lane)
         found = Lane(key, points, along, heights, section.junction)
-        problem = checks.lane_problem(found, [waypoint.lane_width for waypoint in waypoints])
+        problem = checks.course_problem(found)
         if problem is None:
             return found
+        self._leave_out(key, problem)
+        return None
+
+    def _leave_out(self, key: LaneKey, problem: str) -> None:
         self._unfit.add(key)
         self._remark(key, problem)
-        return None
 
     def _check_reach(self, road: int, points: np.ndarray) -> None:
         """Refuse what lies so far out that the library's single precision shows."""
         furthest = np.abs(points[:, :2]).max(axis=1)
         worst = int(np.argmax(furthest))
-        if furthest[worst] > checks.FURTHEST_M:
+        if furthest[worst] > FURTHEST_M:
             x, y = points[worst, :2].tolist()
             raise RoadMapError(
-                f"map {self._name!r}: road {road} lies at x={x:.0f}, y={y:.0f} by its <geometry>, "
-                f"more than {checks.FURTHEST_M / 1e3:.0f} km from the origin, where carla.Map is "
-                "not exact to the centimetre; subtract an offset from every x and y, and give it "
-                "in the header's <offset>"
+                f"map {self._name!r}: road {road} leads to x={x:.0f}, y={y:.0f} by its "
+                f"<geometry>, <laneOffset> and <width>, {FAR}"
             )
 
     def _nan_message(self, road: int) -> str:

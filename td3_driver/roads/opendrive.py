@@ -47,6 +47,12 @@ _OPTIONAL_NUMBERS = {
 _FROM_ZERO = {"laneOffset": "s", "elevation": "s", "width": "sOffset", "geometry": "s"}
 _ZERO_M = 1e-3
 _MOST_LANES = 100
+FURTHEST_M = 1e5
+"""carla.Map has single precision: here its places lie on a grid of 8 mm, further on of 16."""
+FAR = (
+    f"more than {FURTHEST_M / 1e3:.0f} km from the origin, where carla.Map is not exact to the "
+    "centimetre; subtract an offset from every x and y, and give it in the header's <offset>"
+)
 # Sampling this many takes minutes; the largest city that CARLA ships has a quarter of it.
 _LONGEST_LANES_M = 4e6
 _GEO_NUMBERS = r"\+(lat_[0-2]|lon_0|k|k_0|x_0|y_0|zone|a|b|f|rf)=(\S*)"
@@ -167,8 +173,13 @@ def _check_shape(road: ElementTree.Element) -> None:
     if not geometries:
         raise ElementError("no <geometry>; describe its reference line")
     for geometry in geometries:
-        for attribute in ("s", "x", "y", "hdg"):
+        for attribute in ("s", "hdg"):
             finite(geometry, attribute)
+        for attribute in ("x", "y"):
+            if abs(finite(geometry, attribute)) > FURTHEST_M:
+                raise ElementError(
+                    f"{attribute}={cut(geometry.get(attribute))!r} in <geometry>, {FAR}"
+                )
         if finite(geometry, "length") <= 0.0:
             raise ElementError(
                 f"a <geometry> whose length is not above 0: length={cut(geometry.get('length'))!r}"
@@ -233,7 +244,9 @@ def _lanes(section: ElementTree.Element) -> dict[int, str]:
         if len(lanes) > _MOST_LANES:
             raise ElementError(f"{len(lanes)} lanes in <{side}>, more than {_MOST_LANES}")
         for number, lane in zip(numbers, lanes, strict=True):
-            found[number] = lane.get("type", "none")
+            kind = lane.get("type", "none")
+            # The library does not mind how it is written.
+            found[number] = kind.lower() if kind.lower() == "driving" else kind
             if found[number] == "driving" and lane.find("width") is None:
                 _refuse_without_width(lane)
     return found

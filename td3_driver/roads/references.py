@@ -127,11 +127,11 @@ def check_signals(road: ElementTree.Element, signals: Set[str | None]) -> None:
         at = finite(element, "s")
         if not -1e-3 <= at <= length + 1.0:
             raise ElementError(
-                f"a <{element.tag}> of s={cut(element.get('s'))!r} and id={cut(element.get('id'))!r}, off "
-                f"its {length:g} m; correct or remove it"
+                f"a <{element.tag}> of s={cut(element.get('s'))!r} and "
+                f"id={cut(element.get('id'))!r}, off its {length:g} m; correct or remove it"
             )
         if element.tag == "signalReference" and element.get("id") not in signals:
             raise ElementError(
-                f"a <signalReference> of id={cut(element.get('id'))!r}, a signal that is not there; "
-                "correct or remove it"
+                f"a <signalReference> of id={cut(element.get('id'))!r}, a signal that is not "
+                "there; correct or remove it"
             )
