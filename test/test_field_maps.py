@@ -250,6 +250,12 @@ def test_a_map_is_tried_once(
             RoadMap.from_opendrive("one", good_text())
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", ".", "/dev/zero", "\udcff.xodr"])
+def test_names_of_no_file_are_refused(name: str) -> None:
+    with pytest.raises(RoadMapError, match="not a file, nor one of grid_new_town"):
+        RoadMap.load(name)
+
+
 def test_maps_are_read_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
     assert len(RoadMap.from_opendrive("good", good_text()).graph.lanes) == 8
@@ -261,15 +267,33 @@ def test_shipped_maps_need_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     RoadMap.from_opendrive("Town", (MAPS_FOLDER / "ring_meadow.xodr").read_text())
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "td3_driver.cli", "doctor", "--map", MAPS / "width_a_word.xodr"],
+def doctor(map_file: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "td3_driver.cli", "doctor", "--map", map_file],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         timeout=60,
         check=False,
     )
+
+
+def test_the_doctor_says_what_is_wrong_with_a_map(tmp_path: Path) -> None:
+    done = doctor(MAPS / "width_a_word.xodr", tmp_path)
     assert done.returncode == 1
     assert "FAILED" in done.stdout and "a='wide' in <width>" in done.stdout
-    assert "Traceback" not in done.stderr
+    assert "-> write one" in done.stdout
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_lists_a_maps_checks_and_draws_it(tmp_path: Path) -> None:
+    pushed = tmp_path / "pushed.xodr"
+    pushed.write_text(good_text().replace('x="120.0" y="60.0"', 'x="120.0" y="62.0"'))
+    done = doctor(pushed, tmp_path)
+    assert done.returncode == 0
+    for words in ("8 driving lanes, 0.86 km", "4 links, 0.0", "3.50 to 3.50", "on the right"):
+        assert words in done.stdout
+    assert done.stdout.count("left out") == 4 and "4 lanes lead to no other" in done.stdout
+    assert (tmp_path / "pushed.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in tmp_path.iterdir()} == {"pushed.xodr", "pushed.png"}

@@ -18,7 +18,7 @@ LARGEST_GAP_M = 1.0
 LARGEST_TURN_RAD = 0.5
 NARROWEST_M = 1.0
 WIDEST_M = 30.0
-STEEPEST = 1.0
+STEEPEST = 2.0
 # Points are half a metre apart on the reference line, and further on the outside of a bend.
 _JUMP_M = 1.5
 # Steps shorter than this have no direction worth the name.

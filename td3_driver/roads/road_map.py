@@ -16,6 +16,7 @@ import itertools
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import isfile
 from pathlib import Path
 
 import carla
@@ -110,8 +111,9 @@ class RoadMap:
     def load(cls, name_or_path: str | Path) -> RoadMap:
         """Read a shipped map by name, or any `.xodr` file by path."""
         shipped = MAPS_FOLDER / f"{name_or_path}.xodr"
-        path = shipped if shipped.is_file() else Path(name_or_path)
-        if not path.is_file():
+        path = shipped if isfile(shipped) else Path(name_or_path)
+        # Unlike Path.is_file, it takes any name, however long.
+        if not isfile(path):
             raise RoadMapError(
                 f"no map {str(name_or_path)!r}: not a file, nor one of {', '.join(shipped_maps())}"
             )
