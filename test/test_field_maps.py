@@ -201,6 +201,9 @@ def test_a_document_cannot_cost_more_than_it_may(tmp_path: Path) -> None:
         RoadMap.from_opendrive("deep", "<OpenDRIVE>" + "<a>" * 100_000)
     with pytest.raises(RoadMapError, match=r"km of lanes.*check each road's length"):
         RoadMap.from_opendrive("long", good_text().replace('length="120.0"', 'length="1e12"'))
+    with pytest.raises(RoadMapError, match=r"road 0 has length='1e6' in <road>.*ends at 120 m"):
+        longer = good_text().replace('length="120.0" id', 'length="1e6" id')
+        RoadMap.from_opendrive("longer", longer)
     path = tmp_path / "large.xodr"
     with path.open("wb") as file:
         file.truncate(LARGEST_BYTES + 1)

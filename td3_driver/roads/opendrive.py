@@ -53,8 +53,10 @@ FAR = (
     f"more than {FURTHEST_M / 1e3:.0f} km from the origin, where carla.Map is not exact to the "
     "centimetre; subtract an offset from every x and y, and give it in the header's <offset>"
 )
-# Sampling this many takes minutes; the largest city that CARLA ships has a quarter of it.
-_LONGEST_LANES_M = 4e6
+# Sampling this many takes a minute and 1.5 GB.
+_LONGEST_LANES_M = 1.5e6
+# Roads of real maps end up to this much after their geometry.
+_LONGER_M = 1.0
 _GEO_NUMBERS = r"\+(lat_[0-2]|lon_0|k|k_0|x_0|y_0|zone|a|b|f|rf)=(\S*)"
 
 
@@ -193,7 +195,13 @@ def _check_shape(road: ElementTree.Element) -> None:
             raise ElementError(
                 f"an <arc> of curvature={cut(shape.get('curvature'))!r}; write it as a <line>"
             )
-    _check_order(road.findall("planView/geometry"))
+    _check_order(geometries)
+    end = max(finite(geometry, "s") + finite(geometry, "length") for geometry in geometries)
+    if finite(road, "length") > end + _LONGER_M:
+        raise ElementError(
+            f"length={cut(road.get('length'))!r} in <road>, but its <geometry> ends at {end:g} m; "
+            "correct one of them"
+        )
 
 
 def _check_numbers(parent: ElementTree.Element) -> None:

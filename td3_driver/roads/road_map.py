@@ -115,7 +115,8 @@ class RoadMap:
         # Unlike Path.is_file, it takes any name, however long.
         if not isfile(path):
             raise RoadMapError(
-                f"no map {str(name_or_path)!r}: not a file, nor one of {', '.join(shipped_maps())}"
+                f"no map {str(name_or_path)[:200]!r}: not a file, nor one of "
+                f"{', '.join(shipped_maps())}"
             )
         try:
             with path.open("rb") as file:

@@ -24,7 +24,7 @@ from td3_driver.roads.errors import RoadMapError
 
 _PACKAGE = Path(__file__).resolve().parent
 _READER = "td3_driver.roads.trial_reader"
-_LONGEST_S = 60.0
+_LONGEST_S = 120.0
 # The largest map that is allowed takes some minutes.
 _LONGEST_PER_BYTE_S = 1e-5
 _LARGEST_VERDICT_BYTES = 4096
