@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from td3_driver.config import Config, ConfigError, load, override
+from td3_driver.doctor import findings
+from td3_driver.doctor.findings import Finding
 from td3_driver.launching import supervision
 from td3_driver.launching.commands import COMMANDS
 from td3_driver.launching.parts import LaunchCommand, Option
@@ -166,13 +168,29 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Drive the car a few metres; a paused simulator runs while this lasts.",
     )
+    parser.add_argument(
+        "--map",
+        metavar="MAP",
+        help="Check this map alone, a shipped name or a path, and draw it.",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="The picture of --map; default: MAP.png in this folder.",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.set_defaults(execute=_doctor)
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from td3_driver.doctor import environment, findings
+    from td3_driver.doctor import environment
 
+    if given.map is not None:
+        from td3_driver.doctor import map_file  # brings CARLA's library
+
+        picture = given.picture or Path(f"{Path(given.map).stem}.png")
+        return _print_findings(map_file.examine(given.map, picture), given.json)
     configuration = given.config or ("carla" if given.world == "carla" else "")
     settings = effective_settings({**vars(given), "map": ""}, configuration)
     found = environment.examine(given.world)
@@ -188,7 +206,11 @@ def _doctor(given: argparse.Namespace) -> int:
             required=given.move or given.world != "auto",
             say=lambda message: print(message, file=sys.stderr, flush=True),
         )
-    print(json.dumps(findings.as_dict(found), indent=2) if given.json else findings.table(found))
+    return _print_findings(found, given.json)
+
+
+def _print_findings(found: Sequence[Finding], as_json: bool) -> int:
+    print(json.dumps(findings.as_dict(found), indent=2) if as_json else findings.table(found))
     return 0 if findings.healthy(found) else EXIT_UNHEALTHY
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from td3_driver import interpreter
+from td3_driver.launching.answers import in_order_of_stopping
 from td3_driver.launching.commands import LAUNCHES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +142,7 @@ def test_launch_files_need_no_packages_in_the_python_of_launch(
     arguments, nodes = json.loads(done.stdout)
     assert arguments == [option.name for option in LAUNCHES[command].options]
     values = {option.name: option.default for option in LAUNCHES[command].options}
-    processes = LAUNCHES[command].processes({**values, "map": "ring_quarry"})
+    processes = in_order_of_stopping(LAUNCHES[command].processes({**values, "map": "ring_quarry"}))
     assert nodes == {process.name: process.ros_arguments() for process in processes}
 
 

@@ -13,33 +13,34 @@ ahead is no spawn place. The shipped maps have no such lanes.
 from __future__ import annotations
 
 import itertools
+import logging
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from os.path import isfile
 from pathlib import Path
 
 import carla
-import networkx as nx
 import numpy as np
 
 from td3_driver.driving.world import Pose
+from td3_driver.roads import trial
 from td3_driver.roads.axes import ros_pose
+from td3_driver.roads.document import LARGEST_BYTES, decode, geometry_text, parse
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_finder import LaneFinder, LanePoint, LaneStrip
-from td3_driver.roads.lane_graph import Lane, LaneGraph, LanePlace
+from td3_driver.roads.lane_graph import Lane, LanePlace
+from td3_driver.roads.library_lanes import LibraryLanes
 from td3_driver.roads.opendrive import (
     NO_JUNCTION,
     LaneKey,
     LaneSection,
-    has_constant_spiral,
     read_sections,
 )
 
+_log = logging.getLogger(__name__)
+
 MAPS_FOLDER = Path(__file__).resolve().parent / "maps"
 
-_SAMPLE_M = 0.5
-# `get_waypoint_xodr` at a section's very end answers for the next section.
-_SECTION_MARGIN_M = 1e-3
 # CARLA's towns have sections of micrometres, in which no waypoint can be asked for.
 _SHORTEST_SECTION_M = 0.02
 # Road that must lie ahead of a spawn place: a shorter route is none.
@@ -75,34 +76,59 @@ def shipped_maps() -> list[str]:
 class RoadMap:
     """One OpenDRIVE map, answering questions about its roads."""
 
-    def __init__(self, name: str, opendrive: str) -> None:
-        """Parse `opendrive` (the document's text); raise RoadMapError if it is unusable."""
+    def __init__(self, name: str, opendrive: str, tried: bool = False) -> None:
+        """Parse `opendrive` (the document's text); raise RoadMapError if it is unusable.
+
+        A map that is not `tried` is read in another process first, as `carla.Map` may end it.
+        """
         self.name = name
         self.opendrive = opendrive
-        sections = read_sections(name, opendrive)
+        self._root = parse(name, opendrive)
+        sections = read_sections(name, self._root)
+        if not tried and not _is_shipped(opendrive):
+            trial.check(name, opendrive)
         self._lane_ids = {(s.road, s.index): sorted(s.lanes) for s in sections}
         self._sections = [s for s in sections if s.end - s.start > _SHORTEST_SECTION_M]
         self._starts: dict[float, list[tuple[Lane, float]]] = {}
         try:
-            self._map = carla.Map(name, opendrive)
-            self.graph = self._lane_graph()
+            # The name is of no use to the library, and not every name is text to it.
+            self._map = carla.Map("map", geometry_text(self._root))
+            self._lanes = LibraryLanes(name, self._map, self._root, self._sections)
+            self.graph = self._lanes.graph()
+        except RoadMapError:
+            raise
         # Boost.Python turns C++ exceptions, such as that of a failed look-up, into these.
-        except (RuntimeError, IndexError) as error:
-            raise RoadMapError(f"carla.Map refuses map {name!r}: {error}") from None
+        except (RuntimeError, LookupError, ValueError, OverflowError) as error:
+            raise RoadMapError(
+                f"map {name!r}: carla.Map refuses it: {error}; check the links of its roads, "
+                "lanes and junctions"
+            ) from None
+        if not tried:
+            for remark in self.remarks:
+                _log.warning("map %r: %s; it is left out", name, remark)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> RoadMap:
         """Read a shipped map by name, or any `.xodr` file by path."""
         shipped = MAPS_FOLDER / f"{name_or_path}.xodr"
-        path = shipped if shipped.is_file() else Path(name_or_path)
-        if not path.is_file():
+        path = shipped if isfile(shipped) else Path(name_or_path)
+        # Unlike Path.is_file, it takes any name, however long.
+        if not isfile(path):
             raise RoadMapError(
-                f"no map {str(name_or_path)!r}: not a file, nor one of {', '.join(shipped_maps())}"
+                f"no map {str(name_or_path)[:200]!r}: not a file, nor one of "
+                f"{', '.join(shipped_maps())}"
             )
         try:
-            return cls(path.stem, path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            raise RoadMapError(f"map {str(path)!r} is not OpenDRIVE: it is not text") from None
+            with path.open("rb") as file:
+                data = file.read(LARGEST_BYTES + 1)
+        except OSError as error:
+            raise RoadMapError(f"map {str(path)!r} cannot be read: {error.strerror}") from None
+        try:
+            return cls(path.stem, decode(path.stem, data))
+        except RoadMapError as error:
+            # One of several maps of that name, perhaps.
+            message = str(error).replace(f"map {path.stem!r}", f"map {str(path)!r}", 1)
+            raise RoadMapError(message) from None
 
     @classmethod
     def from_opendrive(cls, name: str, text: str) -> RoadMap:
@@ -195,15 +221,41 @@ class RoadMap:
         """Every painted line, split where its type, colour or width changes."""
         found = []
         for section, lane, strip in self._strips:
-            waypoints = self._waypoints(section, lane)
-            outer = [waypoint.right_lane_marking for waypoint in waypoints]
-            found += _runs(strip.centre - strip.to_left, outer)
+            waypoints = self._lanes.waypoints(section, lane)
+            right = [waypoint.right_lane_marking for waypoint in waypoints]
+            left = [waypoint.left_lane_marking for waypoint in waypoints]
+            sides = (
+                (strip.centre - strip.to_left, right),
+                (strip.centre + strip.to_left, left),
+            )
+            outer, inner = sides[::-1] if section.road in self._lanes.left_hand else sides
+            found += _runs(*outer)
             # The centre line belongs to both sides: it is drawn once, from the right side, or
             # from the left one on a road that has no right side.
             if lane == -1 or (lane == 1 and -1 not in section.lanes):
-                inner = [waypoint.left_lane_marking for waypoint in waypoints]
-                found += _runs(strip.centre + strip.to_left, inner)
+                found += _runs(*inner)
         return found
+
+    @property
+    def remarks(self) -> list[str]:
+        """Lanes and links that are left out of `graph`, each with what is wrong with it."""
+        return self._lanes.remarks
+
+    @property
+    def left_hand(self) -> set[int]:
+        """Roads on which one drives on the left."""
+        return self._lanes.left_hand
+
+    def use_all(self) -> None:
+        """Ask everything that is ever asked of a map, as a trial of it."""
+        _ = self.marked_lines, self.surfaces, self.bounds, self.spawn_poses(25.0)
+        self.lane_at(0.0, 0.0)
+        for section in self._sections:
+            middle = 0.5 * (section.start + section.end)
+            for one, other in itertools.pairwise([0, *sorted(section.lanes)]):
+                if other:
+                    key = section.road, section.index, other
+                    self.markings_between(key, (*key[:2], one), middle)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -239,67 +291,6 @@ class RoadMap:
                 return lane.pose(start.offset), self.graph.lanes[goal.key].pose(goal.offset)
         return None
 
-    def _lane_graph(self) -> LaneGraph:
-        lanes = [
-            self._lane(section, lane)
-            for section in self._sections
-            for lane, kind in section.lanes.items()
-            if kind == "driving"
-        ]
-        links = nx.DiGraph()
-        for pair in self._map.get_topology():
-            one, other = ((w.road_id, w.section_id, w.lane_id) for w in pair)
-            # A lane that ends is paired with itself.
-            if one != other:
-                links.add_edge(one, other)
-        kept = {lane.key for lane in lanes}
-        for key in [key for key in links if key not in kept]:
-            # What leads into a section too short to be kept leads on to what follows it.
-            links.add_edges_from(product(list(links.pred[key]), list(links.succ[key])))
-            links.remove_node(key)
-        return LaneGraph(lanes, list(links.edges))
-
-    def _lane(self, section: LaneSection, lane: int) -> Lane:
-        poses = [ros_pose(waypoint.transform) for waypoint in self._waypoints(section, lane)]
-        points = np.array([(pose.x, pose.y, pose.yaw) for pose in poses])
-        if not np.isfinite(points).all():
-            raise RoadMapError(self._nan_message(section.road))
-        points[:, 2] = np.unwrap(points[:, 2])
-        heights = np.array([pose.z for pose in poses])
-        if lane > 0:
-            points, heights = points[::-1].copy(), heights[::-1].copy()
-        steps = np.hypot(*np.diff(points[:, :2], axis=0).T)
-        along = np.concatenate([[0.0], np.cumsum(steps)])
-        key = (section.road, section.index, lane)
-        return Lane(key, points, along, heights, section.junction)
-
-    def _nan_message(self, road: int) -> str:
-        if has_constant_spiral(self.opendrive, road):
-            return (
-                f"map {self.name!r}: carla.Map gives NaN on road {road}, whose <spiral> has the "
-                "same curvature at both ends; write it as an <arc> (or a <line> if it is 0)"
-            )
-        return (
-            f"map {self.name!r}: carla.Map gives NaN on road {road}; check the numbers of its "
-            "<geometry>, <elevation> and <width> elements"
-        )
-
-    def _waypoints(self, section: LaneSection, lane: int) -> list[carla.Waypoint]:
-        """Return waypoints along a lane in the road's direction, both ends included."""
-        start, end = section.start + _SECTION_MARGIN_M, section.end - _SECTION_MARGIN_M
-        count = max(2, int(np.ceil((end - start) / _SAMPLE_M)) + 1)
-        found = [
-            self._map.get_waypoint_xodr(section.road, lane, float(s))
-            for s in np.linspace(start, end, count)
-        ]
-        if any(waypoint is None for waypoint in found):
-            raise RoadMapError(
-                f"map {self.name!r}: carla.Map does not find lane {lane} on all of road "
-                f"{section.road} between {section.start:.2f} and {section.end:.2f} m; check the "
-                "order and the s of its lane sections"
-            )
-        return found
-
     @cached_property
     def _strips(self) -> list[tuple[LaneSection, int, LaneStrip]]:
         """Every lane of every type, with its section and its number there."""
@@ -314,7 +305,7 @@ class RoadMap:
         return LaneFinder([strip for _, _, strip in self._strips])
 
     def _strip(self, section: LaneSection, lane: int) -> LaneStrip:
-        waypoints = self._waypoints(section, lane)
+        waypoints = self._lanes.waypoints(section, lane)
         poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
         yaw = np.array([pose.yaw for pose in poses])
         half = 0.5 * np.array([waypoint.lane_width for waypoint in waypoints])
@@ -331,8 +322,18 @@ class RoadMap:
         waypoint = self._map.get_waypoint_xodr(road, lane, s)
         if waypoint is None:
             return int(carla.LaneMarkingType.NONE)
-        marking = waypoint.right_lane_marking if outer else waypoint.left_lane_marking
+        on_right = outer != (road in self._lanes.left_hand)
+        marking = waypoint.right_lane_marking if on_right else waypoint.left_lane_marking
         return int(marking.type if marking is not None else carla.LaneMarkingType.NONE)
+
+
+def _is_shipped(text: str) -> bool:
+    """Return whether a document is one of the maps that come with the package."""
+    size = len(text)
+    return any(
+        path.stat().st_size == size and path.read_text() == text
+        for path in MAPS_FOLDER.glob("*.xodr")
+    )
 
 
 def _outermost(ids: list[int]) -> tuple[int, ...]:
