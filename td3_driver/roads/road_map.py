@@ -43,6 +43,8 @@ MAPS_FOLDER = Path(__file__).resolve().parent / "maps"
 
 # CARLA's towns have sections of micrometres, in which no waypoint can be asked for.
 _SHORTEST_SECTION_M = 0.02
+# Half the width of what is indexed for finding lanes.
+_WIDEST_M = 100.0
 # Road that must lie ahead of a spawn place: a shorter route is none.
 _SPAWN_ROOM_M = 20.0
 # No route of the wanted length after so many starts means that the map has none.
@@ -309,6 +311,11 @@ class RoadMap:
         poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
         yaw = np.array([pose.yaw for pose in poses])
         half = 0.5 * np.array([waypoint.lane_width for waypoint in waypoints])
+        if not np.abs(half).max() <= _WIDEST_M:
+            raise RoadMapError(
+                f"map {self.name!r}: road {section.road}, lane {lane} is "
+                f"{2.0 * np.abs(half).max():.4g} m wide; correct its <width>"
+            )
         return LaneStrip(
             (section.road, section.index, lane),
             _lane_type(section.lanes[lane]),

@@ -14,7 +14,7 @@ from td3_driver.roads.road_map import RoadMap
 
 _NAME = "\0"
 # What a process of the largest map takes, twice.
-_MEMORY_BYTES = 8 << 30
+_MEMORY_BYTES = 4 << 30
 
 
 def refusal_of(text: str) -> str:
