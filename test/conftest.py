@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ pytest_plugins = ["crash_traces"]
 DOMAINS = 100
 SHARED_MEMORY = Path("/dev/shm")
 PROFILE = Path(__file__).with_name("fastdds_profiles.xml")
+
+# A suite in a shell's background has SIGINT ignored, and so would every process that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _tests = itertools.count()
 
