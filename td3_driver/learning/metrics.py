@@ -81,15 +81,15 @@ class MetricsWriter:
     def __init__(
         self, folder: Path, resume_step: int | None = None, resume_updates: int = 0
     ) -> None:
-        """Keep the rows of earlier updates if a run is resumed; nothing is written yet."""
+        """Keep the rows of earlier updates if a run is resumed; `open` writes them."""
         self.path = folder / "metrics.csv"
         self._resume_step = resume_step
         self._earlier = self._rows_until(resume_updates) if resume_step is not None else []
         self._file: TextIO | None = None
         self._board: SummaryWriter | None = None
 
-    def _open(self) -> tuple[TextIO, SummaryWriter]:
-        """Open both, with the earlier rows in place: whole, or as they were."""
+    def open(self) -> tuple[TextIO, SummaryWriter]:
+        """Open both once, with the earlier rows in place, whole or as they were. Raises OSError."""
         if self._file is None:
             with replacing(self.path) as new, new.open("w", newline="") as file:
                 rows = csv.DictWriter(file, COLUMNS)
@@ -113,7 +113,7 @@ class MetricsWriter:
 
     def write(self, row: Mapping[str, float]) -> None:
         """Write one row; unknown figures are left out. Raises OSError."""
-        file, board = self._open()
+        file, board = self.open()
         known = {name: _short(row[name]) for name in COLUMNS if name in row}
         csv.DictWriter(file, COLUMNS).writerow(known)
         file.flush()
@@ -148,6 +148,7 @@ class RunLogger:
         self._say = say
         self._report = report
         self._failing = False
+        self._note(metrics.open)
 
     def row(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Write a row of figures, log it in words and report it."""
@@ -159,7 +160,7 @@ class RunLogger:
         """Close the metrics files."""
         self._note(self._metrics.close)
 
-    def _note(self, write: Callable[[], None]) -> None:
+    def _note(self, write: Callable[[], object]) -> None:
         """Write figures; if that fails, say so once, as figures are never worth a run."""
         try:
             write()
