@@ -89,7 +89,7 @@ class MetricsWriter:
         self._board: SummaryWriter | None = None
 
     def open(self) -> tuple[TextIO, SummaryWriter]:
-        """Open both once, with the earlier rows in place, whole or as they were. Raises OSError."""
+        """Open both once, the earlier rows in place, whole or as they were. Raises OSError."""
         if self._file is None:
             with replacing(self.path) as new, new.open("w", newline="") as file:
                 rows = csv.DictWriter(file, COLUMNS)
