@@ -49,7 +49,7 @@ MANY_TRANSITIONS = 1_000_000
 WARM_UP_UPDATES = 8
 CONTROL_PERIOD_S = 0.05
 GROUPS = (
-    ("convolutions, forward", ("_convolution", "Convolution")),
+    ("convolutions, forward", ("_convolution",)),
     ("convolutions, backward", ("convolution_backward",)),
     ("linear layers", ("addmm", "aten::mm")),
     ("optimisers", ("adam", "Adam")),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import execution
-from td3_driver.learning.convolution import Convolution
 from td3_driver.learning.execution import (
     GraphedUpdates,
     Updates,
@@ -299,50 +297,7 @@ def test_an_image_is_rounded_once() -> None:
     assert torch.equal(scale_image(image, torch.bfloat16), exact.bfloat16())
 
 
-# ------------------------------------------------------------------ convolutions by shares
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("batch", [1, 7, 16])
-def test_a_convolution_by_shares_has_the_gradients_of_a_plain_one(
-    threads: int, batch: int
-) -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(threads)
-    ours = Convolution(4, 8, 4, stride=2).to(memory_format=torch.channels_last)
-    plain = nn.Conv2d(4, 8, 4, stride=2)
-    plain.load_state_dict(ours.state_dict())
-    images = torch.randn(batch, 4, 20, 20).to(torch.bfloat16)
-    images_of = [images.clone().requires_grad_(True), images.double().requires_grad_(True)]
-    result = ours(images_of[0])
-    assert result.dtype == torch.bfloat16
-    exact = plain.double()(images_of[1])
-    along = torch.randn_like(exact)
-    result.backward(along.to(torch.bfloat16))
-    exact.backward(along)
-    for mine, theirs in (
-        (result, exact),
-        (images_of[0].grad, images_of[1].grad),
-        (ours.weight.grad, plain.weight.grad),
-        (ours.bias.grad, plain.bias.grad),
-    ):
-        assert mine is not None and theirs is not None
-        scale = theirs.abs().max()
-        torch.testing.assert_close(mine.double() / scale, theirs / scale, rtol=0.0, atol=0.02)
-    assert ours.weight.grad is not None and ours.weight.grad.dtype == torch.float32
-    assert torch.get_num_threads() == threads
-
-
-def test_anywhere_else_it_is_a_plain_convolution() -> None:
-    ours = Convolution(2, 3, 3)
-    plain = nn.Conv2d(2, 3, 3)
-    plain.load_state_dict(ours.state_dict())
-    images = torch.randn(2, 2, 9, 9)
-    assert torch.equal(ours(images), plain(images))
-    assert "Shared" not in type(ours(images).grad_fn).__name__
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(ours(images.bfloat16()), plain(images.bfloat16()))
-    copy.deepcopy(ours)
+# ------------------------------------------------------------------ threads
 
 
 def test_one_thread_for_one_is_not_one_thread_for_all() -> None:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from td3_driver.config import ConfigError, LearningConfig
-from td3_driver.learning.convolution import Convolution
 
 IMAGE, VECTOR = "image", "vector"
 """The keys of the learner's own observations, whatever the environment calls them."""
@@ -161,11 +160,11 @@ class Encoder(nn.Module):
         *stacked, height, width = spec.image
         first, second, third = spec.channels
         self.convolutions = nn.Sequential(
-            Convolution(math.prod(stacked), first, 8, stride=4),
+            nn.Conv2d(math.prod(stacked), first, 8, stride=4),
             nn.ReLU(inplace=True),
-            Convolution(first, second, 4, stride=2),
+            nn.Conv2d(first, second, 4, stride=2),
             nn.ReLU(inplace=True),
-            Convolution(second, third, 3, stride=1),
+            nn.Conv2d(second, third, 3, stride=1),
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
