@@ -30,12 +30,7 @@ from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrame, BagFrames
-from td3_driver.offline.networks import (
-    Networks,
-    evaluate,
-    find_checkpoint,
-    load_networks,
-)
+from td3_driver.offline.networks import Networks, evaluate, find_checkpoint, load_networks
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
