@@ -256,7 +256,7 @@ def test_in_a_simulator_faster_than_real_time_a_few_images_left_out_are_no_jump(
     for _ in range(60):  # five ticks for each that is heard: simulated time goes five times faster
         bench.script.stamp_ns += 4 * round(TICK_S * 1e9)
         bench.run(TICK_S)
-    assert bench.frames.pace() == pytest.approx(5.0, rel=0.05)
+    assert bench.frames.pace == pytest.approx(5.0, rel=0.05)
     bench.script.stamp_ns += 1_500_000_000
     bench.run(TICK_S)
     assert bench.drives and not bench.guard.fault_counts()[Fault.CLOCK_JUMP]
@@ -267,7 +267,7 @@ def test_in_a_simulator_faster_than_real_time_a_few_images_left_out_are_no_jump(
 
 def test_at_real_time_the_same_gap_is_a_jump() -> None:
     bench = Bench()
-    assert bench.frames.pace() == pytest.approx(1.0, rel=0.05)
+    assert bench.frames.pace == pytest.approx(1.0, rel=0.05)
     bench.script.stamp_ns += 1_500_000_000
     bench.run(2 * TICK_S)
     assert bench.standing.fault is Fault.CLOCK_JUMP

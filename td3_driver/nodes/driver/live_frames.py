@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,11 +33,12 @@ from td3_driver.safety.watchdog import Source
 # DDS keeps the order within a topic but not across topics: odometry may arrive some images late.
 ODOMETRIES_KEPT = 10
 ARRIVALS_KEPT = 100
+FASTEST_PACE = 10.0
+"""Simulated seconds per second that are taken for possible until the pace is known."""
 PACE_IMAGES = 5
 PACE_S = 0.2
-"""Images, and time in seconds, from which the pace of simulated time is known."""
-PACE_WINDOW_S = 2.0
-"""The pace is that of the latest images within this time."""
+"""Images, and time in seconds, from which the pace is known."""
+PACE_IMAGES_KEPT = 40
 REQUIRED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER)
 
 
@@ -87,6 +87,8 @@ class LiveFrames:
         self.counts = Counts()
         self.speed: float | None = None
         """Latest signed forward speed, m/s; None before the first."""
+        self.pace = FASTEST_PACE
+        """Simulated seconds per second, by the latest images."""
         self.overridden = False
         """Whether somebody is driving by hand."""
         self._driver = driver
@@ -100,7 +102,7 @@ class LiveFrames:
         self._odometries: deque[tuple[int, Pose, float]] = deque(maxlen=ODOMETRIES_KEPT)
         self._route = np.zeros((0, 3))
         self._arrivals_s: deque[float] = deque(maxlen=ARRIVALS_KEPT)
-        self._clock_readings: deque[tuple[float, int]] = deque(maxlen=ARRIVALS_KEPT)
+        self._clock_readings: deque[tuple[float, int]] = deque(maxlen=PACE_IMAGES_KEPT)
         """Arrival (s) and stamp (ns) of the latest images between which time did not jump."""
         handlers: dict[Topic, Callable[[Any], None]] = {
             topics.IMAGE: self._on_image,
@@ -189,7 +191,7 @@ class LiveFrames:
         # If only the camera paused, simulation time has advanced without images. In a simulator
         # faster than real time, a few images that were not taken in time are a long gap.
         paused = image.arrived_s - last.arrived_s > self._driver.camera_timeout_s
-        limit_s = self._driver.max_clock_gap_s * max(self.pace(), 1.0)
+        limit_s = self._driver.max_clock_gap_s * max(self.pace, 1.0)
         too_far = gap_ns > limit_s * 1e9
         if gap_ns < 0 or (too_far and not paused):
             self._odometries.clear()
@@ -200,22 +202,15 @@ class LiveFrames:
             self._guard.report(Fault.CLOCK_JUMP, detail)
         elif not too_far:
             self.counts.dropped += max(round(gap_ns / self._fixed_delta_ns) - 1, 0)
-        self._clock_readings.append((image.arrived_s, image.stamp_ns))
+        self._note_pace(image)
         return True
 
-    def pace(self) -> float:
-        """Return the simulated seconds per second, by the latest images.
-
-        Infinite until some have come: no gap is long by that.
-        """
-        if not self._clock_readings:
-            return math.inf
-        latest_s, latest_ns = self._clock_readings[-1]
-        recent = [item for item in self._clock_readings if latest_s - item[0] <= PACE_WINDOW_S]
-        elapsed_s = latest_s - recent[0][0]
-        if len(recent) < PACE_IMAGES or elapsed_s < PACE_S:
-            return math.inf
-        return 1e-9 * (latest_ns - recent[0][1]) / elapsed_s
+    def _note_pace(self, image: _Image) -> None:
+        readings = self._clock_readings
+        readings.append((image.arrived_s, image.stamp_ns))
+        (first_s, first_ns), (latest_s, latest_ns) = readings[0], readings[-1]
+        if len(readings) >= PACE_IMAGES and latest_s - first_s >= PACE_S:
+            self.pace = 1e-9 * (latest_ns - first_ns) / (latest_s - first_s)
 
     def _on_odometry(self, message: Any) -> None:
         pose, yaw_rate = odometry_from_message(message)
