@@ -20,6 +20,7 @@ import yaml
 from td3_driver import config as configuration
 from td3_driver.config import Config, ConfigError
 from td3_driver.files import create, point_link
+from td3_driver.learning.manifest import CHECKPOINTS
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -81,7 +82,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def latest_checkpoint(self, warn: Callable[[str], object] = warnings.warn) -> Path:
         """Return the newest usable checkpoint; warn about any that are skipped.

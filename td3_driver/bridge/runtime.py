@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import rclpy
 from rclpy.context import Context
@@ -193,6 +193,25 @@ def spin(
         pass
     finally:
         spinner.close()
+
+
+class Finishing(Protocol):
+    """A node that has something to complete when it ends."""
+
+    def run(self) -> None:
+        """Serve until the end."""
+
+    def finish(self) -> None:
+        """Complete what the node was doing."""
+
+
+def run_and_finish(make_node: Callable[[], Finishing]) -> None:
+    """Run a node, and have it complete its work however it ends."""
+    node = make_node()
+    try:
+        node.run()
+    finally:
+        node.finish()
 
 
 def take_waiting(subscription: Any) -> None:

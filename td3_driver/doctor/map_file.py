@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from td3_driver.doctor.findings import Finding, Group
+from td3_driver.files import replacing
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_graph import Lane
 from td3_driver.roads.opendrive import FURTHEST_M
@@ -85,13 +85,8 @@ def draw(road_map: RoadMap, path: Path) -> None:
         axes.plot(*np.array(ends).T, "x", color="#cc3311", label="the lane ends")
         axes.legend(loc="upper right")
     axes.autoscale_view()
-    path = path.absolute()
-    new = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with replacing(path) as new:
         figure.savefig(new, format="png", dpi=120)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _kilometres(lanes: list[Lane]) -> float:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,7 @@ def nodes_namespace(values: Mapping[str, Any], shared: Parameters) -> str:
         role_name = settings_of(values, shared).carla.role_name
         given = "" if role_name == config.CarlaConfig().role_name else role_name
     namespace = "/" + given.strip("/")
-    if namespace != "/" and not re.fullmatch(r"(/[A-Za-z_]\w*)+", namespace):
+    if namespace != "/" and not all(map(config.ROS_NAME.fullmatch, namespace[1:].split("/"))):
         raise config.ConfigError(
             f"namespace: {given!r} is none; it is made of names of letters, digits and _, such as "
             "/left or /fleet/left"

@@ -19,7 +19,7 @@ from td3_driver.learning.batch import Replay, replay_spec
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
 from td3_driver.learning.execution import choose_precision, describe
 from td3_driver.learning.health import HealthMonitor
-from td3_driver.learning.manifest import CheckpointError
+from td3_driver.learning.manifest import CHECKPOINTS, CheckpointError
 from td3_driver.learning.metrics import MetricsWriter, RunLogger
 from td3_driver.learning.mixed_replay import MixedReplay
 from td3_driver.learning.networks import NetworkSpec, network_spec
@@ -27,7 +27,7 @@ from td3_driver.learning.offline import OfflineTraining
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
-from td3_driver.learning.trainer import CHECKPOINTS, Progress, Standing, Trainer
+from td3_driver.learning.trainer import Progress, Standing, Trainer
 from td3_driver.learning.warm_start import (
     has_warm_start,
     load_warm_start,

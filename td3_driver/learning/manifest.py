@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in a run's."""
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 22
 

@@ -30,12 +30,12 @@ from td3_driver.learning.health import (
     not_finite,
     write_failure,
 )
+from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.learning.metrics import RunLogger
 from td3_driver.learning.td3 import TD3
 
 EPISODES_AVERAGED = 5
 
-CHECKPOINTS = "checkpoints"
 FAILURE = "failure"
 """Folder in the run's folder for what led to a failure."""
 LOSSES_AND_GRADIENTS = ("_loss", "gradient_norm")

@@ -287,18 +287,9 @@ def _duration(duration: Any) -> dict[str, int]:
     return {"sec": seconds, "nsec": nanoseconds}
 
 
-def record() -> None:
-    """Record until asked to stop."""
-    node = RecorderNode()
-    try:
-        node.run()
-    finally:
-        node.finish()
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the recorder's process."""
-    sys.exit(runtime.run(record, args))
+    sys.exit(runtime.run(lambda: runtime.run_and_finish(RecorderNode), args))
 
 
 if __name__ == "__main__":

@@ -58,18 +58,9 @@ class RecordingToolNode(ConfiguredNode):
             self._program.wait()
 
 
-def record() -> None:
-    """Record until told to end."""
-    node = RecordingToolNode()
-    try:
-        node.run()
-    finally:
-        node.finish()
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the process."""
-    sys.exit(runtime.run(record, args))
+    sys.exit(runtime.run(lambda: runtime.run_and_finish(RecordingToolNode), args))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from td3_driver.config import LearningConfig
 from td3_driver.driving.observation import Observation
 from td3_driver.learning.checkpoint import step_of
+from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec, Observations
 from td3_driver.learning.normalization import RewardNorm
 from td3_driver.learning.saved_networks import SavedNetworks, load_network
@@ -66,7 +67,7 @@ def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
     Raises RunError or CheckpointError.
     """
     path = Path(name_or_path)
-    if path.parent.name == "checkpoints" and path.is_dir():
+    if path.parent.name == CHECKPOINTS and path.is_dir():
         return RunFolder(path.resolve().parents[1]), path.resolve()
     run = RunFolder(name_or_path)
     return run, run.latest_checkpoint()

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from mcap.writer import CompressionType, Writer
 
+from td3_driver.files import replacing
 from td3_driver.offline.bag import METADATA, Bag, BagError
 from td3_driver.offline.definitions import embedded_definition
 
@@ -114,9 +115,8 @@ class BagWriter:
         finally:
             self.stream.close()
         text = yaml.safe_dump({"rosbag2_bagfile_information": self._description()})
-        unfinished = self.path / f".{METADATA}"
-        unfinished.write_text(text)
-        unfinished.replace(self.path / METADATA)
+        with replacing(self.path / METADATA) as new:
+            new.write_text(text)
 
     def abandon(self) -> None:
         """Close the file as it is, after a failure to write."""

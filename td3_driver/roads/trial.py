@@ -16,10 +16,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
+from td3_driver.files import replacing
 from td3_driver.roads.errors import RoadMapError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -138,14 +138,8 @@ def _keep_verdict(path: Path | None, refusal: str) -> None:
     if path is None or len(data) > _LARGEST_VERDICT_BYTES:
         return
     with contextlib.suppress(OSError):
-        descriptor, new = tempfile.mkstemp(dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(new, path)
-        except OSError:
-            os.unlink(new)
-            raise
+        with replacing(path) as new:
+            new.write_bytes(data)
         _forget_oldest(path.parent)
 
 

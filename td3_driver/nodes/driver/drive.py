@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from queue import SimpleQueue
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -61,7 +62,7 @@ class Drive:
             if config.driver.shadow
             else None
         )
-        changes = Changes()
+        changes: Changes = SimpleQueue()
         self._guard = Guard(
             config.driving, config.driver, fixed_delta_s, self._commands.send, changes.put
         )

@@ -24,23 +24,8 @@ LOG_PERIOD_S = 3.0
 DIAGNOSTICS_PERIOD_S = 1.0
 
 
-class Changes:
-    """A queue of new reasons for a stop, on their way to the log; adding one never blocks."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[Stop | Literal["end"] | None] = SimpleQueue()
-
-    def put(self, standing: Stop | None) -> None:
-        """Add a new reason, or None if the car drives."""
-        self._queue.put(standing)
-
-    def end(self) -> None:
-        """Make `get` return "end" after everything that is queued."""
-        self._queue.put("end")
-
-    def get(self) -> Stop | Literal["end"] | None:
-        """Wait for the next one."""
-        return self._queue.get()
+Changes = SimpleQueue[Stop | Literal["end"] | None]
+"""New reasons to stand, None while the car drives: whoever adds one never waits for the log."""
 
 
 class Reports:
@@ -77,7 +62,7 @@ class Reports:
 
     def close(self) -> None:
         """Log the remaining changes, and end the thread."""
-        self._changes.end()
+        self._changes.put("end")
         self._thread.join()
 
     def _log_changes(self) -> None:
