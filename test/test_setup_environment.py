@@ -24,9 +24,11 @@ from tools.setup_environment import (
     fingerprint,
     interfaces_to_build,
     interpreter_version,
+    passed_over,
     pins_of,
     run_steps,
     sourced_distribution,
+    without_distribution,
 )
 
 
@@ -307,6 +309,40 @@ def test_anothers_library_path_is_not_inherited():
     environ = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "LD_LIBRARY_PATH": "/x", "HOME": "/h"}
     assert clean_environ(environ) == {"HOME": "/h"}
     assert clean_environ({"LD_LIBRARY_PATH": "/x"}) == {"LD_LIBRARY_PATH": "/x"}
+
+
+def test_wheels_are_not_mixed_with_a_distribution_that_is_passed_over():
+    environ = {
+        **sourced(Path("/ws/install"), Path("/opt/ros/kilted")),
+        "CMAKE_PREFIX_PATH": "/opt/ros/kilted",
+        "PYTHONPATH": "/opt/ros/kilted/lib/python3.12/site-packages:/own",
+        "LD_LIBRARY_PATH": "/opt/ros/kilted/lib",
+        "PATH": "/opt/ros/kilted/bin:/usr/bin",
+        "HOME": "/h",
+    }
+    assert without_distribution(environ) == {
+        "PYTHONPATH": "/own",
+        "PATH": "/usr/bin",
+        "HOME": "/h",
+    }
+    nothing_sourced = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x"}
+    assert without_distribution(nothing_sourced) == nothing_sourced
+
+
+def test_the_commands_of_a_set_up_get_the_distribution_only_where_it_is_used(
+    monkeypatch, tmp_path
+):
+    for name, value in sourced(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    used = Environment(tmp_path, Distribution("kilted", (tmp_path,))).environ()
+    assert used["AMENT_PREFIX_PATH"] == str(tmp_path)
+    assert "AMENT_PREFIX_PATH" not in Environment(tmp_path, None).environ()
+
+
+def test_a_distribution_that_is_passed_over_is_named_with_the_way_to_use_it():
+    (line,) = passed_over("jazzy").splitlines()
+    assert line.startswith("jazzy is sourced")
+    assert sys.executable in line and "PYTHON=/usr/bin/python3" in line
 
 
 def test_what_pip_left_half_installed_is_forgotten(tmp_path):

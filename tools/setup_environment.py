@@ -36,6 +36,9 @@ SUPPORTED = ((3, 12), (3, 11), (3, 10))
 INTERFACES = ("ackermann_msgs", "carla_msgs", "td3_driver_msgs", "tf2_msgs")
 ROOT = Path(__file__).resolve().parent.parent
 LOG_TAIL_LINES = 25
+# What sourcing a distribution adds its folders to.
+SOURCED_PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH")
+SOURCED_VARIABLES = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH", "ROS_DISTRO")
 
 
 class SetupError(Exception):
@@ -140,6 +143,16 @@ def sourced_distribution(
     if not name or not path or not imports_rclpy():
         return None
     return Distribution(name, tuple(Path(part) for part in path.split(os.pathsep) if part))
+
+
+def passed_over(name: str) -> str:
+    """Say why a sourced distribution, by its name, is not used."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    return (
+        f"{name} is sourced, but Python {version} ({sys.executable}) cannot import its rclpy: "
+        "ROS 2 is installed from wheels, which 'ros2 launch' cannot use. To use the distribution, "
+        "name its Python: make setup PYTHON=/usr/bin/python3"
+    )
 
 
 def imports_rclpy() -> bool:
@@ -372,7 +385,7 @@ class Environment:
         prefixes = [self.venv, *(self.distribution.prefixes if self.distribution else ())]
         joined = os.pathsep.join(str(prefix) for prefix in prefixes)
         environ = {
-            **clean_environ(os.environ),
+            **self.environ(),
             "PATH": os.pathsep.join([str(self.venv / "bin"), os.environ.get("PATH", os.defpath)]),
             "AMENT_PREFIX_PATH": joined,
         }
@@ -394,6 +407,11 @@ class Environment:
         )
         self.run(["ninja", "-C", build, "install"], environ)
 
+    def environ(self) -> dict[str, str]:
+        """Return the environment variables that the steps' commands get."""
+        kept = clean_environ(os.environ)
+        return kept if self.distribution else without_distribution(kept)
+
     def run(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> None:
         """Run a command with its output in the log; show the log's tail if it fails."""
         line = [str(part) for part in command]
@@ -406,7 +424,7 @@ class Environment:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(environ or clean_environ(os.environ)),
+                    env=dict(environ or self.environ()),
                     cwd=self.root,
                     check=False,
                 )
@@ -426,6 +444,24 @@ def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
         kept.pop("LD_LIBRARY_PATH", None)
     kept.pop("PYTHONHOME", None)
     return kept
+
+
+def without_distribution(environ: Mapping[str, str]) -> dict[str, str]:
+    """Remove what sourcing a distribution sets: wheels must not be mixed with its packages."""
+    prefixes = [part for part in environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if part]
+    kept = dict(environ)
+    for name in SOURCED_PATHS:
+        parts = kept.pop(name, "").split(os.pathsep)
+        others = [part for part in parts if part and not _is_under(part, prefixes)]
+        if others:
+            kept[name] = os.pathsep.join(others)
+    for name in SOURCED_VARIABLES:
+        kept.pop(name, None)
+    return kept
+
+
+def _is_under(path: str, folders: Sequence[str]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
 
 
 @contextlib.contextmanager
@@ -453,6 +489,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_machine()
         distribution = sourced_distribution(os.environ, imports_rclpy)
+        if distribution is None and (name := os.environ.get("ROS_DISTRO")):
+            print(passed_over(name), flush=True)
         environment = Environment(ROOT, distribution)
         with only_one(environment.work):
             steps = environment.steps(development=options.development)
