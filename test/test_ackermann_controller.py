@@ -91,8 +91,9 @@ class Bench:
         return self.pedals[before:]
 
     def answer(self, speed: float = 0.0, angle: float = 0.0) -> Any:
-        (message,) = self.answers(speed, angle)
-        return message
+        answers = self.answers(speed, angle)
+        assert len(answers) == 1, f"{len(answers)} answers to one command"
+        return answers[0]
 
 
 @contextmanager

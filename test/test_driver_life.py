@@ -104,6 +104,24 @@ class Manager:
         self._watcher = watcher
         self._change = watcher.node.create_client(ChangeState, "/driver/change_state")
         self._get = watcher.node.create_client(GetState, "/driver/get_state")
+        self._meet()
+
+    def _meet(self) -> None:
+        """Have the driver find the clients: answers sent before that are lost.
+
+        It finds them in the order in which they were made, so the last one's answer is enough.
+        """
+        self._watcher.wait(self._get.service_is_ready, 100.0)
+        asked = [self._get.call_async(GetState.Request())]
+
+        def answered() -> bool:
+            if time.monotonic() > asked_s[-1] + 2.0:
+                asked.append(self._get.call_async(GetState.Request()))
+                asked_s.append(time.monotonic())
+            return any(future.done() for future in asked)
+
+        asked_s = [time.monotonic()]
+        self._watcher.wait(answered, 100.0)
 
     def _call(self, client: Any, request: Any) -> Any:
         self._watcher.wait(client.service_is_ready, 100.0)

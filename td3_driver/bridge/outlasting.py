@@ -42,10 +42,13 @@ class Outlasted:
         self._timeout_s: float = node.get_parameter("outlasts_timeout_s").value
         self._deadline_s = float("inf")
         self._look_s = 0.0
+        self.begun = False
+        """Whether this node was told to end, and waits for the others."""
         self._gone = False
 
     def begin(self) -> None:
         """Wait from now on, and log for what, if anything is there to wait for."""
+        self.begun = True
         self._deadline_s = time.monotonic() + self._timeout_s
         if present := self._present():
             self._node.get_logger().info(

@@ -83,7 +83,11 @@ def _within_reach(process: Process) -> Process:
     """Return a tool as a node's task, as it would end at Ctrl-C; others as they are."""
     if not process.tool:
         return process
-    own = {"command": shlex.join(process.tool)}
+    own = {
+        "command": shlex.join(process.tool),
+        "fallback": shlex.join(dataclasses.replace(process, tool=()).command_line()),
+        "bag": process.parameters["bag"],
+    }
     return dataclasses.replace(
         process, name="recording_tool", parameters=own, parameters_file="", tool=()
     )
