@@ -103,7 +103,7 @@ def test_the_car_stands_and_is_recorded_before_simulator_and_recorder_end(
     assert ended["ackermann_controller"] < ended["recorder"], ended
     # None waited for its bound.
     assert ended["recorder"] < 15.0
-    assert "goes on until /ackermann_controller, /driver, /simulator has ended" in said["recorder"]
+    assert re.search("goes on until .*/simulator has ended", said["recorder"])
     with Bag(tmp_path / "bag") as bag:
         recorded = {
             topic: [(m.log_ns, bag.decode(m)) for m in bag.messages([topic.name(CarlaConfig())])]
