@@ -11,19 +11,25 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import yaml
 
 from td3_driver import config as configuration
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import Config, ConfigError, shown
 from td3_driver.files import create, point_link
 from td3_driver.learning.manifest import CHECKPOINTS
+from td3_driver.roads.map_files import is_shipped
 
 RUNS = Path("runs")
 LATEST = "latest"
+HOW_NOT_WHAT = frozenset(
+    f"learning.{name}"
+    for name in ("device", "replay_device", "replay_memory_fraction", "precision", "cuda_graphs")
+)
+"""Settings of how a run computes, which may differ when it goes on, as on another machine."""
 NOTED_VERSIONS = (
     "td3_driver",
     "torch",
@@ -79,6 +85,25 @@ class RunFolder:
         """The configuration that the run was made with."""
         return configuration.load(self.path / "config.yaml")
 
+    def check_same(self, config: Config, sections: Sequence[str]) -> None:
+        """Raise RunError naming every setting of `sections` that is not as in the run.
+
+        Settings that say how, and not what, is computed may differ.
+        """
+        made_with = self.config
+        differing = [
+            f"{section}.{name} is {shown(value)}, the run's {shown(runs)}"
+            for section in sections
+            for name, runs in getattr(made_with, section)
+            if (value := getattr(getattr(config, section), name)) != runs
+            and f"{section}.{name}" not in HOW_NOT_WHAT
+        ]
+        if differing:
+            raise RunError(
+                f"the run {self.path} was made with other settings: {'; '.join(differing)}. Leave "
+                f"them out, or start with config:={self.path / 'config.yaml'}"
+            )
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
@@ -116,8 +141,29 @@ def _new_folder(name: str) -> Path:
 
 
 def _parameters(config: Config) -> str:
-    values = {"/**": {"ros__parameters": config.model_dump(mode="json")}}
+    values = {"/**": {"ros__parameters": _from_anywhere(config).model_dump(mode="json")}}
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def _from_anywhere(config: Config) -> Config:
+    """Return the settings with absolute paths of files, which mean the same in any folder."""
+    simulator, training, evaluation = config.simulator, config.training, config.evaluation
+    given = {
+        "simulator.map": _absolute_map(simulator.map),
+        "training.maps": tuple(map(_absolute_map, training.maps)),
+        "training.starts_file": _absolute(training.starts_file),
+        "evaluation.maps": tuple(map(_absolute_map, evaluation.maps)),
+    }
+    return configuration.override(config, given, "the run")
+
+
+def _absolute_map(name_or_path: str) -> str:
+    return name_or_path if is_shipped(name_or_path) else _absolute(name_or_path)
+
+
+def _absolute(name_or_path: str) -> str:
+    """Return the absolute path of a file; the name of anything else, as it is."""
+    return os.path.abspath(name_or_path) if os.path.isfile(name_or_path) else name_or_path
 
 
 def _heading() -> str:

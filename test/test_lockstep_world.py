@@ -5,9 +5,12 @@
 
 import math
 import os
+import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +36,7 @@ from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import FULL_BRAKE, Start, VehicleControl, WorldError
 from td3_driver.lockstep.counters import Counters
 from td3_driver.lockstep.world import CarlaWorld
+from td3_driver.roads.map_files import MAPS_FOLDER
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -168,6 +172,30 @@ def test_maps_change_with_the_start(world, simulator):
     assert close_to(frame.pose, start.pose)
     assert frame.stamp_ns < 1_000_000_000
     assert world.step(FORWARD).clean
+
+
+def test_maps_of_one_name_are_told_apart_by_what_is_in_them(world, tmp_path):
+    """Also of a name with a dot in it."""
+    paths = []
+    for folder, shipped in (("v1", MAP), ("v2", OTHER_MAP)):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "town.v3.xodr"
+        paths.append(str(shutil.copy(MAPS_FOLDER / f"{shipped}.xodr", path)))
+    starts = StartSampler(paths, 60.0)
+    for path in (*paths, paths[0]):
+        start = starts.on_map(path, 0)
+        assert close_to(world.reset(start).pose, start.pose)
+        assert world.map_name == "town.v3"
+        assert world.road_map.opendrive == start.opendrive == Path(path).read_text()
+    assert world.counters.starts_refused == 0
+
+
+def test_a_map_whose_file_has_changed_under_the_simulator_is_an_error_in_words(world):
+    start = StartSampler([MAP], 60.0).on_map(MAP, 0)
+    world.reset(start)
+    edited = replace(start, opendrive=start.opendrive + "\n")
+    with pytest.raises(WorldError, match=r"another map 'ring_meadow' .* start the simulator anew"):
+        world.reset(edited)
 
 
 def test_a_map_that_is_none_is_refused(world):

@@ -47,7 +47,7 @@ def illustrate(folder: RunFolder, drives: Sequence[EvaluatedDrive]) -> list[Path
     frames_per_s = 1.0 / config.simulator.fixed_delta_s / config.driving.action_repeat
     for drive in drives:
         start = drive.episode.start
-        name = f"{Path(start.map_name).stem}-{start.seed}"
+        name = f"{plain_name(start.map_name)}-{start.seed}"
         drive_picture(drive, drawn / f"{name}.png")
         if drive.images:
             film(drive.images, drawn / f"{name}.mp4", frames_per_s)
@@ -88,7 +88,7 @@ def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
     axis.plot(*points[0], "o", color="tab:green", label="start")
     axis.plot(*points[-1], "s", color="tab:red", label=f"end: {summary.ended_by}")
     axis.set_title(
-        f"{Path(start.map_name).stem}, seed {start.seed}: "
+        f"{plain_name(start.map_name)}, seed {start.seed}: "
         f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m"
     )
     axis.legend(loc="best", fontsize=8)

@@ -142,8 +142,8 @@ class CarlaWorld:
         raise WorldError(f"{RESETS_AFTER_OUTAGE} resets in a row did not finish: {problem}")
 
     def _reset(self, start: Start) -> Frame:
-        if not self._town.is_called(start.map_name):
-            self._town.change(start.map_name)
+        if not self._town.is_of(start):
+            self._town.change(start)
             self.frame = None
         frame = self.placement.put_down(start.pose)
         self._planned_route = self._known_route(start)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from td3_driver.bridge import runtime
 from td3_driver.bridge.parameters import ConfiguredNode
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.world import WorldError
@@ -99,26 +99,17 @@ def open_run(node: ConfiguredNode) -> RunFolder:
     resume = node.get_parameter("resume").value
     if resume:
         folder = RunFolder(resume)
-        _check_same(folder, node.config, ("driving", "learning"))
+        folder.check_same(node.config, ("driving", "learning"))
         return folder
     run, earlier = node.get_parameter("run").value, node.get_parameter("from").value
     if not earlier:
         return RunFolder.create(run, node.config)
     origin = RunFolder(earlier)
-    _check_same(origin, node.config, ("driving",))
+    origin.check_same(node.config, ("driving",))
     begun_with = origin.latest_checkpoint(node.get_logger().warning)
     folder = RunFolder.create(run, node.config)
     adopt(begun_with, folder.path)
     return folder
-
-
-def _check_same(folder: RunFolder, config: Config, sections: Sequence[str]) -> None:
-    for section in sections:
-        if getattr(folder.config, section) != getattr(config, section):
-            raise ConfigError(
-                f"the run {folder.path} was made with different {section} settings: start with "
-                f"config:={folder.path / 'config.yaml'}"
-            )
 
 
 def train(node: ConfiguredNode) -> RunFolder:
