@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from td3_driver.config import Config, ConfigError, load, override
+from td3_driver.config import Config, ConfigError, load, override, shown
 from td3_driver.doctor import findings
 from td3_driver.doctor.findings import Finding
 from td3_driver.launching import supervision
@@ -34,6 +34,8 @@ from td3_driver.launching.settings import (
 EXIT_FAILED = 1
 EXIT_UNHEALTHY = 1
 EXIT_WRONG_INPUT = 2
+NAME_SHOWN = 50
+"""Characters of a name that are shown to either side of those that are wrong."""
 BAG_HELP = "A bag's folder, or a .mcap, .db3 or .bag file."
 
 
@@ -44,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.execute(given))
     except ConfigError as error:
         return _refuse(error)
+    except UnicodeEncodeError as error:
+        text = str(error.object)[max(error.start - NAME_SHOWN, 0) : error.end + NAME_SHOWN]
+        return _refuse(ConfigError(f"a name that is not UTF-8: {shown(text)}; rename it"))
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
 

@@ -19,7 +19,7 @@ import yaml
 
 from td3_driver import config as configuration
 from td3_driver.config import Config, ConfigError, shown
-from td3_driver.files import create, point_link
+from td3_driver.files import create, is_utf8, point_link
 from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.roads.map_files import is_shipped
 
@@ -51,6 +51,7 @@ class RunFolder:
         for path in (Path(name_or_path), RUNS / name_or_path):
             if (path / "config.yaml").is_file():
                 self.path = path.resolve()
+                _check_utf8(self.path)
                 return
         known = sorted(
             path.parent.name for path in RUNS.glob("*/config.yaml") if not path.parent.is_symlink()
@@ -66,6 +67,7 @@ class RunFolder:
         if name_or_path:
             path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
             _check_name(path)
+            _check_utf8(path.resolve())
             path.mkdir(parents=True, exist_ok=True)
         else:
             path = _new_folder(time.strftime("%Y%m%d-%H%M%S"))
@@ -126,6 +128,12 @@ def _check_name(path: Path) -> None:
         raise RunError(f"{path} cannot be a run's name: choose another one")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: choose another name for the run")
+
+
+def _check_utf8(path: Path) -> None:
+    """Raise RunError for a path that neither ROS nor safetensors takes."""
+    if not is_utf8(path):
+        raise RunError(f"the path of a run has to be UTF-8, unlike {shown(str(path))}: rename it")
 
 
 def _new_folder(name: str) -> Path:

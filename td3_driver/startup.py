@@ -3,16 +3,19 @@
 
 """The beginning of every process: Ctrl-C while it still imports ends it without a traceback.
 
-It imports nothing large itself, so that little is left of the time before.
+What it prints may contain any name of a file, and nobody need read it to its end. It imports
+nothing large itself, so that little is left of the time before.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import runpy
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 COMMAND_LINE = "td3-driver"
@@ -21,13 +24,19 @@ COMMAND_LINE = "td3-driver"
 def run(name: str) -> None:
     """Run `td3-driver` or one of `td3_driver.nodes`, which handles signals once it is imported."""
     end_at_once_on_ctrl_c()
+    print_any_name()
     if name == COMMAND_LINE:
         # By its name: this module stands before everything that it starts.
         main = importlib.import_module("td3_driver.cli").main
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
+        sys.exit(end_where_nobody_reads(main))
+    sys.exit(end_where_nobody_reads(lambda: _run_node(name)))
+
+
+def _run_node(name: str) -> int:
     runpy.run_module(f"td3_driver.nodes.{name}", run_name="__main__", alter_sys=True)
+    return 0
 
 
 def end_at_once_on_ctrl_c() -> None:
@@ -35,6 +44,32 @@ def end_at_once_on_ctrl_c() -> None:
     # A shell has a process in the background ignore it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _end_at_once)
+
+
+def print_any_name() -> None:
+    """Have names of files that the terminal cannot show be printed with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def end_where_nobody_reads(main: Callable[[], int]) -> int:
+    """Run `main` and return its exit code; end as other programs do once a pipe is closed.
+
+    As in `td3-driver doctor | head -1`.
+    """
+    try:
+        try:
+            return main()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes again at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        return 128 + signal.SIGPIPE
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

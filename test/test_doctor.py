@@ -217,4 +217,4 @@ def test_a_ros_that_cannot_start_is_told_in_a_line(
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "mine")
     assert cli.main(["doctor"]) == 1
-    assert "ROS_DOMAIN_ID is not an integral number" in capfd.readouterr().out
+    assert "ROS_DOMAIN_ID is 'mine', not a number" in capfd.readouterr().out

@@ -17,14 +17,9 @@ REAL_TIME = (0.8, 1.25)
 """Simulated seconds per second that count as real time."""
 
 
-def no_ros(error: RuntimeError) -> Finding:
+def no_ros(reason: str, remedy: str) -> Finding:
     """Return that this process cannot create a ROS node."""
-    reason = (str(error).splitlines() or ["no reason given"])[0]
-    return SIMULATOR.failed(
-        "ROS",
-        f"cannot create a node: {reason}",
-        "correct ROS_DOMAIN_ID, RMW_IMPLEMENTATION or the profile that the environment names",
-    )
+    return SIMULATOR.failed("ROS", reason, remedy)
 
 
 def nothing_runs(graph: Graph, required: bool) -> Finding:

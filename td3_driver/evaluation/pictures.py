@@ -18,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from td3_driver.files import replacing
+from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.road_map import RoadMap
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
     axis.plot(*points[-1], "s", color="tab:red", label=f"end: {summary.ended_by}")
     axis.set_title(
         f"{plain_name(start.map_name)}, seed {start.seed}: "
-        f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m"
+        f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m",
+        parse_math=False,
     )
     axis.legend(loc="best", fontsize=8)
     with replacing(picture) as new:

@@ -221,9 +221,10 @@ def _evaluate(folder: RunFolder) -> None:
 
     drives = evaluate.drive_run(folder, filmed=FILMED_DRIVES)
     result = evaluate.write_report(drives, folder.path / "evaluation.json")
-    print(evaluate.table(result["episodes"]))
     written = pictures.illustrate(folder, drives)
-    print("\n".join(["written:", *(f"  {path}" for path in written)]), flush=True)
+    table = evaluate.table(result["episodes"])
+    # Last, as whoever reads it may have gone.
+    print("\n".join([table, "written:", *(f"  {path}" for path in written)]), flush=True)
 
 
 def main(args: list[str] | None = None) -> None:

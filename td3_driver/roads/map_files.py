@@ -31,5 +31,9 @@ def is_shipped(name_or_path: str | Path) -> bool:
 
 
 def plain_name(name_or_path: str) -> str:
-    """Return `Town01` for `Carla/Maps/Town01`, `town.v3` for `folder/town.v3.xodr`."""
-    return PurePosixPath(name_or_path).name.removesuffix(SUFFIX)
+    """Return `Town01` for `Carla/Maps/Town01`, `town.v3` for `folder/town.v3.xodr`.
+
+    What is not UTF-8 in it is replaced by escapes.
+    """
+    name = PurePosixPath(name_or_path).name.removesuffix(SUFFIX)
+    return name.encode(errors="backslashreplace").decode()
