@@ -264,7 +264,7 @@ DIAGNOSTICS = Topic(
     RELIABLE,
     RELIABLE,
     "Statuses named after their node: the trainer's health, figures and lock-step; the driver's "
-    "watchdog, camera, policy and commands.",
+    "watchdog, camera, policy, commands and company.",
 )
 
 ACKERMANN_STAMPED = "ackermann_msgs/msg/AckermannDriveStamped"

@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.endpoints import node_names
 from td3_driver.doctor.findings import Finding, Group
-from td3_driver.doctor.watching import Graph, node_names
+from td3_driver.doctor.watching import Graph
 
 SIMULATOR = Group("simulator")
 REAL_TIME = (0.8, 1.25)
