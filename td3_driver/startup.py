@@ -13,12 +13,16 @@ import importlib
 import io
 import os
 import runpy
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
 COMMAND_LINE = "td3-driver"
+EXIT_WRONG_INPUT = 2
+SHARED_MEMORY = "/dev/shm"
+LEAST_SHARED_BYTES = 64 << 10
 
 
 def run(name: str) -> None:
@@ -31,12 +35,33 @@ def run(name: str) -> None:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(end_where_nobody_reads(main))
+    if reason := no_shared_memory():
+        sys.stderr.write(f"error: {reason}\n")
+        sys.exit(EXIT_WRONG_INPUT)
     sys.exit(end_where_nobody_reads(lambda: _run_node(name)))
 
 
 def _run_node(name: str) -> int:
     runpy.run_module(f"td3_driver.nodes.{name}", run_name="__main__", alter_sys=True)
     return 0
+
+
+def no_shared_memory() -> str:
+    """Return why the shared memory cannot be used, empty if it can.
+
+    Where it is full, ROS's libraries die of a bus error as soon as they are imported.
+    """
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return ""  # They do without.
+    if free >= LEAST_SHARED_BYTES:
+        return ""
+    return (
+        f"{SHARED_MEMORY} is full: remove what killed processes have left there "
+        f"({SHARED_MEMORY}/*fastdds*, while no ROS runs), or start the container with "
+        "--shm-size=256m"
+    )
 
 
 def end_at_once_on_ctrl_c() -> None:

@@ -117,6 +117,14 @@ def test_too_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) 
     assert finding.verdict is Verdict.WARNING and "--ipc=host" in finding.remedy
 
 
+def test_shared_memory_that_cannot_be_written_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    finding = found()["shared memory"]
+    assert finding.verdict is Verdict.WARNING and "cannot be written" in finding.found
+
+
 @pytest.fixture
 def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install packages of the bridge's names; return its Python package."""

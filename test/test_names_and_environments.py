@@ -179,6 +179,25 @@ def test_arguments_that_ros_does_not_take_are_told_in_a_line(context: Context) -
         runtime.begin_ros(lambda: context.init(args=[NOT_UTF8]))
 
 
+@pytest.mark.parametrize("what", ["simulator", "td3-driver doctor"])
+def test_a_full_shared_memory_is_told_where_ros_would_die_of_it(what: str) -> None:
+    full = "mount -t tmpfs -o size=64k tmpfs /dev/shm && cat /dev/zero 2>&- >/dev/shm/full"
+    start = f"{sys.executable} -m td3_driver.startup {what}"
+    outcome = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", f"({full}); test -s /dev/shm/full || exit 1; {start}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if outcome.returncode == 1:
+        pytest.skip("no /dev/shm of its own here")
+    assert outcome.returncode == 2
+    assert "/dev/shm is full: remove " in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "variable, value, words",
     [
