@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
 import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -86,6 +89,25 @@ class RunFolder:
     def config(self) -> Config:
         """The configuration that the run was made with."""
         return configuration.load(self.path / "config.yaml")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from training in this run meanwhile; raises RunError if one does.
+
+        The claim ends with the process, however that ends.
+        """
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # A network's file system may know no such locks.
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RunError(
+                        f"another process is training in {self.path}: wait for its end, or end it"
+                    ) from None
+            yield
+        finally:
+            os.close(folder)
 
     def check_same(self, config: Config, sections: Sequence[str]) -> None:
         """Raise RunError naming every setting of `sections` that is not as in the run.

@@ -211,7 +211,9 @@ def test_carla_keeps_its_town(world, monkeypatch):
         world.reset(Start("Town05", make_start().pose, make_start().goal))
 
 
-def test_somebody_elses_step_is_noticed(world, observer):
+def test_somebody_elses_step_is_noticed_and_who_it_is(world, observer, monkeypatch):
+    """Such as a second trainer in the same graph."""
+    monkeypatch.setattr("td3_driver.lockstep.rivals.LOOK_PERIOD_S", 0.0)
     world.reset(make_start())
     observer.listen(topics.STATUS)
     while not observer.received[topics.STATUS]:
@@ -226,6 +228,7 @@ def test_somebody_elses_step_is_noticed(world, observer):
     )
     frame = world.step(FORWARD)
     assert not frame.clean and "somebody else" in frame.reason
+    assert "observer publishes /carla/control" in world.rivals.line
     after = world.step(FORWARD)
     assert after.clean and after.frame == frame.frame + 1
     assert world.counters.frame_jumps == 1

@@ -178,6 +178,29 @@ def test_a_run_with_relative_paths_means_the_same_files_in_any_folder(
     assert Path(kept.simulator.map).is_file()
 
 
+def test_only_one_process_trains_in_a_run() -> None:
+    run = RunFolder.create("one", Config())
+    with run.claimed():
+        with (
+            pytest.raises(RunError, match=r"another process is training in .*runs/one: wait"),
+            RunFolder("one").claimed(),
+        ):
+            pytest.fail("claimed twice")
+        with RunFolder.create("two", Config()).claimed():
+            pass
+    with RunFolder("one").claimed():
+        pass
+
+
+def test_where_no_claim_can_be_laid_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with RunFolder.create("one", Config()).claimed():
+        pass
+
+
 def test_a_file_with_a_shipped_maps_name_does_not_take_its_place(working_folder: Path) -> None:
     (working_folder / "ring_meadow").touch()
     assert RunFolder.create("one", Config()).config.simulator.map == "ring_meadow"

@@ -114,10 +114,14 @@ def open_run(node: ConfiguredNode) -> RunFolder:
 
 def train(node: ConfiguredNode) -> RunFolder:
     """Train until done or asked to stop; return the run, complete or not."""
-    config = node.config
     folder = open_run(node)
-    logger = node.get_logger()
-    logger.info(f"run folder: {folder.path}")
+    node.get_logger().info(f"run folder: {folder.path}")
+    with folder.claimed():
+        return _train_in_folder(folder, node)
+
+
+def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
+    config, logger = node.config, node.get_logger()
     simulation = SimulationDiagnostics(node)
     with closing(
         CarlaWorld(
@@ -145,7 +149,7 @@ def _train_in(
 
     def show(progress: Progress) -> None:
         live.show(progress)
-        simulation.publish(world.counters)
+        simulation.publish(world.counters, world.rivals.line)
 
     try:
         training = online_training(

@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 
 from td3_driver.bridge import topics
-from td3_driver.bridge.endpoints import each_node, full_node_name
+from td3_driver.bridge.endpoints import all_but_one, who_publishes
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.topics import Topic
 from td3_driver.nodes.driver.live_frames import REQUIRED, LiveFrames
@@ -75,14 +75,10 @@ class Company:
         return self._node.get_publishers_info_by_topic(topic.name(self._node.config.carla))
 
     def _others(self, ends: Sequence[Any]) -> list[Any]:
-        """Return all but this driver's own; another driver may have the same name."""
-        own = self._node.get_fully_qualified_name().removeprefix("/")
-        named = [end for end in ends if full_node_name(end) == own]
-        return [end for end in ends if full_node_name(end) != own] + named[1:]
+        return all_but_one(ends, self._node.get_fully_qualified_name())
 
     def _line(self, topic: Topic, ends: Sequence[Any]) -> str:
-        verb = "publishes" if len(ends) == 1 else "publish"
-        return f"{each_node(ends)} {verb} {topic.name(self._node.config.carla)}"
+        return who_publishes(topic.name(self._node.config.carla), ends)
 
     def _log(self, several: str, alone: str) -> None:
         logger = self._node.get_logger()
