@@ -28,7 +28,7 @@ LEAST_SHARED_BYTES = 64 << 10
 def run(name: str) -> None:
     """Run `td3-driver` or one of `td3_driver.nodes`, which handles signals once it is imported."""
     end_at_once_on_ctrl_c()
-    print_any_name()
+    ready_streams()
     if name == COMMAND_LINE:
         # By its name: this module stands before everything that it starts.
         main = importlib.import_module("td3_driver.cli").main
@@ -71,11 +71,54 @@ def end_at_once_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, _end_at_once)
 
 
-def print_any_name() -> None:
-    """Have names of files that the terminal cannot show be printed with escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+class StandardError(io.TextIOWrapper):
+    """Standard error whose reader may go: progress that nobody reads must not end any work."""
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            _point_at_nothing(2)
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, or drop it."""
+        try:
+            super().flush()
+        except BrokenPipeError:
+            _point_at_nothing(2)
+
+
+def ready_streams() -> None:
+    """Have standard output and error take every name of a file, also where one is closed.
+
+    What the terminal cannot show becomes an escape.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # The next file that is opened would take its place.
+            _point_at_nothing(number)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr = StandardError(
+        open(2, "wb", closefd=False),  # noqa: SIM115
+        encoding="utf-8" if sys.stderr is None else sys.stderr.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+def _point_at_nothing(number: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    if nothing == number:
+        os.set_inheritable(number, True)
+    else:
+        os.dup2(nothing, number)
+        os.close(nothing)
 
 
 def end_where_nobody_reads(main: Callable[[], int]) -> int:
@@ -87,13 +130,9 @@ def end_where_nobody_reads(main: Callable[[], int]) -> int:
         try:
             return main()
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes again at the end.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for number in (1, 2):
-            os.dup2(nowhere, number)
+        _point_at_nothing(1)  # Python flushes again at the end.
         return 128 + signal.SIGPIPE
 
 
