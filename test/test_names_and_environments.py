@@ -16,11 +16,12 @@ import pytest
 from carla_graph import own_domain
 from node_process import start_node
 from rclpy.context import Context
+from rclpy.node import Node
 
 from td3_driver import cli
-from td3_driver.bridge import runtime
+from td3_driver.bridge import driver_topics, runtime, topics
 from td3_driver.bridge.parameters import ConfiguredNode
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import CarlaConfig, Config, ConfigError, override
 from td3_driver.doctor.findings import Verdict
 from td3_driver.doctor.map_file import examine
 from td3_driver.launching.commands import COMMANDS
@@ -196,6 +197,49 @@ def test_a_full_shared_memory_is_told_where_ros_would_die_of_it(what: str) -> No
     assert outcome.returncode == 2
     assert "/dev/shm is full: remove " in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+LONG = "a" * 81
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        *((name, LONG) for name in ("role_name", "camera", "control", "topic_names")),
+        ("camera", "a/" * 41 + "a"),
+        *(("topic_names", f"image={name}") for name in (f"/{LONG}", "/a\u00e9", "/a//b", "/a/")),
+    ],
+)
+def test_a_name_that_ros_does_not_take_is_refused_by_its_setting(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"carla\.{setting}") as told:
+        carla = override(Config(), {f"carla.{setting}": value}, "the test").carla
+        topics.IMAGE.name(carla)
+    assert len(str(told.value)) < 500
+
+
+def test_the_longest_names_are_topics_of_ros(context: Context) -> None:
+    longest = dict.fromkeys(("role_name", "camera", "control"), "a" * 80)
+    renamed = f"image=/{'b' * 77}/" + "{role}"
+    carla = CarlaConfig(**longest, topic_names=renamed)
+    context.init(args=[], domain_id=own_domain())
+    node = Node("node", context=context, namespace="/" + "n" * 79)
+    try:
+        for topic in (*topics.TOPICS, *driver_topics.DRIVER_TOPICS):
+            node.resolve_topic_name(topic.name(carla))
+            node.create_publisher(topic.message_type_in(carla), topic.name(carla), 1)
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def test_a_namespace_that_ros_does_not_take_is_told_in_a_line(context: Context) -> None:
+    for given in ("left-hand", "/1st", "/" + "n" * 80):
+        with pytest.raises(ConfigError, match=r"^namespace: .* is none"):
+            COMMANDS["simulate"].processes(values_of("simulate", namespace=given))
+    context.init(args=["--ros-args", "-r", f"__ns:=/{'n' * 300}"], domain_id=own_domain())
+    with pytest.raises(ConfigError, match=r"^ROS cannot start: .*namespace should not exceed"):
+        ConfiguredNode("trainer", [], context=context)
+    context.try_shutdown()
 
 
 @pytest.mark.parametrize(

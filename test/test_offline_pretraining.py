@@ -153,3 +153,13 @@ def test_another_task_does_not_go_on(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"driving\.image_stack is 3, the run's \d+\. Leave"):
         open_run(node_of(other, run=str(tmp_path / "new"), **{"from": str(run.path)}))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_goes_on_with_another_device_and_not_with_other_learning(run: RunFolder) -> None:
+    how = {"learning.device": "cpu", "learning.cuda_graphs": False, "training.torch_threads": 1}
+    elsewhere = override(run.config, how, "the test")
+    assert elsewhere != run.config
+    assert open_run(node_of(elsewhere, resume=str(run.path))).path == run.path
+    other = override(elsewhere, {"learning.discount": 0.5}, "the test")
+    with pytest.raises(ConfigError, match=r"learning\.discount is 0\.5, the run's 0\.99\. Leave"):
+        open_run(node_of(other, resume=str(run.path)))

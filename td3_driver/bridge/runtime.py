@@ -270,10 +270,15 @@ def begin_ros(begin: Callable[[], object]) -> None:
         reason = f"ROS takes no argument that is not UTF-8: {shown(error.object)}"
         raise NoRosError(reason, "rename the folder or file") from None
     except RuntimeError as error:  # rclpy's own errors
-        # The place in ROS's source helps nobody who has to set this right.
-        reason = (str(error).splitlines() or ["no reason given"])[0].partition(", at /")[0]
-        remedy = NO_LOG_REMEDY if "log directory" in reason else NO_ROS_REMEDY
-        raise NoRosError(f"ROS cannot start: {reason}", remedy) from None
+        raise no_ros(error) from None
+
+
+def no_ros(error: RuntimeError) -> NoRosError:
+    """Return one of rclpy's errors, while a process starts, in one line with its remedy."""
+    # The place in ROS's source helps nobody who has to set this right.
+    reason = (str(error).splitlines() or ["no reason given"])[0].partition(", at /")[0]
+    remedy = NO_LOG_REMEDY if "log directory" in reason else NO_ROS_REMEDY
+    return NoRosError(f"ROS cannot start: {reason}", remedy)
 
 
 def _check_domain(environ: Mapping[str, str]) -> None:

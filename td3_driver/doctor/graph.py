@@ -41,10 +41,9 @@ def examine(
         runtime.begin_ros(lambda: context.init(args=[]))
         graph = Graph(Node(NODE_NAME, context=context), config)
     except runtime.NoRosError as error:
-        return [simulator.no_ros(error.reason, error.remedy)]
+        return [simulator.no_ros(error)]
     except RuntimeError as error:  # rclpy's own errors
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        return [simulator.no_ros(f"cannot create a node: {reason}", runtime.NO_ROS_REMEDY)]
+        return [simulator.no_ros(runtime.no_ros(error))]
     try:
         return examine_graph(
             graph,

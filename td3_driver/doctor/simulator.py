@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from td3_driver.bridge import topics
 from td3_driver.bridge.endpoints import node_names
+from td3_driver.bridge.runtime import NoRosError
 from td3_driver.doctor.findings import Finding, Group
 from td3_driver.doctor.watching import Graph
 
@@ -18,9 +19,9 @@ REAL_TIME = (0.8, 1.25)
 """Simulated seconds per second that count as real time."""
 
 
-def no_ros(reason: str, remedy: str) -> Finding:
+def no_ros(error: NoRosError) -> Finding:
     """Return that this process cannot create a ROS node."""
-    return SIMULATOR.failed("ROS", reason, remedy)
+    return SIMULATOR.failed("ROS", error.reason, error.remedy)
 
 
 def nothing_runs(graph: Graph, required: bool) -> Finding:
