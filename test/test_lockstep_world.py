@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import FULL_BRAKE, Start, VehicleControl, WorldError
 from td3_driver.lockstep.counters import Counters
+from td3_driver.lockstep.rivals import Rivals
 from td3_driver.lockstep.world import CarlaWorld
 from td3_driver.roads.map_files import MAPS_FOLDER
 from td3_driver.roads.starts import StartSampler
@@ -232,6 +234,31 @@ def test_somebody_elses_step_is_noticed_and_who_it_is(world, observer, monkeypat
     after = world.step(FORWARD)
     assert after.clean and after.frame == frame.frame + 1
     assert world.counters.frame_jumps == 1
+
+
+def test_another_simulator_and_another_trainer_of_the_same_name_are_named(monkeypatch):
+    said, names = [], {"/carla/control": ["trainer"], "/carla/status": ["simulator"]}
+    node = SimpleNamespace(
+        get_fully_qualified_name=lambda: "/trainer",
+        get_logger=lambda: SimpleNamespace(warning=said.append),
+        get_publishers_info_by_topic=lambda topic: [
+            SimpleNamespace(node_name=name, node_namespace="/") for name in names.get(topic, [])
+        ],
+    )
+    rivals = Rivals(node, CarlaConfig())
+    rivals.look()
+    assert rivals.line == "" and not said
+    for name in names.values():
+        name *= 2
+    rivals.look()
+    assert rivals.line == ""  # It does not look all the time.
+    monkeypatch.setattr("td3_driver.lockstep.rivals.LOOK_PERIOD_S", 0.0)
+    for _ in range(2):
+        rivals.look()
+        assert rivals.line == (
+            "trainer publishes /carla/control; simulator (2 of this name) publish /carla/status"
+        )
+    assert len(said) == 1 and rivals.line in said[0]
 
 
 def test_a_simulator_that_was_played_is_held_again(world, observer):

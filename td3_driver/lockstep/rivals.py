@@ -1,11 +1,12 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Other nodes that step the simulator or command the car: another trainer, a driver."""
+"""Who comes in the way: another trainer or driver, or another simulator."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from rclpy.node import Node
 
@@ -14,7 +15,8 @@ from td3_driver.bridge.endpoints import all_but_one, who_publishes
 from td3_driver.config import CarlaConfig
 
 LOOK_PERIOD_S = 2.0
-DISTURBING = (topics.CONTROL, topics.VEHICLE_CONTROL)
+OURS = (topics.CONTROL, topics.VEHICLE_CONTROL)
+THE_SIMULATORS = (topics.STATUS, topics.IMAGE)
 
 
 class Rivals:
@@ -33,17 +35,20 @@ class Rivals:
         if now_s - self._looked_s < LOOK_PERIOD_S:
             return
         self._looked_s = now_s
-        lines = []
-        for topic in DISTURBING:
-            name = topic.name(self._config)
-            ends = self._node.get_publishers_info_by_topic(name)
-            others = all_but_one(ends, self._node.get_fully_qualified_name())
-            if others:
-                lines.append(who_publishes(name, others))
-        line = "; ".join(lines)
+        line = "; ".join(self._lines())
         if line and line != self.line:
             self._node.get_logger().warning(
-                f"steps are lost to others: {line}. Keep only one, or give each a simulator and a "
-                "ROS_DOMAIN_ID of its own"
+                f"steps may be lost to others: {line}. Keep only one, or give each a simulator "
+                "and a ROS_DOMAIN_ID of its own (one that was killed is seen for up to 20 s)"
             )
         self.line = line
+
+    def _lines(self) -> Iterator[str]:
+        own = self._node.get_fully_qualified_name()
+        for topic in (*OURS, *THE_SIMULATORS):
+            name = topic.name(self._config)
+            ends = self._node.get_publishers_info_by_topic(name)
+            if topic in OURS:
+                ends = all_but_one(ends, own)
+            if len(ends) > (0 if topic in OURS else 1):
+                yield who_publishes(name, ends)

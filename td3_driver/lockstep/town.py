@@ -37,6 +37,8 @@ class Town:
         self._lock_step = lock_step
         self._inbox = lock_step.inbox
         self._road_map: RoadMap | None = None
+        self._not_the_files: CarlaWorldInfo | None = None
+        """The latest map that was taken for a file's by its name, having another text."""
 
     @property
     def name(self) -> str:
@@ -73,8 +75,12 @@ class Town:
         assert self._inbox.world_info is not None
         if start.opendrive == self._inbox.world_info.opendrive:
             return True
-        # CARLA's own text of a town need not be that of the file.
-        return same_name and not self.can_change()
+        if same_name and self._inbox.world_info is not self._not_the_files:
+            # CARLA's own text of a town need not be that of the file.
+            if self.can_change():
+                return False
+            self._not_the_files = self._inbox.world_info
+        return same_name
 
     def can_change(self) -> bool:
         """Return whether the simulator is the embedded one, which loads maps on request."""
