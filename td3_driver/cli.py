@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from td3_driver.config import Config, ConfigError, load, override
+from td3_driver import startup
+from td3_driver.config import Config, ConfigError, load, override, shown
 from td3_driver.doctor import findings
 from td3_driver.doctor.findings import Finding
 from td3_driver.launching import supervision
@@ -33,7 +34,8 @@ from td3_driver.launching.settings import (
 
 EXIT_FAILED = 1
 EXIT_UNHEALTHY = 1
-EXIT_WRONG_INPUT = 2
+NAME_SHOWN = 50
+"""Characters of a name that are shown to either side of those that are wrong."""
 BAG_HELP = "A bag's folder, or a .mcap, .db3 or .bag file."
 
 
@@ -44,13 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.execute(given))
     except ConfigError as error:
         return _refuse(error)
+    except UnicodeEncodeError as error:
+        text = str(error.object)[max(error.start - NAME_SHOWN, 0) : error.end + NAME_SHOWN]
+        return _refuse(ConfigError(f"a name that is not UTF-8: {shown(text)}; rename it"))
     except KeyboardInterrupt:
         return supervision.EXIT_INTERRUPTED
 
 
 def _refuse(error: Exception) -> int:
     print(f"td3-driver: {error}", file=sys.stderr)
-    return EXIT_WRONG_INPUT
+    return startup.EXIT_WRONG_INPUT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,6 +196,8 @@ def _doctor(given: argparse.Namespace) -> int:
 
         picture = given.picture or Path(f"{Path(given.map).stem}.png")
         return _print_findings(map_file.examine(given.map, picture), given.json)
+    if reason := startup.no_shared_memory():
+        raise ConfigError(reason)
     configuration = given.config or ("carla" if given.world == "carla" else "")
     settings = effective_settings({**vars(given), "map": ""}, configuration)
     found = environment.examine(given.world)

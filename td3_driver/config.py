@@ -109,6 +109,8 @@ class SimulatorConfig(Section):
 
 ROS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """One part of a ROS name."""
+LONGEST_ROS_NAME = 80
+"""Characters of a name that others are made with: ROS takes 247 for a topic's."""
 
 
 class CarlaConfig(Section):
@@ -169,10 +171,10 @@ class CarlaConfig(Section):
     def _is_part_of_a_ros_name(cls, value: str, info: ValidationInfo) -> str:
         # Only ids of sensors may be names in a namespace.
         parts = [value] if info.field_name == "role_name" else value.split("/")
-        if not all(map(ROS_NAME.fullmatch, parts)):
+        if not all(map(ROS_NAME.fullmatch, parts)) or len(value) > LONGEST_ROS_NAME:
             raise ValueError(
-                "becomes part of topic names, so it has letters, digits and _ only, and does not "
-                "start with a digit"
+                "becomes part of topic names, so it has letters, digits and _ only, does not "
+                f"start with a digit, and has at most {LONGEST_ROS_NAME} characters"
             )
         return value
 

@@ -22,6 +22,8 @@ class Fault(str, enum.Enum):
     """Images and odometry come, but none belong together."""
     IMAGE_MALFORMED = "image_malformed"
     """Encoding, size or length of an image are wrong."""
+    SEVERAL_PUBLISHERS = "several_publishers"
+    """A sensor has several publishers, whose messages do not belong together."""
     NOT_FINITE = "not_finite"
     """NaN or infinity in what came in, or in what the policy made of it."""
     POLICY_SLOW = "policy_slow"
@@ -41,9 +43,11 @@ HARMLESS = (
     Fault.SPEEDOMETER_SILENT,
     Fault.ROUTE_OLD,
     Fault.STAMPS_UNMATCHED,
+    Fault.SEVERAL_PUBLISHERS,
     Fault.POLICY_SLOW,
     Fault.UNWATCHED,
     Fault.DRIVER_STALLED,
 )
-"""After these the car drives on by itself unless configured otherwise: what was missing is back.
+"""After these the car drives on by itself unless configured otherwise: what was missing is
+back, or who was in the way has left.
 After the others somebody should look first."""

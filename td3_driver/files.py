@@ -60,6 +60,15 @@ def point_link(link: Path, target: Path) -> None:
     flush(link.parent)
 
 
+def is_utf8(path: str | Path) -> bool:
+    """Return whether a path is UTF-8, as ROS and others demand; for Linux it need not be."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def flush(path: Path) -> None:
     """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -5,25 +5,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
 import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 import yaml
 
 from td3_driver import config as configuration
-from td3_driver.config import Config, ConfigError
-from td3_driver.files import create, point_link
+from td3_driver.config import Config, ConfigError, shown
+from td3_driver.files import create, is_utf8, point_link
 from td3_driver.learning.manifest import CHECKPOINTS
+from td3_driver.roads.map_files import is_shipped
 
 RUNS = Path("runs")
 LATEST = "latest"
+HOW_NOT_WHAT = frozenset(
+    f"learning.{name}"
+    for name in ("device", "replay_device", "replay_memory_fraction", "precision", "cuda_graphs")
+)
+"""Settings of how a run computes, which may differ when it goes on, as on another machine."""
 NOTED_VERSIONS = (
     "td3_driver",
     "torch",
@@ -45,6 +54,7 @@ class RunFolder:
         for path in (Path(name_or_path), RUNS / name_or_path):
             if (path / "config.yaml").is_file():
                 self.path = path.resolve()
+                _check_utf8(self.path)
                 return
         known = sorted(
             path.parent.name for path in RUNS.glob("*/config.yaml") if not path.parent.is_symlink()
@@ -60,6 +70,7 @@ class RunFolder:
         if name_or_path:
             path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
             _check_name(path)
+            _check_utf8(path.resolve())
             path.mkdir(parents=True, exist_ok=True)
         else:
             path = _new_folder(time.strftime("%Y%m%d-%H%M%S"))
@@ -78,6 +89,44 @@ class RunFolder:
     def config(self) -> Config:
         """The configuration that the run was made with."""
         return configuration.load(self.path / "config.yaml")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from training in this run meanwhile; raises RunError if one does.
+
+        The claim ends with the process, however that ends.
+        """
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # A network's file system may know no such locks.
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RunError(
+                        f"another process is training in {self.path}: wait for its end, or end it"
+                    ) from None
+            yield
+        finally:
+            os.close(folder)
+
+    def check_same(self, config: Config, sections: Sequence[str]) -> None:
+        """Raise RunError naming every setting of `sections` that is not as in the run.
+
+        Settings that say how, and not what, is computed may differ.
+        """
+        made_with = self.config
+        differing = [
+            f"{section}.{name} is {shown(value)}, the run's {shown(runs)}"
+            for section in sections
+            for name, runs in getattr(made_with, section)
+            if (value := getattr(getattr(config, section), name)) != runs
+            and f"{section}.{name}" not in HOW_NOT_WHAT
+        ]
+        if differing:
+            raise RunError(
+                f"the run {self.path} was made with other settings: {'; '.join(differing)}. Leave "
+                f"them out, or start with config:={self.path / 'config.yaml'}"
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -103,6 +152,12 @@ def _check_name(path: Path) -> None:
         raise RunError(f"{path} is a file: choose another name for the run")
 
 
+def _check_utf8(path: Path) -> None:
+    """Raise RunError for a path that neither ROS nor safetensors takes."""
+    if not is_utf8(path):
+        raise RunError(f"the path of a run has to be UTF-8, unlike {shown(str(path))}: rename it")
+
+
 def _new_folder(name: str) -> Path:
     """Make a folder under `runs/`, numbered if another run has just taken the name."""
     for number in itertools.count(1):
@@ -116,8 +171,29 @@ def _new_folder(name: str) -> Path:
 
 
 def _parameters(config: Config) -> str:
-    values = {"/**": {"ros__parameters": config.model_dump(mode="json")}}
+    values = {"/**": {"ros__parameters": _from_anywhere(config).model_dump(mode="json")}}
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def _from_anywhere(config: Config) -> Config:
+    """Return the settings with absolute paths of files, which mean the same in any folder."""
+    simulator, training, evaluation = config.simulator, config.training, config.evaluation
+    given = {
+        "simulator.map": _absolute_map(simulator.map),
+        "training.maps": tuple(map(_absolute_map, training.maps)),
+        "training.starts_file": _absolute(training.starts_file),
+        "evaluation.maps": tuple(map(_absolute_map, evaluation.maps)),
+    }
+    return configuration.override(config, given, "the run")
+
+
+def _absolute_map(name_or_path: str) -> str:
+    return name_or_path if is_shipped(name_or_path) else _absolute(name_or_path)
+
+
+def _absolute(name_or_path: str) -> str:
+    """Return the absolute path of a file; the name of anything else, as it is."""
+    return os.path.abspath(name_or_path) if os.path.isfile(name_or_path) else name_or_path
 
 
 def _heading() -> str:

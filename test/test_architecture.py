@@ -84,3 +84,47 @@ def test_a_room_imports_what_the_table_allows_and_nothing_below_it(room: str) ->
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter(IMPORTS).prepare()
+
+
+WALL_CLOCK = {"time", "time_ns", "now", "utcnow", "today", "strftime", "localtime", "gmtime"}
+TOLD_THE_TIME = {
+    "runs": "the name of a run",
+    "launching.commands": "the name of a bag",
+    "nodes.driver.policy": "when a policy was loaded, for people",
+    "nodes.recorder": "when a message was received, as rosbag2 has it",
+    "nodes.diagnostics": "the stamp of /diagnostics",
+}
+"""Who asks what time it is, and what for. A clock that is set back must not stop anything else."""
+
+
+def calls_in(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def test_what_waits_or_decides_lives_by_the_steady_clock() -> None:
+    asking = {
+        module
+        for module, path in MODULES.items()
+        for call in calls_in(path)
+        if (
+            isinstance(call.func, ast.Attribute)
+            and call.func.attr in WALL_CLOCK
+            and ast.unparse(call.func.value) in ("time", "datetime", "date", "datetime.datetime")
+        )
+        or (isinstance(call.func, ast.Attribute) and call.func.attr == "get_clock")
+    }
+    assert asking == set(TOLD_THE_TIME)
+
+
+def test_every_timer_of_a_node_lives_by_the_steady_clock() -> None:
+    """ROS's own clock is the system's, or stops with the simulator."""
+    timers = [
+        call
+        for path in MODULES.values()
+        for call in calls_in(path)
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "create_timer"
+    ]
+    assert len(timers) > 4
+    for call in timers:
+        clocks = [ast.unparse(word.value) for word in call.keywords if word.arg == "clock"]
+        assert clocks in (["steady"], ["Clock(clock_type=ClockType.STEADY_TIME)"])

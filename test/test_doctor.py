@@ -117,6 +117,14 @@ def test_too_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) 
     assert finding.verdict is Verdict.WARNING and "--ipc=host" in finding.remedy
 
 
+def test_shared_memory_that_cannot_be_written_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    finding = found()["shared memory"]
+    assert finding.verdict is Verdict.WARNING and "cannot be written" in finding.found
+
+
 @pytest.fixture
 def bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install packages of the bridge's names; return its Python package."""
@@ -217,4 +225,4 @@ def test_a_ros_that_cannot_start_is_told_in_a_line(
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "mine")
     assert cli.main(["doctor"]) == 1
-    assert "ROS_DOMAIN_ID is not an integral number" in capfd.readouterr().out
+    assert "ROS_DOMAIN_ID is 'mine', not a number" in capfd.readouterr().out

@@ -410,7 +410,7 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         names = ("dropped", "repeated", "unmatched")
         before = counts(*names)
         assert [status.name.removeprefix("driver: ") for status in heard[-1].status] == [
-            *("watchdog", "process", "camera", "policy", "commands")
+            *("watchdog", "process", "camera", "policy", "commands", "company")
         ]
         assert heard[-1].status[0].message == "driving"
         assert figures("watchdog")["fault"] == "none"

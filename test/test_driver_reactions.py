@@ -271,3 +271,90 @@ def test_at_real_time_the_same_gap_is_a_jump() -> None:
     bench.script.stamp_ns += 1_500_000_000
     bench.run(2 * TICK_S)
     assert bench.standing.fault is Fault.CLOCK_JUMP
+
+
+SEVERAL = "a, b publish /carla/ego_vehicle/rgb_front/image"
+MIXED = ("an image of another size", "the clock jumps back")
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_several_publishers_cause_is_theirs_and_over_with_them(name: str) -> None:
+    bench = Bench()
+    FAULTS[name].begin(bench.script)
+    bench.run(0.3)
+    assert bench.standing.needs_resume
+    bench.guard.note_publishers(SEVERAL)  # It was heard before it was seen.
+    stop = bench.standing
+    assert (stop.fault, stop.reason) == (Fault.SEVERAL_PUBLISHERS, SEVERAL)
+    assert not stop.needs_resume and stop.first.startswith(FAULTS[name].fault.value)
+    bench.guard.note_publishers(f"{SEVERAL}, named")
+    assert bench.guard.check() == bench.standing and bench.standing.reason.endswith("named")
+    assert bench.guard.fault_counts()[Fault.SEVERAL_PUBLISHERS] == 1
+    bench.script.heal()
+    bench.guard.note_publishers(None)
+    bench.run(DRIVER.resume_delay_s + 0.2)
+    assert bench.drives
+
+
+def test_several_publishers_alone_stop_nothing() -> None:
+    """One that was killed stays in the graph for a while."""
+    bench = Bench()
+    bench.guard.note_publishers(SEVERAL)
+    bench.run(2.0)
+    assert bench.drives and set(bench.reasons[-1:]) == {None}
+    FAULTS["the clock jumps back"].begin(bench.script)
+    bench.run(0.1)
+    assert bench.standing.fault is Fault.SEVERAL_PUBLISHERS
+    bench.run(1.0)
+    assert bench.drives
+
+
+def test_several_publishers_excuse_nothing_else() -> None:
+    bench = Bench()
+    FAULTS["an image of another size"].begin(bench.script)
+    bench.run(6.0)  # It began long before the other publisher came.
+    bench.guard.note_publishers(SEVERAL)
+    bench.script.heal()
+    bench.run(1.0)
+    assert bench.standing.fault is Fault.IMAGE_MALFORMED and bench.standing.needs_resume
+    assert bench.guard.resume() is None
+    FAULTS["NaN in the speed"].begin(bench.script)
+    bench.run(0.2)
+    assert bench.standing.fault is Fault.NOT_FINITE and bench.standing.needs_resume
+    bench.script.heal()
+    bench.run(1.0)
+    assert bench.guard.resume() is None
+    bench.guard.note_publishers(None)
+    bench.run(1.5)  # What is left of the other has come by now.
+    FAULTS["an image of another size"].begin(bench.script)
+    bench.run(0.2)
+    assert bench.standing.fault is Fault.IMAGE_MALFORMED and bench.standing.needs_resume
+
+
+def test_after_several_publishers_somebody_can_be_asked_to_look_too() -> None:
+    bench = Bench(DriverConfig(resume_after=("none",)))
+    bench.guard.note_publishers(SEVERAL)
+    FAULTS["the clock jumps back"].begin(bench.script)
+    bench.run(3.0)
+    stop = bench.standing
+    assert stop.fault is Fault.SEVERAL_PUBLISHERS and stop.needs_resume and stop.over
+
+
+def test_another_camera_has_a_size_of_its_own() -> None:
+    bench = Bench()
+    bench.frames.expect_another_size()
+    FAULTS["an image of another size"].begin(bench.script)
+    bench.run(1.0)
+    assert bench.drives
+    bench.script.heal()
+    bench.run(0.2)
+    assert bench.standing.fault is Fault.IMAGE_MALFORMED
+    assert "160 x 120 pixels instead of 160 x 60" in bench.standing.reason
+
+
+def test_a_size_that_is_a_setting_stays_for_every_camera() -> None:
+    bench = Bench(DriverConfig(image_width_px=160, image_height_px=120))
+    bench.frames.expect_another_size()
+    FAULTS["an image of another size"].begin(bench.script)
+    bench.run(0.2)
+    assert bench.standing.fault is Fault.IMAGE_MALFORMED

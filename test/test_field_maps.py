@@ -21,7 +21,8 @@ from td3_driver.driving.world import Pose
 from td3_driver.roads import trial
 from td3_driver.roads.document import LARGEST_BYTES, geometry_text, parse
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.road_map import MAPS_FOLDER, RoadMap, shipped_maps
+from td3_driver.roads.map_files import MAPS_FOLDER, shipped_maps
+from td3_driver.roads.road_map import RoadMap
 
 MAPS = Path(__file__).resolve().parent / "maps"
 

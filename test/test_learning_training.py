@@ -462,6 +462,8 @@ def test_a_gpu_that_is_not_there_is_said_plainly(monkeypatch: pytest.MonkeyPatch
     assert choose_device("auto").type == choose_device("cpu").type == "cpu"
     with pytest.raises(ValueError, match=r"learning\.device is cuda"):
         choose_device("cuda")
+    with pytest.raises(ConfigError, match=r"learning\.replay_device is cuda"):
+        choose_device("cuda", "learning.replay_device")
 
 
 def test_the_networks_follow_the_environments_spaces() -> None:

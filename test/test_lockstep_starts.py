@@ -39,7 +39,8 @@ from td3_driver.lockstep.starts import (
     town_of,
 )
 from td3_driver.lockstep.world import CarlaWorld
-from td3_driver.roads.road_map import MAPS_FOLDER, RoadMap
+from td3_driver.roads.map_files import MAPS_FOLDER
+from td3_driver.roads.road_map import RoadMap
 
 FILE = """
 ring_meadow:
@@ -132,6 +133,7 @@ def test_the_shipped_files_can_be_read():
 def test_layered_maps_are_the_town():
     names = ("Town01", "Carla/Maps/Town01", "Carla/Maps/Town01_Opt", "/maps/Town01.xodr")
     assert {town_of(name) for name in names} == {"Town01"}
+    assert town_of("maps/town.v3.xodr") == town_of("town.v3") == "town.v3"
 
 
 def test_places_have_the_height_of_the_road():

@@ -5,9 +5,13 @@
 
 import math
 import os
+import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +36,9 @@ from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import FULL_BRAKE, Start, VehicleControl, WorldError
 from td3_driver.lockstep.counters import Counters
+from td3_driver.lockstep.rivals import Rivals
 from td3_driver.lockstep.world import CarlaWorld
+from td3_driver.roads.map_files import MAPS_FOLDER
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -170,6 +176,30 @@ def test_maps_change_with_the_start(world, simulator):
     assert world.step(FORWARD).clean
 
 
+def test_maps_of_one_name_are_told_apart_by_what_is_in_them(world, tmp_path):
+    """Also of a name with a dot in it."""
+    paths = []
+    for folder, shipped in (("v1", MAP), ("v2", OTHER_MAP)):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "town.v3.xodr"
+        paths.append(str(shutil.copy(MAPS_FOLDER / f"{shipped}.xodr", path)))
+    starts = StartSampler(paths, 60.0)
+    for path in (*paths, paths[0]):
+        start = starts.on_map(path, 0)
+        assert close_to(world.reset(start).pose, start.pose)
+        assert world.map_name == "town.v3"
+        assert world.road_map.opendrive == start.opendrive == Path(path).read_text()
+    assert world.counters.starts_refused == 0
+
+
+def test_a_map_whose_file_has_changed_under_the_simulator_is_an_error_in_words(world):
+    start = StartSampler([MAP], 60.0).on_map(MAP, 0)
+    world.reset(start)
+    edited = replace(start, opendrive=start.opendrive + "\n")
+    with pytest.raises(WorldError, match=r"another map 'ring_meadow' .* start the simulator anew"):
+        world.reset(edited)
+
+
 def test_a_map_that_is_none_is_refused(world):
     start = make_start()
     with pytest.raises(WorldError, match=r"cannot load map 'no such place': .*not a file"):
@@ -183,7 +213,9 @@ def test_carla_keeps_its_town(world, monkeypatch):
         world.reset(Start("Town05", make_start().pose, make_start().goal))
 
 
-def test_somebody_elses_step_is_noticed(world, observer):
+def test_somebody_elses_step_is_noticed_and_who_it_is(world, observer, monkeypatch):
+    """Such as a second trainer in the same graph."""
+    monkeypatch.setattr("td3_driver.lockstep.rivals.LOOK_PERIOD_S", 0.0)
     world.reset(make_start())
     observer.listen(topics.STATUS)
     while not observer.received[topics.STATUS]:
@@ -198,9 +230,35 @@ def test_somebody_elses_step_is_noticed(world, observer):
     )
     frame = world.step(FORWARD)
     assert not frame.clean and "somebody else" in frame.reason
+    assert "observer publishes /carla/control" in world.rivals.line
     after = world.step(FORWARD)
     assert after.clean and after.frame == frame.frame + 1
     assert world.counters.frame_jumps == 1
+
+
+def test_another_simulator_and_another_trainer_of_the_same_name_are_named(monkeypatch):
+    said, names = [], {"/carla/control": ["trainer"], "/carla/status": ["simulator"]}
+    node = SimpleNamespace(
+        get_fully_qualified_name=lambda: "/trainer",
+        get_logger=lambda: SimpleNamespace(warning=said.append),
+        get_publishers_info_by_topic=lambda topic: [
+            SimpleNamespace(node_name=name, node_namespace="/") for name in names.get(topic, [])
+        ],
+    )
+    rivals = Rivals(node, CarlaConfig())
+    rivals.look()
+    assert rivals.line == "" and not said
+    for name in names.values():
+        name *= 2
+    rivals.look()
+    assert rivals.line == ""  # It does not look all the time.
+    monkeypatch.setattr("td3_driver.lockstep.rivals.LOOK_PERIOD_S", 0.0)
+    for _ in range(2):
+        rivals.look()
+        assert rivals.line == (
+            "trainer publishes /carla/control; simulator (2 of this name) publish /carla/status"
+        )
+    assert len(said) == 1 and rivals.line in said[0]
 
 
 def test_a_simulator_that_was_played_is_held_again(world, observer):

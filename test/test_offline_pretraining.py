@@ -16,7 +16,7 @@ from bag_drives import Drive, drive, write
 
 from td3_driver import cli
 from td3_driver.bridge import topics
-from td3_driver.config import Config, ConfigError, load, override
+from td3_driver.config import Config, ConfigError, override
 from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.observation import image_shape, vector_names
 from td3_driver.learning.checkpoint import REPLAY
@@ -149,8 +149,17 @@ def test_the_trainer_begins_a_run_with_anothers_checkpoint(run: RunFolder, tmp_p
 
 
 def test_another_task_does_not_go_on(run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="different driving settings"):
-        open_run(
-            node_of(load("first_drive"), run=str(tmp_path / "new"), **{"from": str(run.path)})
-        )
+    other = override(run.config, {"driving.image_stack": 3}, "the test")
+    with pytest.raises(ConfigError, match=r"driving\.image_stack is 3, the run's \d+\. Leave"):
+        open_run(node_of(other, run=str(tmp_path / "new"), **{"from": str(run.path)}))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_goes_on_with_another_device_and_not_with_other_learning(run: RunFolder) -> None:
+    how = {"learning.device": "cpu", "learning.cuda_graphs": False, "training.torch_threads": 1}
+    elsewhere = override(run.config, how, "the test")
+    assert elsewhere != run.config
+    assert open_run(node_of(elsewhere, resume=str(run.path))).path == run.path
+    other = override(elsewhere, {"learning.discount": 0.5}, "the test")
+    with pytest.raises(ConfigError, match=r"learning\.discount is 0\.5, the run's 0\.99\. Leave"):
+        open_run(node_of(other, resume=str(run.path)))

@@ -71,6 +71,8 @@ class Sayings:
             policy="a policy",
             saturated_share=0.0,
             commands_limited=0,
+            sensors="",
+            commanders="",
         )
         return Recorded(topics.DIAGNOSTICS, log_ns, said[0])
 

@@ -15,7 +15,8 @@ import pytest
 
 from td3_driver.driving.world import Pose
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.road_map import MAPS_FOLDER, RoadMap, shipped_maps
+from td3_driver.roads.map_files import MAPS_FOLDER, shipped_maps
+from td3_driver.roads.road_map import RoadMap
 
 TRAINING = ["grid_old_town", "ring_harbour", "ring_meadow", "ring_orchard", "ring_quarry"]
 HELD_OUT = ["grid_new_town", "ring_lakeside", "ring_vineyard"]

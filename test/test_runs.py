@@ -17,6 +17,7 @@ from td3_driver.config import (
     DrivingConfig,
     EvaluationConfig,
     LearningConfig,
+    SimulatorConfig,
     TrainingConfig,
 )
 from td3_driver.learning.manifest import seal
@@ -147,3 +148,87 @@ def test_a_run_on_a_full_disk_does_not_take_its_name(
             RunFolder.create(str(run), Config())
     assert list(run.iterdir()) == []
     assert RunFolder.create(str(run), Config()).config == Config()
+
+
+@pytest.mark.parametrize(
+    "kind", ["maps/town.xodr", "../town #1.xodr", "t\u00f6wn \U0001f697.v3.xodr"]
+)
+def test_a_run_with_relative_paths_means_the_same_files_in_any_folder(
+    working_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    here = working_folder / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    file = here / kind
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    Path("starts.yaml").touch()
+    config = Config(
+        simulator=SimulatorConfig(map=kind),
+        training=TrainingConfig(maps=("ring_meadow", kind), starts_file="starts.yaml"),
+        evaluation=EvaluationConfig(maps=(kind, "ring_meadow", "not there")),
+    )
+    kept = RunFolder.create("one", config).config
+    monkeypatch.chdir("/")
+    absolute = str(file.resolve())
+    assert kept.simulator.map == absolute
+    assert kept.training.maps == ("ring_meadow", absolute)
+    assert kept.training.starts_file == str(here / "starts.yaml")
+    assert kept.evaluation.maps == (absolute, "ring_meadow", "not there")
+    assert Path(kept.simulator.map).is_file()
+
+
+def test_only_one_process_trains_in_a_run() -> None:
+    run = RunFolder.create("one", Config())
+    with run.claimed():
+        with (
+            pytest.raises(RunError, match=r"another process is training in .*runs/one: wait"),
+            RunFolder("one").claimed(),
+        ):
+            pytest.fail("claimed twice")
+        with RunFolder.create("two", Config()).claimed():
+            pass
+    with RunFolder("one").claimed():
+        pass
+
+
+def test_where_no_claim_can_be_laid_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with RunFolder.create("one", Config()).claimed():
+        pass
+
+
+def test_a_file_with_a_shipped_maps_name_does_not_take_its_place(working_folder: Path) -> None:
+    (working_folder / "ring_meadow").touch()
+    assert RunFolder.create("one", Config()).config.simulator.map == "ring_meadow"
+
+
+def test_a_run_goes_on_another_machine_but_not_as_another_task() -> None:
+    run = RunFolder.create("one", Config())
+    elsewhere = LearningConfig(
+        device="cpu",
+        replay_device="cpu",
+        precision="float32",
+        cuda_graphs=False,
+        replay_memory_fraction=0.9,
+    )
+    both = ("driving", "learning")
+    run.check_same(Config(learning=elsewhere), both)
+    run.check_same(Config(training=TrainingConfig(torch_threads=1)), both)
+    other = Config(
+        driving=DrivingConfig(max_speed_mps=7.5),
+        learning=LearningConfig(device="cpu", batch_size=64, hidden=(9,) * 500),
+    )
+    with pytest.raises(RunError) as told:
+        run.check_same(other, both)
+    message = str(told.value)
+    assert "driving.max_speed_mps is 7.5, the run's 8.0; " in message
+    assert "learning.batch_size is 64, the run's 256; " in message
+    assert "learning.hidden is (9, 9" in message and "device" not in message
+    assert len(message) < 600
+    with pytest.raises(RunError, match="max_speed_mps") as told:
+        run.check_same(other, ("driving",))
+    assert "batch_size" not in str(told.value)

@@ -24,7 +24,8 @@ from td3_driver.driving.world import (
     WorldError,
 )
 from td3_driver.roads.errors import RoadMapError
-from td3_driver.roads.road_map import MAPS_FOLDER, RoadMap, shipped_maps
+from td3_driver.roads.map_files import MAPS_FOLDER, shipped_maps
+from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.traffic import FIRST_ACTOR_ID
 from td3_driver.simulator.world import SimulatedWorld
 

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Ctrl-C while a process still imports."""
+"""Ctrl-C while a process still imports; streams that are closed, or whose reader goes."""
 
 from __future__ import annotations
 
@@ -56,3 +56,26 @@ def test_ctrl_c_during_the_imports_is_an_end_without_a_traceback(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (128 + signal.SIGINT, "")
+
+
+TELLING = """
+import pathlib, subprocess, sys
+from td3_driver import startup
+startup.ready_streams()
+for _ in range(3):
+    print("x" * 100_000, file=sys.stderr, flush=True)
+subprocess.run([sys.executable, "-c", "import os; [os.fstat(n) for n in (0, 1, 2)]"], check=True)
+with pathlib.Path(sys.argv[1]).open("w") as file:
+    assert file.fileno() > 2
+    print("told")
+    file.write("done")
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&1 >/dev/null | true", "2>&-", "<&- >&- 2>&-"])
+def test_what_nobody_hears_ends_no_work(closed: str, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    command = f"('{sys.executable}' -c '{TELLING}' '{done}'; echo $? > '{tmp_path}/code') {closed}"
+    subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60, check=False)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert done.read_text() == "done"

@@ -28,6 +28,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from td3_driver import config
+from td3_driver.bridge import runtime
 from td3_driver.config import Config, ConfigError
 
 SECTIONS: tuple[str, ...] = tuple(Config.model_fields)
@@ -163,12 +164,15 @@ class ConfiguredNode(Node):
         `settable` names what can change while the node runs: settings (`section.setting`), whose
         change is handed to `change_settings`, and own parameters (`change_own`).
         """
-        super().__init__(
-            node_name,
-            context=context,
-            parameter_overrides=parameter_overrides,
-            automatically_declare_parameters_from_overrides=True,
-        )
+        try:
+            super().__init__(
+                node_name,
+                context=context,
+                parameter_overrides=parameter_overrides,
+                automatically_declare_parameters_from_overrides=True,
+            )
+        except runtime.RCLError as error:
+            raise runtime.no_ros(error) from None
         self._settable = frozenset(settable)
         self._own = frozenset(own or {})
         try:

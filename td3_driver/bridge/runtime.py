@@ -10,10 +10,12 @@ KeyboardInterrupt is raised between two rounds of the executor.
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -29,7 +31,7 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from td3_driver.bridge.outlasting import Outlasted
-from td3_driver.config import ConfigError
+from td3_driver.config import ConfigError, shown
 from td3_driver.driving.world import WorldError
 from td3_driver.roads.errors import RoadMapError
 
@@ -44,7 +46,24 @@ STOP_DELIVERY_S = 0.2
 EXIT_WORLD_ERROR = 1
 EXIT_CONFIG_ERROR = 2
 
+DOMAIN = "ROS_DOMAIN_ID"
+# Beyond it there are no ports, and Fast DDS ends the process.
+LARGEST_DOMAIN = 232
+NO_LOG_REMEDY = "set ROS_LOG_DIR to a folder that can be written"
+NO_ROS_REMEDY = (
+    "correct RMW_IMPLEMENTATION, the profile that the environment names, or the arguments"
+)
+
 RCLError = rclpy_implementation.RCLError
+
+
+class NoRosError(ConfigError):
+    """ROS cannot start here."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}: {remedy}")
+        self.reason = reason
+        self.remedy = remedy
 
 
 class _Signals:
@@ -242,6 +261,36 @@ def await_delivery(publishers: Iterable[Publisher]) -> None:
         publisher.wait_for_all_acked(Duration(seconds=STOP_DELIVERY_S))
 
 
+def begin_ros(begin: Callable[[], object]) -> None:
+    """Call what starts ROS; raises NoRosError where the environment or the arguments are wrong."""
+    _check_domain(os.environ)
+    try:
+        begin()
+    except UnicodeEncodeError as error:
+        reason = f"ROS takes no argument that is not UTF-8: {shown(error.object)}"
+        raise NoRosError(reason, "rename the folder or file") from None
+    except RuntimeError as error:  # rclpy's own errors
+        raise no_ros(error) from None
+
+
+def no_ros(error: RuntimeError) -> NoRosError:
+    """Return one of rclpy's errors, while a process starts, in one line with its remedy."""
+    # The place in ROS's source helps nobody who has to set this right.
+    reason = (str(error).splitlines() or ["no reason given"])[0].partition(", at /")[0]
+    remedy = NO_LOG_REMEDY if "log directory" in reason else NO_ROS_REMEDY
+    return NoRosError(f"ROS cannot start: {reason}", remedy)
+
+
+def _check_domain(environ: Mapping[str, str]) -> None:
+    """Raise NoRosError if the environment names a domain that DDS has no ports for."""
+    text = environ.get(DOMAIN, "").strip()
+    if "zenoh" in environ.get("RMW_IMPLEMENTATION", "") or not text:
+        return
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > LARGEST_DOMAIN:
+        reason = f"{DOMAIN} is {shown(text)}, not a number from 0 to {LARGEST_DOMAIN}"
+        raise NoRosError(reason, f"correct it, or type: unset {DOMAIN}")
+
+
 def run(body: Callable[[], Any], args: list[str] | None = None, *, at_once: bool = False) -> int:
     """Run a node's process and return its exit code.
 
@@ -251,9 +300,9 @@ def run(body: Callable[[], Any], args: list[str] | None = None, *, at_once: bool
     `at_once`, it does so anywhere in `body` except in its executor.
     """
     _signals.listen()
-    # rclpy's own handlers would close the topics first.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        # rclpy's own handlers would close the topics first.
+        begin_ros(lambda: rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO))
         with _signals.raised_at_once(at_once):
             body()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from td3_driver.config import CarlaConfig, ConfigError
+from td3_driver.config import LONGEST_ROS_NAME, ROS_NAME, CarlaConfig, ConfigError, shown
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -264,7 +264,7 @@ DIAGNOSTICS = Topic(
     RELIABLE,
     RELIABLE,
     "Statuses named after their node: the trainer's health, figures and lock-step; the driver's "
-    "watchdog, camera, policy and commands.",
+    "watchdog, camera, policy, commands and company.",
 )
 
 ACKERMANN_STAMPED = "ackermann_msgs/msg/AckermannDriveStamped"
@@ -361,10 +361,13 @@ def _given_names(text: str) -> Mapping[Topic, str]:
         if key not in BY_KEY:
             raise ConfigError(f"carla.topic_names: {key!r} is none of {', '.join(BY_KEY)}")
         plain = re.sub(r"\{(role|camera|control)\}", "x", template)
-        if not re.fullmatch(r"(/[A-Za-z_]\w*)+", plain):
+        parts = plain.removeprefix("/").split("/")
+        fits = plain.startswith("/") and len(plain) <= LONGEST_ROS_NAME
+        if not (fits and all(map(ROS_NAME.fullmatch, parts))):
             raise ConfigError(
-                f"carla.topic_names: {part!r} is not of the form topic=/name, where {{role}}, "
-                "{camera} and {control} may stand for their settings"
+                f"carla.topic_names: {shown(part)} is not of the form topic=/name, where "
+                "{role}, {camera} and {control} may stand for their settings; a name has letters, "
+                f"digits and _ only, and at most {LONGEST_ROS_NAME} characters"
             )
         names[BY_KEY[key]] = template
     return names

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.endpoints import node_names
 from td3_driver.bridge.topics import Topic
 from td3_driver.doctor import ends
 from td3_driver.doctor.findings import Finding, Group
-from td3_driver.doctor.watching import Graph, node_names
+from td3_driver.doctor.watching import Graph
 
 COMMANDING = Group("to the simulator")
 

@@ -10,8 +10,9 @@ from typing import Any
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from td3_driver.bridge import spawn_objects, topics
+from td3_driver.bridge.endpoints import full_node_name
 from td3_driver.bridge.topics import Direction, Topic
-from td3_driver.doctor.watching import NODE_NAME, Graph, full_node_name
+from td3_driver.doctor.watching import NODE_NAME, Graph
 
 Problem = tuple[str, str]
 """What was found, and its remedy."""

@@ -151,6 +151,9 @@ def _shared_memory() -> list[Finding]:
     check = "shared memory"
     if not SHARED_MEMORY.is_dir():
         return [GROUP.skipped(check, f"no {SHARED_MEMORY} on this system")]
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        remedy = "have it mounted so that it can be written"
+        return [GROUP.warning(check, "cannot be written: images go over UDP, in pieces", remedy)]
     free = shutil.disk_usage(SHARED_MEMORY).free
     profile = "the shipped profile" if fastdds.environment(os.environ) else "your own profile"
     found = f"{free / 2**20:.0f} MiB free; images use {profile}"

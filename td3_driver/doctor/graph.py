@@ -13,7 +13,7 @@ from collections.abc import Callable
 from rclpy.context import Context
 from rclpy.node import Node
 
-from td3_driver.bridge import topics
+from td3_driver.bridge import runtime, topics
 from td3_driver.bridge.topics import Direction
 from td3_driver.config import Config
 from td3_driver.doctor import commanding, moving, sensing, simulator
@@ -38,10 +38,12 @@ def examine(
     """
     context = Context()
     try:
-        context.init(args=[])
+        runtime.begin_ros(lambda: context.init(args=[]))
         graph = Graph(Node(NODE_NAME, context=context), config)
-    except RuntimeError as error:  # rclpy's own errors, such as for a wrong ROS_DOMAIN_ID
+    except runtime.NoRosError as error:
         return [simulator.no_ros(error)]
+    except RuntimeError as error:  # rclpy's own errors
+        return [simulator.no_ros(runtime.no_ros(error))]
     try:
         return examine_graph(
             graph,

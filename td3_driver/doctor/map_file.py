@@ -61,7 +61,8 @@ def examine(name_or_path: str, picture: Path) -> list[Finding]:
 def draw(road_map: RoadMap, path: Path) -> None:
     """Draw lanes, their direction and where they end to a picture; raises OSError."""
     figure = Figure(figsize=(10.0, 10.0), layout="constrained")
-    axes = figure.add_subplot(aspect="equal", title=road_map.name, xlabel="x, m", ylabel="y, m")
+    axes = figure.add_subplot(aspect="equal", xlabel="x, m", ylabel="y, m")
+    axes.set_title(road_map.name, parse_math=False)
     surfaces = road_map.surfaces
     axes.add_collection(
         PolyCollection(

@@ -14,11 +14,12 @@ from td3_driver.bridge.conversion import (
     control_to_message,
     same_control,
 )
+from td3_driver.bridge.endpoints import node_names
 from td3_driver.bridge.run_state import RunCommand
 from td3_driver.doctor.commanding import COMMANDING
 from td3_driver.doctor.ends import Problem
 from td3_driver.doctor.findings import Finding
-from td3_driver.doctor.watching import Graph, node_names
+from td3_driver.doctor.watching import Graph
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl
 
 CHECK = "the car moves"

@@ -10,10 +10,11 @@ from typing import Any
 
 from td3_driver.bridge import topics
 from td3_driver.bridge.conversion import ConversionError, image_from_message
+from td3_driver.bridge.endpoints import node_names
 from td3_driver.bridge.topics import Topic
 from td3_driver.doctor import ends
 from td3_driver.doctor.findings import Finding, Group
-from td3_driver.doctor.watching import Graph, Record, node_names
+from td3_driver.doctor.watching import Graph, Record
 
 SENSING = Group("from the simulator")
 

@@ -9,22 +9,19 @@ import math
 from collections.abc import Sequence
 
 from td3_driver.bridge import topics
+from td3_driver.bridge.endpoints import node_names
+from td3_driver.bridge.runtime import NoRosError
 from td3_driver.doctor.findings import Finding, Group
-from td3_driver.doctor.watching import Graph, node_names
+from td3_driver.doctor.watching import Graph
 
 SIMULATOR = Group("simulator")
 REAL_TIME = (0.8, 1.25)
 """Simulated seconds per second that count as real time."""
 
 
-def no_ros(error: RuntimeError) -> Finding:
+def no_ros(error: NoRosError) -> Finding:
     """Return that this process cannot create a ROS node."""
-    reason = (str(error).splitlines() or ["no reason given"])[0]
-    return SIMULATOR.failed(
-        "ROS",
-        f"cannot create a node: {reason}",
-        "correct ROS_DOMAIN_ID, RMW_IMPLEMENTATION or the profile that the environment names",
-    )
+    return SIMULATOR.failed("ROS", error.reason, error.remedy)
 
 
 def nothing_runs(graph: Graph, required: bool) -> Finding:

@@ -14,12 +14,11 @@ from rclpy.node import Node
 
 from td3_driver.bridge import runtime, topics
 from td3_driver.bridge.conversion import ns_from_stamp
+from td3_driver.bridge.endpoints import UNKNOWN_NAME
 from td3_driver.bridge.topics import Direction, Topic
 from td3_driver.config import Config
 
 NODE_NAME = "td3_driver_doctor"
-UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"
-"""What ROS calls a node while one of its ends is known, but not yet its name."""
 MATCH_S = 5.0
 """Longest wait for a subscriber before publishing on a topic."""
 SETTLE_S = 1.5
@@ -183,15 +182,3 @@ class Graph:
             if self._others(self.node.get_publishers_info_by_topic(name))
             or self._others(self.node.get_subscriptions_info_by_topic(name))
         ]
-
-
-def node_names(endpoints: Iterable[Any]) -> str:
-    """Return the full names of the nodes that these ends belong to, as a list in words."""
-    return ", ".join(sorted({full_node_name(endpoint) for endpoint in endpoints}))
-
-
-def full_node_name(endpoint: Any) -> str:
-    """Return the name of the node whose end this is, after its namespace where it has one."""
-    if endpoint.node_name == UNKNOWN_NAME:
-        return UNKNOWN_NAME
-    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}".removeprefix("/")

@@ -105,6 +105,8 @@ class Start:
     seed: int = 0
     route: np.ndarray | None = field(default=None, compare=False)
     """float64 (n, 3) as in `Frame.route`, if already known; otherwise the world finds it."""
+    opendrive: str = field(default="", compare=False, repr=False)
+    """The map's OpenDRIVE text, if known: it tells maps of one name apart."""
 
 
 class WorldError(RuntimeError):

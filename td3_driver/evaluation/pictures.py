@@ -18,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from td3_driver.files import replacing
+from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.road_map import RoadMap
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def illustrate(folder: RunFolder, drives: Sequence[EvaluatedDrive]) -> list[Path
     frames_per_s = 1.0 / config.simulator.fixed_delta_s / config.driving.action_repeat
     for drive in drives:
         start = drive.episode.start
-        name = f"{Path(start.map_name).stem}-{start.seed}"
+        name = f"{plain_name(start.map_name)}-{start.seed}"
         drive_picture(drive, drawn / f"{name}.png")
         if drive.images:
             film(drive.images, drawn / f"{name}.mp4", frames_per_s)
@@ -88,8 +89,9 @@ def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
     axis.plot(*points[0], "o", color="tab:green", label="start")
     axis.plot(*points[-1], "s", color="tab:red", label=f"end: {summary.ended_by}")
     axis.set_title(
-        f"{Path(start.map_name).stem}, seed {start.seed}: "
-        f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m"
+        f"{plain_name(start.map_name)}, seed {start.seed}: "
+        f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m",
+        parse_math=False,
     )
     axis.legend(loc="best", fontsize=8)
     with replacing(picture) as new:

@@ -23,6 +23,7 @@ from td3_driver.launching.settings import (
     effective_settings,
     whole_number,
 )
+from td3_driver.roads.map_files import SUFFIX, is_shipped, map_file
 
 CONFIGURATION = "carla"
 PACKAGES = ("carla_ros_bridge", "carla_spawn_objects", "carla_waypoint_publisher")
@@ -136,16 +137,12 @@ def includes(values: Mapping[str, Any], configuration: str) -> list[Include]:
 
 def _town(name: str) -> str:
     """Return the path of a shipped map, or of a file; other names are CARLA's towns."""
-    from td3_driver.roads.road_map import MAPS_FOLDER
-
-    shipped = MAPS_FOLDER / f"{name}.xodr"
-    if shipped.is_file():
-        return str(shipped)
-    if not name.endswith(".xodr"):
+    if not (is_shipped(name) or name.endswith(SUFFIX)):
         return name
-    if not Path(name).is_file():
+    found = map_file(name)
+    if found is None:
         raise config.ConfigError(f"town: there is no file {name}")
-    return str(Path(name).resolve())
+    return str(found.resolve())
 
 
 def _objects_file(values: Mapping[str, Any], settings: config.Config) -> Path:

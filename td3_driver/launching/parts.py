@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from td3_driver import config
+from td3_driver.files import is_utf8
 
 PACKAGE = "td3_driver"
 
@@ -74,13 +76,17 @@ class Process:
     """ROS parameter file that the node reads before its `parameters`; empty = none."""
 
     def ros_arguments(self) -> list[str]:
-        """Return what follows `--ros-args` on the node's command line, but for the namespace."""
+        """Return what follows `--ros-args` on the node's command line, but for the namespace.
+
+        Raises ConfigError for a text that ROS cannot be given.
+        """
         file = ["--params-file", self.parameters_file] if self.parameters_file else []
         # Of this node alone: the middleware's own lines would drown it.
         logger = f"{self.namespace}/{self.name}".strip("/").replace("/", ".")
         level = ["--log-level", f"{logger}:={self.log_level}"] if self.log_level else []
-        # ROS reads a value as YAML, of which JSON is a part; its quotes keep "1" a string.
-        assignments = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
+        assignments = [
+            f"{name}:={_in_yaml(name, value)}" for name, value in self.parameters.items()
+        ]
         return [*file, *level, *(part for each in assignments for part in ("-p", each))]
 
     def command_line(self) -> list[str]:
@@ -90,6 +96,20 @@ class Process:
         place = ["-r", f"__ns:={self.namespace}"] if self.namespace != "/" else []
         start = [sys.executable, "-m", f"{PACKAGE}.startup", self.name]
         return [*start, "--ros-args", *place, *self.ros_arguments()]
+
+
+def _in_yaml(name: str, value: Any) -> str:
+    """Return a value as YAML in ASCII, which ROS reads in every locale; raises ConfigError.
+
+    That is JSON, whose quotes keep "1" a text, but for characters that JSON writes as two.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    if not is_utf8(text):
+        raise config.ConfigError(
+            f"{name}: ROS takes no text that is not UTF-8, such as {config.shown(value)}: rename "
+            "the folder or file"
+        )
+    return re.sub(r"[^ -~]", lambda match: f"\\U{ord(match[0]):08x}", text)
 
 
 @dataclass(frozen=True)
@@ -121,7 +141,10 @@ class LaunchCommand:
         `values` gives every option's value by name. The last process is the one that the others
         serve: its end is the end of the whole. Raises ConfigError naming a wrong value.
         """
-        return self.build(values)
+        processes = self.build(values)
+        for process in processes:
+            process.ros_arguments()  # Refuses before anything is started.
+        return processes
 
     def includes(self, values: Mapping[str, Any]) -> list[Include]:
         """Return what a launch file starts before the processes; raises ConfigError."""

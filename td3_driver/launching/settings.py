@@ -124,10 +124,13 @@ def nodes_namespace(values: Mapping[str, Any], shared: Parameters) -> str:
         role_name = settings_of(values, shared).carla.role_name
         given = "" if role_name == config.CarlaConfig().role_name else role_name
     namespace = "/" + given.strip("/")
-    if namespace != "/" and not all(map(config.ROS_NAME.fullmatch, namespace[1:].split("/"))):
+    parts = namespace[1:].split("/")
+    fits = len(namespace) <= config.LONGEST_ROS_NAME
+    if namespace != "/" and not (fits and all(map(config.ROS_NAME.fullmatch, parts))):
         raise config.ConfigError(
-            f"namespace: {given!r} is none; it is made of names of letters, digits and _, such as "
-            "/left or /fleet/left"
+            f"namespace: {config.shown(given)} is none; it is made of names of letters, digits "
+            f"and _, such as /left or /fleet/left, and has at most {config.LONGEST_ROS_NAME} "
+            "characters"
         )
     return namespace
 

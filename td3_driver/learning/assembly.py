@@ -137,7 +137,7 @@ def _make_learner(spec: NetworkSpec, learning: LearningConfig, training: Trainin
 
 def _replay_device(learning: LearningConfig, learners: torch.device) -> torch.device:
     wanted = learning.replay_device
-    return learners if wanted == "auto" else choose_device(wanted)
+    return learners if wanted == "auto" else choose_device(wanted, "learning.replay_device")
 
 
 def _online_replay(

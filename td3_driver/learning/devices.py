@@ -17,10 +17,13 @@ class ReplayMemoryError(ValueError):
     """The buffer would take more memory than allowed."""
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; raises ConfigError if it is missing."""
+def choose_device(wanted: str, setting: str = "learning.device") -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises ConfigError naming the `setting` if it is missing.
+    """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("learning.device is cuda, but PyTorch finds no GPU: set auto or cpu")
+        raise ConfigError(f"{setting} is cuda, but PyTorch finds no GPU: set auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)

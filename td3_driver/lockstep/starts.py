@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import yaml
@@ -18,6 +18,7 @@ from td3_driver.driving.world import Pose, Start
 from td3_driver.lockstep.world import CarlaWorld
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.goals import goal_ahead
+from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.roads.starts import StartSampler as MapStarts
 
@@ -172,7 +173,7 @@ def make_sampler(config: TrainingConfig, world: CarlaWorld) -> SampleStart:
 
 def town_of(map_name: str) -> str:
     """Return `Town01` for `Carla/Maps/Town01_Opt` and the like."""
-    return PurePosixPath(map_name).stem.removesuffix("_Opt")
+    return plain_name(map_name).removesuffix("_Opt")
 
 
 def find_starts(name_or_path: str) -> Path:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from carla_msgs.msg import CarlaWorldInfo
@@ -15,8 +14,9 @@ from rclpy.parameter import Parameter
 
 from td3_driver.bridge import topics
 from td3_driver.config import CarlaConfig
-from td3_driver.driving.world import WorldError
+from td3_driver.driving.world import Start, WorldError
 from td3_driver.lockstep.lock_step import LockStep
+from td3_driver.roads.map_files import plain_name
 
 if TYPE_CHECKING:
     from td3_driver.roads.road_map import RoadMap
@@ -36,6 +36,8 @@ class Town:
         self._lock_step = lock_step
         self._inbox = lock_step.inbox
         self._road_map: RoadMap | None = None
+        self._not_the_files: CarlaWorldInfo | None = None
+        """The latest map that was taken for a file's by its name, having another text."""
 
     @property
     def name(self) -> str:
@@ -60,9 +62,24 @@ class Town:
         """Forget what is known: the simulator may have another map."""
         self._road_map = None
 
-    def is_called(self, name: str) -> bool:
-        """Compare names like `Town01`, `Carla/Maps/Town01` and `folder/town.xodr`."""
-        return PurePosixPath(name).stem == PurePosixPath(self.name).stem
+    def is_of(self, start: Start) -> bool:
+        """Return whether a start is on this map.
+
+        Names like `Town01`, `Carla/Maps/Town01` and `folder/Town01.xodr` mean the same town, but
+        several maps of the embedded simulator may be called `town`.
+        """
+        same_name = plain_name(start.map_name) == plain_name(self.name)
+        if not start.opendrive:
+            return same_name
+        assert self._inbox.world_info is not None
+        if start.opendrive == self._inbox.world_info.opendrive:
+            return True
+        if same_name and self._inbox.world_info is not self._not_the_files:
+            # CARLA's own text of a town need not be that of the file.
+            if self.can_change():
+                return False
+            self._not_the_files = self._inbox.world_info
+        return same_name
 
     def can_change(self) -> bool:
         """Return whether the simulator is the embedded one, which loads maps on request."""
@@ -72,11 +89,12 @@ class Town:
         finally:
             self._node.destroy_client(client)
 
-    def change(self, name: str) -> None:
-        """Have the embedded simulator load another map; CARLA's town is its bridge's choice.
+    def change(self, start: Start) -> None:
+        """Have the embedded simulator load a start's map; CARLA's town is its bridge's choice.
 
         Raises WorldError where it cannot.
         """
+        name = start.map_name
         self._node.get_logger().debug(f"loading map {name}")
         client = self._client()
         try:
@@ -107,6 +125,11 @@ class Town:
         if response is not None and not (result := response.results[0]).successful:
             raise WorldError(f"the simulator cannot load map {name!r}: {result.reason}")
         self._await(before)
+        if not self.is_of(start):
+            raise WorldError(
+                f"the simulator has loaded another map {name!r} than the one read here: start the "
+                "simulator anew, in the same folder, if the map's file has changed meanwhile"
+            )
         self._road_map = None
         # Time restarts: stamps from before no longer mean anything.
         self._inbox.forget_events(until_ns=-1)

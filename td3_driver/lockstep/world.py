@@ -39,6 +39,7 @@ from td3_driver.driving.world import (
 from td3_driver.lockstep.counters import Counters
 from td3_driver.lockstep.lock_step import LockStep, SimulatorLostError, Tick
 from td3_driver.lockstep.placement import STANDING, Placement
+from td3_driver.lockstep.rivals import Rivals
 from td3_driver.lockstep.town import Town
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class CarlaWorld:
         self.lock_step = LockStep(node, config)
         self.inbox = self.lock_step.inbox
         self._town = Town(node, config, self.lock_step)
+        self.rivals = Rivals(node, config)
         self.placement = Placement(node, config, self.lock_step, self._step)
         # Not one of the lock-step's, which waits for a subscriber: there may be no route planner.
         self.goals = topics.create_publisher(node, topics.GOAL, config)
@@ -124,6 +126,7 @@ class CarlaWorld:
             return self._reset_despite_outages(start)
         except StartRefusedError as refusal:
             self.counters.starts_refused += 1
+            self.rivals.look()
             self._node.get_logger().warning(str(refusal))
             raise
 
@@ -142,8 +145,8 @@ class CarlaWorld:
         raise WorldError(f"{RESETS_AFTER_OUTAGE} resets in a row did not finish: {problem}")
 
     def _reset(self, start: Start) -> Frame:
-        if not self._town.is_called(start.map_name):
-            self._town.change(start.map_name)
+        if not self._town.is_of(start):
+            self._town.change(start)
             self.frame = None
         frame = self.placement.put_down(start.pose)
         self._planned_route = self._known_route(start)
@@ -199,7 +202,9 @@ class CarlaWorld:
             if before is None:
                 raise
             frame = replace(before, clean=False, reason=str(lost))
-        self.counters.unclean_steps += not frame.clean
+        if not frame.clean:
+            self.counters.unclean_steps += 1
+            self.rivals.look()
         return frame
 
     def interrupt(self) -> None:

@@ -57,8 +57,11 @@ class SimulationDiagnostics(Diagnostics):
         self._published_s = -SIMULATION_PERIOD_S
         self._unclean_steps = 0
 
-    def publish(self, counters: Counters) -> None:
-        """Publish the counts, at most every `SIMULATION_PERIOD_S`; call this at every step."""
+    def publish(self, counters: Counters, rivals: str) -> None:
+        """Publish the counts, at most every `SIMULATION_PERIOD_S`; call this at every step.
+
+        `rivals` says who else steps the simulator or commands the car, empty for nobody.
+        """
         now = time.monotonic()
         if now - self._published_s < SIMULATION_PERIOD_S:
             return
@@ -66,7 +69,8 @@ class SimulationDiagnostics(Diagnostics):
         fresh = counters.unclean_steps - self._unclean_steps
         self._unclean_steps = counters.unclean_steps
         level = DiagnosticStatus.WARN if fresh else DiagnosticStatus.OK
-        self._publish(level, f"{fresh} unclean steps" if fresh else "in step", counters)
+        message = f"{fresh} unclean steps" if fresh else "in step"
+        self._publish(level, f"{message}; {rivals}" if fresh and rivals else message, counters)
 
     def publish_outage(self, line: str, counters: Counters) -> None:
         """Publish a line about a lost simulator; an empty one means that it is back."""

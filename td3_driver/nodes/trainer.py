@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from td3_driver.bridge import runtime
 from td3_driver.bridge.parameters import ConfiguredNode
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import vector_scale
 from td3_driver.driving.world import WorldError
@@ -99,34 +99,29 @@ def open_run(node: ConfiguredNode) -> RunFolder:
     resume = node.get_parameter("resume").value
     if resume:
         folder = RunFolder(resume)
-        _check_same(folder, node.config, ("driving", "learning"))
+        folder.check_same(node.config, ("driving", "learning"))
         return folder
     run, earlier = node.get_parameter("run").value, node.get_parameter("from").value
     if not earlier:
         return RunFolder.create(run, node.config)
     origin = RunFolder(earlier)
-    _check_same(origin, node.config, ("driving",))
+    origin.check_same(node.config, ("driving",))
     begun_with = origin.latest_checkpoint(node.get_logger().warning)
     folder = RunFolder.create(run, node.config)
     adopt(begun_with, folder.path)
     return folder
 
 
-def _check_same(folder: RunFolder, config: Config, sections: Sequence[str]) -> None:
-    for section in sections:
-        if getattr(folder.config, section) != getattr(config, section):
-            raise ConfigError(
-                f"the run {folder.path} was made with different {section} settings: start with "
-                f"config:={folder.path / 'config.yaml'}"
-            )
-
-
 def train(node: ConfiguredNode) -> RunFolder:
     """Train until done or asked to stop; return the run, complete or not."""
-    config = node.config
     folder = open_run(node)
-    logger = node.get_logger()
-    logger.info(f"run folder: {folder.path}")
+    node.get_logger().info(f"run folder: {folder.path}")
+    with folder.claimed():
+        return _train_in_folder(folder, node)
+
+
+def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
+    config, logger = node.config, node.get_logger()
     simulation = SimulationDiagnostics(node)
     with closing(
         CarlaWorld(
@@ -154,7 +149,7 @@ def _train_in(
 
     def show(progress: Progress) -> None:
         live.show(progress)
-        simulation.publish(world.counters)
+        simulation.publish(world.counters, world.rivals.line)
 
     try:
         training = online_training(
@@ -230,9 +225,10 @@ def _evaluate(folder: RunFolder) -> None:
 
     drives = evaluate.drive_run(folder, filmed=FILMED_DRIVES)
     result = evaluate.write_report(drives, folder.path / "evaluation.json")
-    print(evaluate.table(result["episodes"]))
     written = pictures.illustrate(folder, drives)
-    print("\n".join(["written:", *(f"  {path}" for path in written)]), flush=True)
+    table = evaluate.table(result["episodes"])
+    # Last, as whoever reads it may have gone.
+    print("\n".join([table, "written:", *(f"  {path}" for path in written)]), flush=True)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -16,7 +16,6 @@ import itertools
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import isfile
 from pathlib import Path
 
 import carla
@@ -30,6 +29,7 @@ from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_finder import LaneFinder, LanePoint, LaneStrip
 from td3_driver.roads.lane_graph import Lane, LanePlace
 from td3_driver.roads.library_lanes import LibraryLanes
+from td3_driver.roads.map_files import MAPS_FOLDER, map_file, plain_name, shipped_maps
 from td3_driver.roads.opendrive import (
     NO_JUNCTION,
     LaneKey,
@@ -38,8 +38,6 @@ from td3_driver.roads.opendrive import (
 )
 
 _log = logging.getLogger(__name__)
-
-MAPS_FOLDER = Path(__file__).resolve().parent / "maps"
 
 # CARLA's towns have sections of micrometres, in which no waypoint can be asked for.
 _SHORTEST_SECTION_M = 0.02
@@ -68,11 +66,6 @@ class MarkedLine:
     type: str
     colour: str
     width: float
-
-
-def shipped_maps() -> list[str]:
-    """Return the names of the maps that come with the package."""
-    return sorted(path.stem for path in MAPS_FOLDER.glob("*.xodr"))
 
 
 class RoadMap:
@@ -112,10 +105,8 @@ class RoadMap:
     @classmethod
     def load(cls, name_or_path: str | Path) -> RoadMap:
         """Read a shipped map by name, or any `.xodr` file by path."""
-        shipped = MAPS_FOLDER / f"{name_or_path}.xodr"
-        path = shipped if isfile(shipped) else Path(name_or_path)
-        # Unlike Path.is_file, it takes any name, however long.
-        if not isfile(path):
+        path = map_file(name_or_path)
+        if path is None:
             raise RoadMapError(
                 f"no map {str(name_or_path)[:200]!r}: not a file, nor one of "
                 f"{', '.join(shipped_maps())}"
@@ -125,11 +116,12 @@ class RoadMap:
                 data = file.read(LARGEST_BYTES + 1)
         except OSError as error:
             raise RoadMapError(f"map {str(path)!r} cannot be read: {error.strerror}") from None
+        name = plain_name(str(path))
         try:
-            return cls(path.stem, decode(path.stem, data))
+            return cls(name, decode(name, data))
         except RoadMapError as error:
             # One of several maps of that name, perhaps.
-            message = str(error).replace(f"map {path.stem!r}", f"map {str(path)!r}", 1)
+            message = str(error).replace(f"map {name!r}", f"map {str(path)!r}", 1)
             raise RoadMapError(message) from None
 
     @classmethod

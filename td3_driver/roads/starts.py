@@ -31,7 +31,6 @@ class StartSampler:
 
     def on_map(self, name: str, seed: int) -> Start:
         """Return the start on a map that belongs to a seed."""
-        pose, goal = self._maps[name].random_start(
-            np.random.default_rng(seed), self._route_length_m
-        )
-        return Start(name, pose, goal, seed)
+        road_map = self._maps[name]
+        pose, goal = road_map.random_start(np.random.default_rng(seed), self._route_length_m)
+        return Start(name, pose, goal, seed, opendrive=road_map.opendrive)

@@ -156,6 +156,12 @@ class Guard:
             self._watchdog.set_lasting(fault, detail)
             self.check()
 
+    def note_publishers(self, several: str | None) -> None:
+        """Note who publishes the same sensor, in words; None for one publisher or none."""
+        with self._lock:
+            self._watchdog.note_publishers(several, self.clock())
+            self.check()
+
     def resume(self) -> Stop | None:
         """Acknowledge the faults so far; return what still keeps the car from driving."""
         with self._lock:

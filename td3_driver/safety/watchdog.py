@@ -10,6 +10,7 @@ simulation time stops when the simulator dies.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from td3_driver.config import DriverConfig
@@ -38,6 +39,12 @@ SENSORS = (Source.CAMERA, Source.ODOMETRY, Source.SPEEDOMETER)
 # The sensors of a dead simulator fall silent within a tick of each other: when the first reaches
 # its limit, the last is at least this share of the way to its own.
 TOGETHER_SHARE = 0.5
+MIXED = (Fault.IMAGE_MALFORMED, Fault.CLOCK_JUMP)
+"""What the messages of several publishers of one sensor look like."""
+UNSEEN_S = 5.0
+"""For so long, a publisher may have been heard before it is seen in the graph."""
+LATE_S = 1.0
+"""For so long, a publisher may be heard after it has left the graph."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class _Trouble:
     detail: str
     wrong_s: float
     """When the fault was last present."""
+    began_s: float
     needs_resume: bool
     acknowledged: bool = False
 
@@ -78,6 +86,9 @@ class Watchdog:
         self.change_limits(config)
         self._heard_s: dict[Source, float] = {}
         self._lasting: dict[Fault, str] = {}
+        self._several = ""
+        self._several_until_s = -math.inf
+        """Until when `MIXED` is the doing of several publishers."""
         self._deciding_since_s: float | None = None
         self._troubles: dict[Fault, _Trouble] = {}
         """In the order in which they occurred."""
@@ -107,11 +118,13 @@ class Watchdog:
 
     def report(self, fault: Fault, detail: str, now_s: float) -> None:
         """Note that a fault has just occurred."""
+        if fault in MIXED and now_s <= self._several_until_s:
+            fault, detail = Fault.SEVERAL_PUBLISHERS, self._several
         trouble = self._troubles.get(fault)
         if trouble is None or self._is_over(trouble, now_s):
             # While a fault lasts, it keeps the detail that it began with.
             needs_resume = fault not in self._config.resume_after
-            trouble = _Trouble(detail, now_s, needs_resume)
+            trouble = _Trouble(detail, now_s, now_s, needs_resume)
             self._first = self._first or (fault, detail)
             self._troubles[fault] = trouble
         trouble.wrong_s, trouble.acknowledged = now_s, False
@@ -122,6 +135,24 @@ class Watchdog:
             self._lasting.pop(fault, None)
         else:
             self._lasting[fault] = detail
+
+    def note_publishers(self, several: str | None, now_s: float) -> None:
+        """Note who publishes the same sensor, in words; None for one publisher or none.
+
+        Faults that this causes then count as one, which is over when one publisher is left.
+        """
+        if several is None:
+            self._several_until_s = min(self._several_until_s, now_s + LATE_S)
+            return
+        self._several, self._several_until_s = several, math.inf
+        for fault in MIXED:
+            trouble = self._troubles.get(fault)
+            if trouble is not None and now_s - trouble.began_s <= UNSEEN_S:
+                del self._troubles[fault]
+                self.report(fault, trouble.detail, trouble.wrong_s)
+        known = self._troubles.get(Fault.SEVERAL_PUBLISHERS)
+        if known is not None:
+            known.detail = several  # The names of nodes become known later than they are heard.
 
     def deciding(self, now_s: float) -> None:
         """Note that the policy has started to decide."""
@@ -161,7 +192,11 @@ class Watchdog:
         """Return the stop for the gravest fault in force, or else for one that is over."""
         fault, trouble = min(
             self._troubles.items(),
-            key=lambda item: (self._is_over(item[1], now_s), not item[1].needs_resume),
+            key=lambda item: (
+                self._is_over(item[1], now_s),
+                not item[1].needs_resume,
+                item[0] is not Fault.SEVERAL_PUBLISHERS,  # The cause of others.
+            ),
         )
         over = self._is_over(trouble, now_s)
         if not over and fault is not self._reported:

@@ -26,7 +26,7 @@ def percentiles_ms(name: str, times_s: Sequence[float]) -> dict[str, float]:
 
 
 class DriverDiagnostics(Diagnostics):
-    """Publishes five statuses: watchdog, process, camera, policy and commands."""
+    """Publishes six statuses: watchdog, process, camera, policy, commands and company."""
 
     _standstills = 0
     """The number in the last message."""
@@ -44,11 +44,14 @@ class DriverDiagnostics(Diagnostics):
         policy: str,
         saturated_share: float,
         commands_limited: int,
+        sensors: str,
+        commanders: str,
     ) -> None:
         """Publish the state.
 
         `standstills` is how often the driver's own threads stalled, and for how long at most, s;
-        `ages_s` are the times from an image to its command.
+        `ages_s` are the times from an image to its command; `sensors` and `commanders` say who
+        publishes the same sensor, and who else commands the car, empty for nobody.
         """
         fault = standing.fault if standing else None
         if standing is None:
@@ -96,6 +99,12 @@ class DriverDiagnostics(Diagnostics):
                         "saturated_share": float(saturated_share),
                         "limited": commands_limited,
                     },
+                ),
+                self.status(
+                    "company",
+                    DiagnosticStatus.WARN if sensors or commanders else ok,
+                    "; ".join(filter(None, (sensors, commanders))) or "alone",
+                    {"sensors": sensors, "commanders": commanders},
                 ),
             ]
         )

@@ -18,6 +18,7 @@ from td3_driver.config import DriverConfig
 from td3_driver.driving.pilot import Halt, Pilot
 from td3_driver.driving.world import Frame
 from td3_driver.faults import Fault
+from td3_driver.nodes.driver.company import Company
 from td3_driver.nodes.driver.goals import RandomGoals
 from td3_driver.nodes.driver.live_frames import LiveFrames
 from td3_driver.nodes.driver.outputs import CommandOutput, DecisionOutput
@@ -87,6 +88,7 @@ class Drive:
             self._pilot,
             self._policy,
             self._decisions,
+            Company(node, self._guard, self._frames),
         )
         self._policy.announce()
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ PACE_IMAGES = 5
 PACE_S = 0.2
 """Images, and time in seconds, from which the pace is known."""
 PACE_IMAGES_KEPT = 40
+LATE_IMAGES_S = 0.5
+"""For so long, images of a camera that has left the graph may still come."""
 REQUIRED = (topics.IMAGE, topics.ODOMETRY, topics.SPEEDOMETER)
 
 
@@ -99,6 +102,7 @@ class LiveFrames:
         self._image: _Image | None = None
         self._last_image: _Image | None = None
         self._size = (driver.image_width_px, driver.image_height_px)
+        self._any_size_until_s = -math.inf
         self._odometries: deque[tuple[int, Pose, float]] = deque(maxlen=ODOMETRIES_KEPT)
         self._route = np.zeros((0, 3))
         self._arrivals_s: deque[float] = deque(maxlen=ARRIVALS_KEPT)
@@ -143,6 +147,13 @@ class LiveFrames:
             return 0.0
         return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9)
 
+    def expect_another_size(self) -> None:
+        """Take the images' size from those that come next, as those of another camera.
+
+        A size that is a setting stays.
+        """
+        self._any_size_until_s = self._guard.clock() + LATE_IMAGES_S
+
     def _noting(self, topic: Topic, handler: Callable[[Any], None]) -> Callable[[Any], None]:
         def note(message: Any) -> None:
             self._received.add(topic)
@@ -172,6 +183,8 @@ class LiveFrames:
 
     def _check_size(self, pixels: np.ndarray) -> None:
         height, width, _ = pixels.shape
+        if self._guard.clock() < self._any_size_until_s:
+            self._size = (self._driver.image_width_px, self._driver.image_height_px)
         self._size = (self._size[0] or width, self._size[1] or height)
         if self._size != (width, height):
             raise ConversionError(

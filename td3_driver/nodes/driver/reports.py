@@ -13,6 +13,7 @@ from rclpy.clock import Clock, ClockType
 
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.driving.pilot import Pilot
+from td3_driver.nodes.driver.company import Company
 from td3_driver.nodes.driver.diagnostics import DriverDiagnostics
 from td3_driver.nodes.driver.live_frames import LiveFrames
 from td3_driver.nodes.driver.outputs import DecisionOutput
@@ -40,6 +41,7 @@ class Reports:
         pilot: Pilot,
         policy: DrivingPolicy,
         decisions: DecisionOutput,
+        company: Company,
     ) -> None:
         self.active = False
         """Whether the driver is active, so that its state is worth logging."""
@@ -51,6 +53,7 @@ class Reports:
         self._pilot = pilot
         self._policy = policy
         self._decisions = decisions
+        self._company = company
         self._diagnostics = DriverDiagnostics(node)
         # Simulation time stops when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -116,6 +119,8 @@ class Reports:
             policy=self._policy.loaded.name,
             saturated_share=self._decisions.saturated_share,
             commands_limited=self._guard.commands_limited,
+            sensors=self._company.sensors,
+            commanders=self._company.commanders,
         )
 
 

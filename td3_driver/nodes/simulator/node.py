@@ -131,6 +131,8 @@ class SimulatorNode(ConfiguredNode):
         if new.simulator.faults != self.config.simulator.faults:
             self._faults = Faults(new.simulator.faults)
         name = new.simulator.map
+        if new.simulator == self.config.simulator:
+            self.announce_map()  # Whoever asked for it waits for an answer.
         if name == self.config.simulator.map:
             return
         try:
