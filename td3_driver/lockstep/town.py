@@ -110,7 +110,9 @@ class Town:
             future = client.call_async(SetParameters.Request(parameters=[parameter]))
 
             def has_changed() -> bool:
-                return self._inbox.world_info is not before and self.is_called(name)
+                return self._inbox.world_info is not before and plain_name(name) == plain_name(
+                    self.name
+                )
 
             # DDS loses the answer if the simulator's side has not found this client yet.
             self._lock_step.wait_until(
