@@ -14,7 +14,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -184,6 +184,13 @@ class CarlaConfig(Section):
     )
 
 
+VectorPart = Literal["speed", "lateral", "heading", "waypoints", "previous_action"]
+VECTOR_PARTS: tuple[VectorPart, ...] = get_args(VectorPart)
+"""What the observation's vector can be made of, in the order in which it is."""
+ROUTE_PARTS = {"lateral", "heading", "waypoints"}
+"""Those that are read off the route."""
+
+
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
@@ -196,8 +203,11 @@ class DrivingConfig(Section):
     waypoint_spacing_m: float = _setting(
         2.0, "Distance along the route between observed points.", "m", gt=0.0
     )
-    observe_previous_action: bool = _setting(
-        False, "Append the previous action to the observation's vector."
+    vector: tuple[VectorPart, ...] = _setting(
+        ("speed", "lateral", "heading", "waypoints"),
+        "What the observation's vector is made of. Without lateral, heading and waypoints, a "
+        "policy needs no route: it drives by its camera.",
+        min_length=1,
     )
     action_repeat: int = _setting(1, "Ticks for which one action is held.", ge=1, le=10)
 
@@ -256,6 +266,32 @@ class DrivingConfig(Section):
     goal_tolerance_m: float = _setting(
         2.0, "Remaining route at which its end counts as reached.", "m", ge=0.0
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_older_runs(cls, values: Any) -> Any:
+        """Take the name that the previous action's part had before vectors had parts."""
+        if not isinstance(values, dict) or "observe_previous_action" not in values:
+            return values
+        if "vector" in values:
+            raise ValueError("observe_previous_action is now previous_action, a part of vector")
+        values = dict(values)
+        parts = cls.model_fields["vector"].default
+        observed = values.pop("observe_previous_action")
+        values["vector"] = (*parts, "previous_action") if observed is True else parts
+        return values
+
+    @field_validator("vector")
+    @classmethod
+    def _in_the_order_of_parts(cls, value: tuple[VectorPart, ...]) -> tuple[VectorPart, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a part twice")
+        return tuple(part for part in VECTOR_PARTS if part in value)
+
+    @property
+    def needs_route(self) -> bool:
+        """Whether the vector holds anything that is read off the route."""
+        return not ROUTE_PARTS.isdisjoint(self.vector)
 
     @model_validator(mode="after")
     def _speeds_rise(self) -> DrivingConfig:

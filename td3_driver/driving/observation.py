@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from td3_driver.config import DrivingConfig
+from td3_driver.config import DrivingConfig, VectorPart
 from td3_driver.driving.route import Projection, RouteTracker
 from td3_driver.driving.world import Pose
 
@@ -29,12 +31,34 @@ def image_shape(config: DrivingConfig) -> tuple[int, ...]:
 
 def vector_names(config: DrivingConfig) -> list[str]:
     """Return the name of each entry of the observation's vector, units included."""
-    names = ["speed_mps", "lateral_m", "heading_error_rad"]
+    return [name for part in config.vector for name, _ in _entries(part, config)]
+
+
+def vector_scale(config: DrivingConfig) -> np.ndarray:
+    """Return the usual magnitude of each entry of the vector, float32, for networks to divide by.
+
+    A waypoint's y is scaled by the lane's limits near the car and by its distance further out.
+    """
+    scale = [scale for part in config.vector for _, scale in _entries(part, config)]
+    return np.array(scale, dtype=np.float32)
+
+
+def _entries(part: VectorPart, config: DrivingConfig) -> list[tuple[str, float]]:
+    """Return the name and the usual magnitude of each entry of a part."""
+    if part == "speed":
+        return [("speed_mps", config.max_speed_mps)]
+    if part == "lateral":
+        return [("lateral_m", config.lateral_limit_m)]
+    if part == "heading":
+        return [("heading_error_rad", config.heading_limit_rad)]
+    if part == "previous_action":
+        return [(f"previous_{name}", 1.0) for name in ACTIONS]
+    entries: list[tuple[str, float]] = []
     for index in range(1, config.waypoints + 1):
-        names += [f"waypoint_{index}_x_m", f"waypoint_{index}_y_m"]
-    if config.observe_previous_action:
-        names += [f"previous_{name}" for name in ACTIONS]
-    return names
+        distance_m = index * config.waypoint_spacing_m
+        entries.append((f"waypoint_{index}_x_m", distance_m))
+        entries.append((f"waypoint_{index}_y_m", max(config.lateral_limit_m, 0.5 * distance_m)))
+    return entries
 
 
 UNITS = {"mps": "m/s", "m": "m", "rad": "rad"}
@@ -44,20 +68,6 @@ UNITS = {"mps": "m/s", "m": "m", "rad": "rad"}
 def unit_of(name: str) -> str:
     """Return the unit of an entry of the vector, "1" if it has none."""
     return UNITS.get(name.rsplit("_", 1)[-1], "1")
-
-
-def vector_scale(config: DrivingConfig) -> np.ndarray:
-    """Return the usual magnitude of each entry of the vector, float32, for networks to divide by.
-
-    A waypoint's y is scaled by the lane's limits near the car and by its distance further out.
-    """
-    scale = [config.max_speed_mps, config.lateral_limit_m, config.heading_limit_rad]
-    for index in range(1, config.waypoints + 1):
-        distance = index * config.waypoint_spacing_m
-        scale += [distance, max(config.lateral_limit_m, 0.5 * distance)]
-    if config.observe_previous_action:
-        scale += [1.0] * len(ACTIONS)
-    return np.array(scale, dtype=np.float32)
 
 
 # Values beyond this many scales say no more than "far off", and keep the space bounded.
@@ -77,6 +87,22 @@ def colour_image(bgra: np.ndarray, size_px: int) -> np.ndarray:
     return np.ascontiguousarray(small[:, :, 2::-1].transpose(2, 0, 1))
 
 
+@dataclass(frozen=True)
+class Course:
+    """Where the car is on its route."""
+
+    tracker: RouteTracker
+    pose: Pose
+    projection: Projection
+
+    def ahead(self, config: DrivingConfig) -> np.ndarray:
+        """Return the observed points of the route in the car's frame, float64 (waypoints, 2)."""
+        progress_m = self.projection.progress_m
+        return self.tracker.ahead(
+            self.pose, progress_m, config.waypoints, config.waypoint_spacing_m
+        )
+
+
 class Observer:
     """Builds observations; the same code serves training, the driver and bags."""
 
@@ -93,34 +119,30 @@ class Observer:
     def observe(
         self,
         image: np.ndarray,
-        pose: Pose,
         speed: float,
-        tracker: RouteTracker,
-        projection: Projection,
         previous_action: np.ndarray,
+        course: Course | None = None,
     ) -> Observation:
         """Return {"image": uint8 of `image_shape`, "vector": float32 (entries,)}.
 
-        The newest image comes last. `previous_action` is in [-1, 1]^2.
+        The newest image comes last. `previous_action` is in [-1, 1]^2. Without a `course`, only a
+        vector without the route's parts can be built.
         """
         latest = self._reduce(image, self._config.image_size_px)
         if self._stack is None:
             self._stack = np.repeat(latest[None], self._config.image_stack, axis=0)
         else:
             self._stack = np.concatenate([self._stack[1:], latest[None]])
-        ahead = tracker.ahead(
-            pose,
-            projection.progress_m,
-            self._config.waypoints,
-            self._config.waypoint_spacing_m,
-        )
-        parts: list[np.ndarray | list[float]] = [
-            [speed, projection.lateral_m, projection.heading_error_rad],
-            ahead.ravel(),
-        ]
-        if self._config.observe_previous_action:
-            parts.append(previous_action)
-        vector = np.concatenate(parts).astype(np.float32)
+        parts: dict[str, np.ndarray | list[float]] = {
+            "speed": [speed],
+            "previous_action": previous_action,
+        }
+        if course is not None:
+            parts["lateral"] = [course.projection.lateral_m]
+            parts["heading"] = [course.projection.heading_error_rad]
+            if "waypoints" in self._config.vector:
+                parts["waypoints"] = course.ahead(self._config).ravel()
+        vector = np.concatenate([parts[name] for name in self._config.vector]).astype(np.float32)
         return {
             IMAGE: self._stack.copy(),
             VECTOR: np.clip(vector, -self._bound, self._bound),

@@ -14,7 +14,7 @@ import numpy as np
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
-from td3_driver.driving.observation import Observation, Observer
+from td3_driver.driving.observation import Course, Observation, Observer
 from td3_driver.driving.reward import End, EndDetector, RewardTerms, reward_terms
 from td3_driver.driving.route import RouteTracker
 from td3_driver.driving.world import (
@@ -144,9 +144,7 @@ class DrivingTask:
     def _observe(self, frame: Frame) -> Observation:
         return self._observer.observe(
             frame.image,
-            frame.pose,
             frame.speed,
-            self._tracker,
-            self.projection,
             self._previous_action,
+            Course(self._tracker, frame.pose, self.projection),
         )

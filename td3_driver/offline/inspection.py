@@ -265,7 +265,7 @@ _OBSERVED = (
     "image_channels",
     "waypoints",
     "waypoint_spacing_m",
-    "observe_previous_action",
+    "vector",
     "action_repeat",
     "max_steering_angle_rad",
     "max_speed_mps",
