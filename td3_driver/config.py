@@ -209,6 +209,11 @@ class DrivingConfig(Section):
         "policy needs no route: it drives by its camera.",
         min_length=1,
     )
+    privileged_critic: bool = _setting(
+        False,
+        "In training, show the critic the parts of the route that the vector leaves out (an "
+        "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
+    )
     action_repeat: int = _setting(1, "Ticks for which one action is held.", ge=1, le=10)
 
     max_steering_angle_rad: float = _setting(
@@ -287,6 +292,12 @@ class DrivingConfig(Section):
         if len(set(value)) != len(value):
             raise ValueError("names a part twice")
         return tuple(part for part in VECTOR_PARTS if part in value)
+
+    @property
+    def privileged(self) -> tuple[VectorPart, ...]:
+        """The parts of the route that only the critic sees."""
+        hidden = ROUTE_PARTS.difference(self.vector) if self.privileged_critic else ()
+        return tuple(part for part in VECTOR_PARTS if part in hidden)
 
     @property
     def needs_route(self) -> bool:

@@ -19,6 +19,7 @@ from td3_driver.driving.observation import (
     Observer,
     grey_image,
     image_shape,
+    privileged_scale,
     vector_names,
     vector_scale,
 )
@@ -186,6 +187,21 @@ def test_a_vector_without_the_route_is_built_without_one() -> None:
     observation = Observer(config).observe(plain(0), 4.5, action)
     assert observation["vector"].tolist() == [4.5, 0.25, -0.5]
     assert vector_names(config) == ["speed_mps", "previous_steering", "previous_speed"]
+
+
+def test_a_privileged_critic_is_shown_what_the_vector_leaves_out() -> None:
+    config = DrivingConfig(vector=("speed", "lateral"), privileged_critic=True, waypoints=2)
+    assert config.privileged == ("heading", "waypoints")
+    yaw = math.pi / 6
+    observation = observe(Observer(config), pose=Pose(20.0, 1.0, yaw), speed=4.5)
+    assert observation_space(config).contains(observation)
+    everything = DrivingConfig(vector=("heading", "waypoints"), waypoints=2)
+    expected = observe(Observer(everything), pose=Pose(20.0, 1.0, yaw))["vector"]
+    np.testing.assert_array_equal(observation["privileged"], expected)
+    np.testing.assert_array_equal(privileged_scale(config), vector_scale(everything))
+    free = Observer(DrivingConfig(vector=("speed",), privileged_critic=True))
+    assert set(free.observe(plain(0), 4.5, np.zeros(2, np.float32))) == {"image", "vector"}
+    assert DrivingConfig(privileged_critic=True).privileged == ()
 
 
 def test_a_part_is_named_once_and_older_settings_are_read() -> None:

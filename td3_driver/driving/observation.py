@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,8 +17,8 @@ from td3_driver.driving.world import Pose
 
 Observation = dict[str, np.ndarray]
 
-IMAGE, VECTOR = "image", "vector"
-"""The observation's keys."""
+IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
+"""The observation's keys; the last is there only for a privileged critic."""
 
 ACTIONS = ("steering", "speed")
 
@@ -34,12 +35,21 @@ def vector_names(config: DrivingConfig) -> list[str]:
     return [name for part in config.vector for name, _ in _entries(part, config)]
 
 
+def privileged_scale(config: DrivingConfig) -> np.ndarray:
+    """Return what `vector_scale` does, for what only the critic sees."""
+    return _scale(config.privileged, config)
+
+
 def vector_scale(config: DrivingConfig) -> np.ndarray:
     """Return the usual magnitude of each entry of the vector, float32, for networks to divide by.
 
     A waypoint's y is scaled by the lane's limits near the car and by its distance further out.
     """
-    scale = [scale for part in config.vector for _, scale in _entries(part, config)]
+    return _scale(config.vector, config)
+
+
+def _scale(parts: Sequence[VectorPart], config: DrivingConfig) -> np.ndarray:
+    scale = [scale for part in parts for _, scale in _entries(part, config)]
     return np.array(scale, dtype=np.float32)
 
 
@@ -109,6 +119,7 @@ class Observer:
     def __init__(self, config: DrivingConfig) -> None:
         self._config = config
         self._bound = VECTOR_BOUND_SCALES * vector_scale(config)
+        self._privileged_bound = VECTOR_BOUND_SCALES * privileged_scale(config)
         self._reduce = grey_image if config.image_channels == 1 else colour_image
         self._stack: np.ndarray | None = None
 
@@ -125,8 +136,9 @@ class Observer:
     ) -> Observation:
         """Return {"image": uint8 of `image_shape`, "vector": float32 (entries,)}.
 
-        The newest image comes last. `previous_action` is in [-1, 1]^2. Without a `course`, only a
-        vector without the route's parts can be built.
+        The newest image comes last. `previous_action` is in [-1, 1]^2. For a privileged critic,
+        "privileged" is float32 (entries,). Without a `course` there is nothing privileged, and
+        only a vector without the route's parts can be built.
         """
         latest = self._reduce(image, self._config.image_size_px)
         if self._stack is None:
@@ -137,13 +149,18 @@ class Observer:
             "speed": [speed],
             "previous_action": previous_action,
         }
+        config = self._config
         if course is not None:
             parts["lateral"] = [course.projection.lateral_m]
             parts["heading"] = [course.projection.heading_error_rad]
-            if "waypoints" in self._config.vector:
-                parts["waypoints"] = course.ahead(self._config).ravel()
-        vector = np.concatenate([parts[name] for name in self._config.vector]).astype(np.float32)
-        return {
-            IMAGE: self._stack.copy(),
-            VECTOR: np.clip(vector, -self._bound, self._bound),
-        }
+            if "waypoints" in (*config.vector, *config.privileged):
+                parts["waypoints"] = course.ahead(config).ravel()
+
+        def held(names: Sequence[VectorPart], bound: np.ndarray) -> np.ndarray:
+            entries = np.concatenate([parts[name] for name in names]).astype(np.float32)
+            return np.clip(entries, -bound, bound)
+
+        observation = {IMAGE: self._stack.copy(), VECTOR: held(config.vector, self._bound)}
+        if course is not None and config.privileged:
+            observation[PRIVILEGED] = held(config.privileged, self._privileged_bound)
+        return observation

@@ -22,7 +22,7 @@ from td3_driver.learning.health import HealthMonitor
 from td3_driver.learning.manifest import CHECKPOINTS, CheckpointError
 from td3_driver.learning.metrics import MetricsWriter, RunLogger
 from td3_driver.learning.mixed_replay import MixedReplay
-from td3_driver.learning.networks import NetworkSpec, network_spec
+from td3_driver.learning.networks import NOTHING, NetworkSpec, network_spec
 from td3_driver.learning.offline import OfflineTraining
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.replay import ReplayBuffer, make_replay
@@ -50,6 +50,7 @@ def online_training(
     training: TrainingConfig,
     folder: Path,
     *,
+    privileged_scale: np.ndarray = NOTHING,
     resume: bool = False,
     say: Say = print,
     show: Callable[[Progress], object] = _ignore,
@@ -57,11 +58,14 @@ def online_training(
 ) -> OnlineTraining:
     """Return a run in an environment, from the start, a warm start or its newest checkpoint.
 
-    `vector_scale` is the usual magnitude of each entry of the observations' vector. `say` logs a
-    line, `show` is called after every step, and `report` with every row of figures, from the
-    thread that updates. Raises ConfigError, ReplayMemoryError or CheckpointError.
+    `vector_scale` is the usual magnitude of each entry of the observations' vector, and
+    `privileged_scale` of what only the critic sees. `say` logs a line, `show` is called after
+    every step, and `report` with every row of figures, from the thread that updates.
+    Raises ConfigError, ReplayMemoryError or CheckpointError.
     """
-    spec = network_spec(learning, env.observation_space, env.action_space, vector_scale)
+    spec = network_spec(
+        learning, env.observation_space, env.action_space, vector_scale, privileged_scale
+    )
     learner = _make_learner(spec, learning, training)
     warm = has_warm_start(folder)
     replay = _online_replay(spec, learning, folder, learner.device, say)

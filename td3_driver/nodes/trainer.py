@@ -23,7 +23,7 @@ from td3_driver.bridge import runtime
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.config import Config, ConfigError
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.driving.world import WorldError
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.devices import ReplayMemoryError
@@ -163,6 +163,7 @@ def _train_in(
             config.learning,
             config.training,
             folder.path,
+            privileged_scale=privileged_scale(config.driving),
             resume=bool(node.get_parameter("resume").value),
             say=live.log,
             show=show,
