@@ -492,6 +492,29 @@ class TrainingConfig(Section):
         return self
 
 
+class ValidationConfig(Section):
+    """Examinations during training: drives without noise, on maps of their own."""
+
+    interval_steps: int = _setting(
+        0, "Decisions between examinations; 0 = none. Training stands still meanwhile.", ge=0
+    )
+    maps: tuple[str, ...] = _setting(
+        ("ring_hillside", "ring_riverside"),
+        "Maps to drive on, neither trained nor evaluated on; CARLA stays in its town.",
+        min_length=1,
+    )
+    episodes: int = _setting(6, "Episodes of an examination, spread over the maps in turn.", ge=1)
+    seed: int = _setting(500, "Seed of the first episode.", ge=0, lt=2**31)
+    route_length_m: float = _setting(250.0, "Length of a route.", "m", ge=20.0)
+    stop_at_completion: float = _setting(
+        0.0,
+        "Route completion that ends the training when two examinations in a row reach it; 0 = "
+        "all steps are taken.",
+        ge=0.0,
+        le=1.0,
+    )
+
+
 class EvaluationConfig(Section):
     """Driving without noise on held-out maps."""
 
@@ -606,6 +629,7 @@ class Config(Section):
     driving: DrivingConfig = DrivingConfig()
     learning: LearningConfig = LearningConfig()
     training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
     ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()

@@ -28,6 +28,7 @@ from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress, Standing, Trainer
+from td3_driver.learning.validation import Validation
 from td3_driver.learning.warm_start import (
     has_warm_start,
     load_warm_start,
@@ -51,6 +52,7 @@ def online_training(
     folder: Path,
     *,
     privileged_scale: np.ndarray = NOTHING,
+    validation: Validation | None = None,
     resume: bool = False,
     say: Say = print,
     show: Callable[[Progress], object] = _ignore,
@@ -72,11 +74,14 @@ def online_training(
     generators = _random_streams(training.seed, replay.device)
     health = HealthMonitor(say)
     standing = Standing()
+    validation = validation or Validation.none()
     if resume:
         used, counters = _resume(folder, learner, replay, generators, say)
         try:
             standing = Standing.from_counters(counters)
             health.restore(counters["health"])
+            if "validation" in counters:  # not in those of older runs
+                validation.restore(counters["validation"])
             env.unwrapped.np_random.bit_generator.state = counters["environment"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -103,6 +108,7 @@ def online_training(
         resumed=resume,
         first_updated_step=max(training.random_steps, least),
         show=show,
+        validation=validation,
     )
 
 
