@@ -499,7 +499,7 @@ class ValidationConfig(Section):
         0, "Decisions between examinations; 0 = none. Training stands still meanwhile.", ge=0
     )
     maps: tuple[str, ...] = _setting(
-        ("ring_hillside", "ring_riverside"),
+        ("ring_hillside", "ring_riverside", "grid_mill_town"),
         "Maps to drive on, neither trained nor evaluated on; CARLA stays in its town.",
         min_length=1,
     )

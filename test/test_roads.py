@@ -19,7 +19,7 @@ from td3_driver.roads.road_map import MAPS_FOLDER, RoadMap, shipped_maps
 
 TRAINING = ["grid_old_town", "ring_harbour", "ring_meadow", "ring_orchard", "ring_quarry"]
 HELD_OUT = ["grid_new_town", "ring_lakeside", "ring_vineyard"]
-VALIDATION = ["ring_hillside", "ring_riverside"]
+VALIDATION = ["grid_mill_town", "ring_hillside", "ring_riverside"]
 LANE_WIDTH_M = 3.5
 
 
