@@ -13,7 +13,7 @@ import numpy as np
 
 from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.evaluation.rollout import Act, drive_episode, seeded_starts
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.online import OnlineTraining
@@ -70,6 +70,7 @@ def train(
         config.learning,
         config.training,
         folder,
+        privileged_scale=privileged_scale(config.driving),
         say=lambda line: None,
         show=lambda progress: examine(progress, training, examiner),
     )

@@ -14,7 +14,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -186,6 +186,13 @@ class CarlaConfig(Section):
     )
 
 
+VectorPart = Literal["speed", "lateral", "heading", "waypoints", "previous_action"]
+VECTOR_PARTS: tuple[VectorPart, ...] = get_args(VectorPart)
+"""What the observation's vector can be made of, in the order in which it is."""
+ROUTE_PARTS = {"lateral", "heading", "waypoints"}
+"""Those that are read off the route."""
+
+
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
@@ -198,8 +205,16 @@ class DrivingConfig(Section):
     waypoint_spacing_m: float = _setting(
         2.0, "Distance along the route between observed points.", "m", gt=0.0
     )
-    observe_previous_action: bool = _setting(
-        False, "Append the previous action to the observation's vector."
+    vector: tuple[VectorPart, ...] = _setting(
+        ("speed", "lateral", "heading", "waypoints"),
+        "What the observation's vector is made of. Without lateral, heading and waypoints, a "
+        "policy needs no route: it drives by its camera.",
+        min_length=1,
+    )
+    privileged_critic: bool = _setting(
+        False,
+        "In training, show the critic the parts of the route that the vector leaves out (an "
+        "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
     )
     action_repeat: int = _setting(1, "Ticks for which one action is held.", ge=1, le=10)
 
@@ -258,6 +273,38 @@ class DrivingConfig(Section):
     goal_tolerance_m: float = _setting(
         2.0, "Remaining route at which its end counts as reached.", "m", ge=0.0
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_older_runs(cls, values: Any) -> Any:
+        """Take the name that the previous action's part had before vectors had parts."""
+        if not isinstance(values, dict) or "observe_previous_action" not in values:
+            return values
+        if "vector" in values:
+            raise ValueError("observe_previous_action is now previous_action, a part of vector")
+        values = dict(values)
+        parts = cls.model_fields["vector"].default
+        observed = values.pop("observe_previous_action")
+        values["vector"] = (*parts, "previous_action") if observed is True else parts
+        return values
+
+    @field_validator("vector")
+    @classmethod
+    def _in_the_order_of_parts(cls, value: tuple[VectorPart, ...]) -> tuple[VectorPart, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a part twice")
+        return tuple(part for part in VECTOR_PARTS if part in value)
+
+    @property
+    def privileged(self) -> tuple[VectorPart, ...]:
+        """The parts of the route that only the critic sees."""
+        hidden = ROUTE_PARTS.difference(self.vector) if self.privileged_critic else ()
+        return tuple(part for part in VECTOR_PARTS if part in hidden)
+
+    @property
+    def needs_route(self) -> bool:
+        """Whether the vector holds anything that is read off the route."""
+        return not ROUTE_PARTS.isdisjoint(self.vector)
 
     @model_validator(mode="after")
     def _speeds_rise(self) -> DrivingConfig:
@@ -447,6 +494,29 @@ class TrainingConfig(Section):
         return self
 
 
+class ValidationConfig(Section):
+    """Examinations during training: drives without noise, on maps of their own."""
+
+    interval_steps: int = _setting(
+        0, "Decisions between examinations; 0 = none. Training stands still meanwhile.", ge=0
+    )
+    maps: tuple[str, ...] = _setting(
+        ("ring_hillside", "ring_riverside", "grid_mill_town"),
+        "Maps to drive on, neither trained nor evaluated on; CARLA stays in its town.",
+        min_length=1,
+    )
+    episodes: int = _setting(6, "Episodes of an examination, spread over the maps in turn.", ge=1)
+    seed: int = _setting(500, "Seed of the first episode.", ge=0, lt=2**31)
+    route_length_m: float = _setting(250.0, "Length of a route.", "m", ge=20.0)
+    stop_at_completion: float = _setting(
+        0.0,
+        "Route completion that ends the training when two examinations in a row reach it; 0 = "
+        "all steps are taken.",
+        ge=0.0,
+        le=1.0,
+    )
+
+
 class EvaluationConfig(Section):
     """Driving without noise on held-out maps."""
 
@@ -561,6 +631,7 @@ class Config(Section):
     driving: DrivingConfig = DrivingConfig()
     learning: LearningConfig = LearningConfig()
     training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
     ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()

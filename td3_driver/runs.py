@@ -133,6 +133,15 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / CHECKPOINTS
 
+    def best_checkpoint(self, warn: Callable[[str], object] = warnings.warn) -> Path:
+        """Return the checkpoint to drive with: of the best examination, or else the newest.
+
+        Warns about any that are skipped; raises CheckpointError if there is none.
+        """
+        from td3_driver.learning import checkpoint
+
+        return checkpoint.best(self.checkpoints) or self.latest_checkpoint(warn)
+
     def latest_checkpoint(self, warn: Callable[[str], object] = warnings.warn) -> Path:
         """Return the newest usable checkpoint; warn about any that are skipped.
 
@@ -142,6 +151,18 @@ class RunFolder:
         from td3_driver.learning import checkpoint
 
         return checkpoint.latest(self.checkpoints, warn)
+
+
+def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
+    """Return a run and its best checkpoint, or the checkpoint named by its own folder.
+
+    Raises RunError or CheckpointError.
+    """
+    path = Path(name_or_path)
+    if path.parent.name == CHECKPOINTS and path.is_dir():
+        return RunFolder(path.resolve().parents[1]), path.resolve()
+    run = RunFolder(name_or_path)
+    return run, run.best_checkpoint()
 
 
 def _check_name(path: Path) -> None:

@@ -21,6 +21,7 @@ from td3_driver.learning.assembly import online_training
 from td3_driver.learning.health import HealthMonitor
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
+from td3_driver.learning.validation import Validation
 
 torch.set_num_threads(1)  # the networks are too small for more
 
@@ -121,6 +122,7 @@ def make(
     heard: Heard | None = None,
     show: Callable[[Progress], None] | None = None,
     report: Callable[[Mapping[str, float], HealthMonitor], object] = lambda row, health: None,
+    validation: Validation | None = None,
     **changes: Any,
 ) -> OnlineTraining:
     heard = heard or Heard()
@@ -133,6 +135,7 @@ def make(
         LearningConfig(**{**LEARNING, **learning}),
         TrainingConfig(**{**TRAINING, **training}),
         folder,
+        validation=validation,
         resume=resume,
         say=heard.lines.append,
         show=show or heard.progress.append,

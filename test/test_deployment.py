@@ -18,7 +18,7 @@ import pytest
 import torch
 from driver_runs import make_run, small_config
 
-from td3_driver.config import Config, ConfigError, DrivingConfig
+from td3_driver.config import VECTOR_PARTS, Config, ConfigError, DrivingConfig
 from td3_driver.deployment import description, export
 from td3_driver.deployment.description import (
     OF_EPISODES,
@@ -232,7 +232,7 @@ def test_an_action_s_range_is_what_the_limiter_makes_of_it() -> None:
         ({"image_size_px": 96}, "driving.image_size_px: 84 in the file, 96 here"),
         ({"image_stack": 3}, "observation.image.shape: [4, 84, 84] in the file, [3, 84, 84] here"),
         ({"waypoints": 9}, "observation.vector.entries.waypoint_10_x_m: only the file has it"),
-        ({"observe_previous_action": True}, "vector.entries.previous_speed: the file lacks it"),
+        ({"vector": VECTOR_PARTS}, "vector.entries.previous_speed: the file lacks it"),
         ({"action_repeat": 2}, "driving.action_repeat: 1 in the file, 2 here"),
         ({"max_speed_mps": 5.0}, "driving.max_speed_mps: 8.0 in the file, 5.0 here"),
         ({"max_steering_rate_rps": 1.0}, "driving.max_steering_rate_rps: 1.5 in the file, 1.0"),

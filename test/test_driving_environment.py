@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from td3_driver.config import DrivingConfig, SimulatorConfig
+from td3_driver.config import VECTOR_PARTS, DrivingConfig, SimulatorConfig
 from td3_driver.driving.environment import STARTS_TRIED, DrivingEnv
 from td3_driver.driving.world import (
     Collision,
@@ -130,7 +130,7 @@ def checked(env: gymnasium.Env[Any, Any]) -> list[str]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"observe_previous_action": True}, {"action_repeat": 3, "image_stack": 1}],
+    [{}, {"vector": VECTOR_PARTS}, {"action_repeat": 3, "image_stack": 1}],
 )
 def test_gymnasiums_own_check_passes(settings: dict[str, Any]) -> None:
     assert [line for line in checked(make_env(**settings)) if "spec" not in line] == []
@@ -294,7 +294,7 @@ def test_an_episode_leaves_nothing_behind_for_the_next() -> None:
         env.reset(options={"start": start_at()})
         return np.stack([env.step(FORWARD)[0]["vector"] for _ in range(3)])
 
-    fresh, used = make_env(observe_previous_action=True), make_env(observe_previous_action=True)
+    fresh, used = make_env(vector=VECTOR_PARTS), make_env(vector=VECTOR_PARTS)
     drive(used, start_at(length=10.0), np.array([0.1, 1.0], dtype=np.float32))
     np.testing.assert_array_equal(three_steps(used), three_steps(fresh))
 

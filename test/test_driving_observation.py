@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from td3_driver.config import DrivingConfig
+from td3_driver.config import VECTOR_PARTS, DrivingConfig
 from td3_driver.driving.environment import observation_space
 from td3_driver.driving.observation import (
+    Course,
     Observation,
     Observer,
     grey_image,
     image_shape,
+    privileged_scale,
     vector_names,
     vector_scale,
 )
@@ -29,7 +31,8 @@ AT_TEN = Pose(10.0, 0.0, 0.0)
 CONFIGS = [
     DrivingConfig(),
     DrivingConfig(waypoints=3, waypoint_spacing_m=1.5, image_stack=2, image_size_px=40),
-    DrivingConfig(observe_previous_action=True, image_stack=1),
+    DrivingConfig(vector=VECTOR_PARTS, image_stack=1),
+    DrivingConfig(vector=("speed", "previous_action")),
     DrivingConfig(image_channels=3, image_size_px=36),
 ]
 
@@ -48,11 +51,9 @@ def observe(
     tracker = RouteTracker(ROUTE)
     return observer.observe(
         plain(0) if image is None else image,
-        pose,
         speed,
-        tracker,
-        tracker.project(pose),
         np.array(previous_action, dtype=np.float32),
+        Course(tracker, pose, tracker.project(pose)),
     )
 
 
@@ -69,7 +70,8 @@ def test_an_observation_is_in_its_space_and_named_and_scaled_entry_by_entry(
     channels = [3] if config.image_channels == 3 else []
     assert observation["image"].shape == (config.image_stack, *channels, side, side)
     entries = len(observation["vector"])
-    assert entries == 3 + 2 * config.waypoints + 2 * config.observe_previous_action
+    lengths = {"waypoints": 2 * config.waypoints, "previous_action": 2}
+    assert entries == sum(lengths.get(part, 1) for part in config.vector)
     names = vector_names(config)
     assert len(names) == len(set(names)) == entries
     scale = vector_scale(config)
@@ -84,7 +86,7 @@ def test_the_default_observation_is_the_documented_one() -> None:
 
 def test_the_scales_are_the_documented_magnitudes() -> None:
     config = DrivingConfig(
-        waypoints=3, waypoint_spacing_m=3.0, lateral_limit_m=2.0, observe_previous_action=True
+        waypoints=3, waypoint_spacing_m=3.0, lateral_limit_m=2.0, vector=VECTOR_PARTS
     )
     named = dict(zip(vector_names(config), vector_scale(config).tolist(), strict=True))
     assert named == pytest.approx(
@@ -159,7 +161,7 @@ def test_up_and_left_stay_where_they_are() -> None:
 
 
 def test_the_vector_is_worked_out_by_hand() -> None:
-    config = DrivingConfig(waypoints=2, waypoint_spacing_m=2.0, observe_previous_action=True)
+    config = DrivingConfig(waypoints=2, waypoint_spacing_m=2.0, vector=VECTOR_PARTS)
     yaw = math.pi / 6
     pose = Pose(20.0, 1.0, yaw)
     vector = observe(Observer(config), pose=pose, speed=4.5, previous_action=(0.25, -0.5))
@@ -176,6 +178,40 @@ def test_waypoints_start_at_the_projection_not_at_the_last_route_point() -> None
     config = DrivingConfig(waypoints=2, waypoint_spacing_m=2.0)
     vector = observe(Observer(config), pose=Pose(10.6, 0.0, 0.0))["vector"]
     np.testing.assert_allclose(vector[3:], [2.0, 0.0, 4.0, 0.0], atol=1e-6)
+
+
+def test_a_vector_without_the_route_is_built_without_one() -> None:
+    config = DrivingConfig(vector=("previous_action", "speed"))
+    assert not config.needs_route and DrivingConfig(vector=("heading",)).needs_route
+    action = np.array([0.25, -0.5], dtype=np.float32)
+    observation = Observer(config).observe(plain(0), 4.5, action)
+    assert observation["vector"].tolist() == [4.5, 0.25, -0.5]
+    assert vector_names(config) == ["speed_mps", "previous_steering", "previous_speed"]
+
+
+def test_a_privileged_critic_is_shown_what_the_vector_leaves_out() -> None:
+    config = DrivingConfig(vector=("speed", "lateral"), privileged_critic=True, waypoints=2)
+    assert config.privileged == ("heading", "waypoints")
+    yaw = math.pi / 6
+    observation = observe(Observer(config), pose=Pose(20.0, 1.0, yaw), speed=4.5)
+    assert observation_space(config).contains(observation)
+    everything = DrivingConfig(vector=("heading", "waypoints"), waypoints=2)
+    expected = observe(Observer(everything), pose=Pose(20.0, 1.0, yaw))["vector"]
+    np.testing.assert_array_equal(observation["privileged"], expected)
+    np.testing.assert_array_equal(privileged_scale(config), vector_scale(everything))
+    free = Observer(DrivingConfig(vector=("speed",), privileged_critic=True))
+    assert set(free.observe(plain(0), 4.5, np.zeros(2, np.float32))) == {"image", "vector"}
+    assert DrivingConfig(privileged_critic=True).privileged == ()
+
+
+def test_a_part_is_named_once_and_older_settings_are_read() -> None:
+    with pytest.raises(ValueError, match="names a part twice"):
+        DrivingConfig(vector=("speed", "speed"))
+    older = DrivingConfig.model_validate({"observe_previous_action": True})
+    assert older == DrivingConfig(vector=VECTOR_PARTS)
+    assert DrivingConfig.model_validate({"observe_previous_action": False}) == DrivingConfig()
+    with pytest.raises(ValueError, match="is now previous_action, a part of vector"):
+        DrivingConfig.model_validate({"observe_previous_action": True, "vector": ["speed"]})
 
 
 def test_values_far_off_are_held_within_the_space() -> None:

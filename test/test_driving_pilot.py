@@ -89,6 +89,39 @@ def test_without_a_route_the_car_stands_until_there_is_one() -> None:
     assert driven(pilot, make_frame(2, straight_route())).ackermann.speed > 0.0
 
 
+NO_ROUTE = np.zeros((0, 3))
+
+
+def test_a_policy_that_sees_nothing_of_the_route_drives_without_one() -> None:
+    policy = Policy()
+    pilot = make_pilot(policy, vector=["speed", "previous_action"], action_repeat=2)
+    speeds = [driven(pilot, make_frame(tick, NO_ROUTE)).ackermann.speed for tick in range(1, 7)]
+    assert np.allclose(np.diff(speeds), 3.0 * 0.05)
+    assert [seen["image"][:, 0, 0].tolist() for seen in policy.asked] == [
+        [1, 1, 1, 1],
+        [1, 1, 1, 3],
+        [1, 1, 3, 5],
+    ]
+    assert policy.asked[0]["vector"].tolist() == [2.0, 0.0, -1.0]
+    assert policy.asked[1]["vector"].tolist() == [2.0, 0.0, 1.0]
+    # Neither a route, nor its end, nor one that lies elsewhere changes anything.
+    for tick, x in enumerate([0.0, 0.0, 20.0, 20.0, 500.0], start=7):
+        assert driven(pilot, make_frame(tick, straight_route(20), x=x)).ackermann.speed > 2.0
+    assert policy.asked[-1]["image"][:, 0, 0].tolist() == [5, 7, 9, 11]
+    assert pilot.off_course is None
+
+
+def test_without_a_route_a_break_in_time_starts_a_new_stack_too() -> None:
+    policy = Policy()
+    pilot = make_pilot(policy, vector=["speed"])
+    for tick in (8, 9, 10, 40):
+        pilot.drive(make_frame(tick, NO_ROUTE))
+    assert policy.asked[-1]["image"][:, 0, 0].tolist() == [40] * 4
+    pilot.restart()
+    pilot.drive(make_frame(41, NO_ROUTE))
+    assert policy.asked[-1]["image"][:, 0, 0].tolist() == [41] * 4
+
+
 def test_a_route_that_lies_elsewhere_is_not_driven() -> None:
     pilot = make_pilot(Policy())
     halt = pilot.drive(make_frame(1, straight_route(), x=10.0, y=30.0))

@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig
-from td3_driver.learning.batch import Batch
+from td3_driver.learning.batch import Batch, replay_spec
 from td3_driver.learning.metrics import COLUMNS
 from td3_driver.learning.networks import (
     Actor,
@@ -797,6 +798,8 @@ def test_priorities_are_the_greater_error_above_a_least_one() -> None:
         ({"vector_scale": ()}, 7),
         ({"image": (2, 3, 36, 40)}, 7 + 3),
         ({"image_layer_norm": False}, 7 + 3),
+        ({"vector_scale": (2.0,), "privileged_scale": (8.0, 1.0)}, 7 + 1),
+        ({"vector_scale": (), "privileged_scale": (1.0, 2.0, 8.0)}, 7),
     ],
 )
 def test_every_shape_of_observation_is_learnt_from(changes: dict[str, Any], size: int) -> None:
@@ -806,7 +809,8 @@ def test_every_shape_of_observation_is_learnt_from(changes: dict[str, Any], size
     if spec.image and len(spec.image) == 4:
         for seen in (batch.observations, batch.next_observations):
             seen["image"] = torch.randint(0, 256, (BATCH, *spec.image), dtype=torch.uint8)
-    kept = [key for key, there in (("image", spec.image), ("vector", spec.vector_scale)) if there]
+    there = {"image": spec.image, "vector": spec.of_critic.vector_scale}
+    kept = [key for key in there if there[key]]
     batch = dataclasses.replace(
         batch,
         observations={key: batch.observations[key] for key in kept},
@@ -821,6 +825,27 @@ def test_every_shape_of_observation_is_learnt_from(changes: dict[str, Any], size
     numbers = [float(value) for value in figures.values()]
     assert all(value == value for value in numbers)
     assert ("critic_dormant_share" in figures) == (spec.image is not None)
+
+
+def test_what_is_privileged_is_seen_by_the_critic_alone() -> None:
+    spec = dataclasses.replace(SPEC, vector_scale=(2.0,), privileged_scale=(8.0, 1.0))
+    learner = TD3(spec, LearningConfig(), seed=2)
+    seen = make_batch().observations
+    other = {**seen, "vector": seen["vector"] * torch.tensor([1.0, 3.0, 3.0])}
+    actions = learner.actor(seen)
+    assert torch.equal(actions, learner.actor(other))
+    assert torch.equal(actions, learner.actor({**seen, "vector": seen["vector"][:, :1]}))
+    q1, _ = learner.critic(seen, actions)
+    assert not torch.equal(q1, learner.critic(other, actions)[0])
+
+
+def test_what_is_privileged_is_stored_behind_the_vector_and_missing_when_driving() -> None:
+    spec = dataclasses.replace(SPEC, vector_scale=(2.0,), privileged_scale=(8.0, 1.0))
+    vector, hidden = np.array([1.0], np.float32), np.array([2.0, 3.0], np.float32)
+    training = {"image": 1, "vector": vector, "privileged": hidden}
+    assert spec.select(training)["vector"].tolist() == [1.0, 2.0, 3.0]
+    assert spec.select({"image": 1, "vector": vector})["vector"].tolist() == [1.0]
+    assert replay_spec(spec).vector == 3
 
 
 def test_colours_change_what_is_seen() -> None:

@@ -65,7 +65,7 @@ def test_a_run_takes_its_steps_and_updates_and_writes_its_record(
     if synchronous:
         assert [int(row["step"]) for row in rows] == [30, 40, 50, 60, 70, 80]
     for row in rows[2:]:  # from when the actor learns
-        assert all(row[name] != "" for name in COLUMNS)
+        assert all(row[name] != "" for name in COLUMNS if name != "validation_completion")
         assert float(row["route_completion_mean"]) == 0.25
     assert rows[0]["actor_loss"] == "" and float(rows[0]["critic_loss"]) > 0
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

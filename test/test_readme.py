@@ -43,7 +43,7 @@ class Terminal:
         self.sourced = ""
 
     def type(self, line: str, until: Callable[[], bool] | None = None) -> str:
-        """Run a command to its end, or until something holds and then to Ctrl-C; return its output.
+        """Run a command, to Ctrl-C once something holds if given; return what it says.
 
         Fails unless it ends well.
         """

@@ -20,10 +20,11 @@ from td3_driver.roads.road_map import RoadMap
 
 TRAINING = ["grid_old_town", "ring_harbour", "ring_meadow", "ring_orchard", "ring_quarry"]
 HELD_OUT = ["grid_new_town", "ring_lakeside", "ring_vineyard"]
+VALIDATION = ["grid_mill_town", "ring_hillside", "ring_riverside"]
 LANE_WIDTH_M = 3.5
 
 
-@pytest.fixture(scope="module", params=TRAINING + HELD_OUT)
+@pytest.fixture(scope="module", params=TRAINING + HELD_OUT + VALIDATION)
 def road_map(request: pytest.FixtureRequest) -> RoadMap:
     """Each shipped map in turn."""
     return RoadMap.load(request.param)
@@ -52,7 +53,7 @@ def straight_road(marking: str = "broken", length: float = 100.0) -> str:
 
 
 def test_the_maps_of_the_settings_are_shipped() -> None:
-    assert shipped_maps() == sorted(TRAINING + HELD_OUT)
+    assert shipped_maps() == sorted(TRAINING + HELD_OUT + VALIDATION)
 
 
 def test_generator_writes_the_shipped_bytes() -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from td3_driver import runs
 from td3_driver.config import (
+    VECTOR_PARTS,
     Config,
     DrivingConfig,
     EvaluationConfig,
@@ -25,7 +26,7 @@ from td3_driver.learning.policy import CheckpointError
 from td3_driver.runs import RunError, RunFolder, git_revision
 
 OTHER = Config(
-    driving=DrivingConfig(observe_previous_action=True, heading_limit_rad=1 / 3),
+    driving=DrivingConfig(vector=VECTOR_PARTS, heading_limit_rad=1 / 3),
     learning=LearningConfig(actor_learning_rate=1e-7, hidden=(64,), channels=(8, 16, 24), tau=1),
     training=TrainingConfig(maps=("a map: with signs",), updates_per_step=0.1),
     evaluation=EvaluationConfig(seed=7),

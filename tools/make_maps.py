@@ -646,10 +646,13 @@ RINGS = (
     RingPlan("ring_quarry", 4, 10, 95.0, 1.1, YELLOW),
     RingPlan("ring_lakeside", 5, 9, 85.0, 1.2, YELLOW),
     RingPlan("ring_vineyard", 6, 8, 78.0, 1.3, WHITE),
+    RingPlan("ring_hillside", 7, 9, 80.0, 1.2, WHITE),
+    RingPlan("ring_riverside", 8, 8, 82.0, 1.3, YELLOW),
 )
 GRIDS = (
     GridPlan("grid_old_town", 7, 4, 4, (52.0, 78.0), 1, 6, 0.35, WHITE),
     GridPlan("grid_new_town", 8, 5, 4, (55.0, 82.0), 4, 7, -0.6, YELLOW),
+    GridPlan("grid_mill_town", 9, 4, 4, (54.0, 80.0), 2, 6, 0.9, WHITE),
 )
 
 

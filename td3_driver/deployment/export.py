@@ -38,7 +38,7 @@ from td3_driver.learning.checkpoint import step_of
 from td3_driver.learning.manifest import CheckpointError, digest_of
 from td3_driver.learning.networks import IMAGE, VECTOR, Actor, NetworkSpec
 from td3_driver.learning.policy import WEIGHTS, Policy
-from td3_driver.runs import RunFolder
+from td3_driver.runs import find_checkpoint
 
 FILE = "policy.onnx"
 """Default name of the file, in the run's folder."""
@@ -88,14 +88,15 @@ def _times(seconds: np.ndarray) -> str:
 def export_run(
     run: str | Path, out: Path | None = None, say: Callable[[str], object] = print
 ) -> Export:
-    """Export the actor of a run's newest usable checkpoint; by default into the run's folder.
+    """Export the actor of a run's best checkpoint, or of one given by its own folder.
+
+    By default it is written into the run's folder.
 
     The file is only written if it is complete and passes the comparison. Raises ConfigError with a
     readable message.
     """
-    folder = RunFolder(run)
     try:
-        checkpoint = folder.latest_checkpoint()
+        folder, checkpoint = find_checkpoint(run)
         policy = Policy.load(checkpoint)
     except CheckpointError as error:
         raise ConfigError(str(error)) from None

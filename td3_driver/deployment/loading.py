@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loads a policy to drive with: a run's newest checkpoint, an exported file or the baseline."""
+"""Loads a policy to drive with: a run's checkpoint, an exported file or the baseline."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.environment import observation_space
 from td3_driver.driving.observation import ACTIONS, Observation
 from td3_driver.runs import RunFolder
+
+if TYPE_CHECKING:
+    from td3_driver.learning.saved_networks import SavedNetworks
 
 PROBES = 4
 """Random observations that a policy is tried on before it drives: the first ones are slow."""
@@ -55,19 +59,26 @@ def load_policy(
     fixed_delta_s: float,
     warn: Callable[[str], object] = warnings.warn,
 ) -> LoadedPolicy:
-    """Load the policy file or, if that is empty, the run's newest usable checkpoint.
+    """Load a policy file, or the folder of a checkpoint; if empty, the run's best checkpoint.
 
     Raises ConfigError if there is none, or if it does not fit these settings.
     """
-    if policy_file:
+    if policy_file and not Path(policy_file).is_dir():
         return _load_file(Path(policy_file), driving, fixed_delta_s)
     # This imports PyTorch, which an exported file does not need.
     from td3_driver.learning.manifest import CheckpointError
 
     try:
-        return load_checkpoint(run.latest_checkpoint(warn), driving)
+        chosen = Path(policy_file).resolve() if policy_file else run.best_checkpoint(warn)
+        return load_checkpoint(chosen, driving)
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
+
+
+def _can_judge(networks: SavedNetworks, driving: DrivingConfig) -> bool:
+    """Whether there is a critic that sees enough: a privileged one sees the route."""
+    privileged = bool(networks.policy.spec.privileged_scale)
+    return networks.critic is not None and (driving.needs_route or not privileged)
 
 
 def load_checkpoint(checkpoint: Path, driving: DrivingConfig) -> LoadedPolicy:
@@ -93,7 +104,7 @@ def load_checkpoint(checkpoint: Path, driving: DrivingConfig) -> LoadedPolicy:
         is_checkpoint=True,
         step=step_of(checkpoint),
         actor_sha256=networks.actor_sha256,
-        q_values=None if networks.critic is None else networks.q_values,
+        q_values=networks.q_values if _can_judge(networks, driving) else None,
     )
     try:
         _try(loaded, driving)

@@ -15,10 +15,12 @@ from td3_driver.config import DrivingConfig
 from td3_driver.driving.observation import (
     ACTIONS,
     IMAGE,
+    PRIVILEGED,
     VECTOR,
     VECTOR_BOUND_SCALES,
     Observation,
     image_shape,
+    privileged_scale,
     vector_scale,
 )
 from td3_driver.driving.reward import End
@@ -39,14 +41,19 @@ STARTS_TRIED = 5
 
 
 def observation_space(config: DrivingConfig) -> gymnasium.spaces.Dict:
-    """Return the space of observations: an image stack and a vector in SI units."""
+    """Return the space of observations: an image stack and a vector in SI units.
+
+    For a privileged critic, there is a second vector, of what only it sees.
+    """
     bound = VECTOR_BOUND_SCALES * vector_scale(config)
-    return gymnasium.spaces.Dict(
-        {
-            IMAGE: gymnasium.spaces.Box(0, 255, image_shape(config), np.uint8),
-            VECTOR: gymnasium.spaces.Box(-bound, bound, dtype=np.float32),
-        }
-    )
+    spaces: dict[str, gymnasium.Space[Any]] = {
+        IMAGE: gymnasium.spaces.Box(0, 255, image_shape(config), np.uint8),
+        VECTOR: gymnasium.spaces.Box(-bound, bound, dtype=np.float32),
+    }
+    if config.privileged:
+        bound = VECTOR_BOUND_SCALES * privileged_scale(config)
+        spaces[PRIVILEGED] = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
+    return gymnasium.spaces.Dict(spaces)
 
 
 def action_space() -> gymnasium.spaces.Box:

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from td3_driver.config import DrivingConfig
+from td3_driver.config import DrivingConfig, VectorPart
 from td3_driver.driving.route import Projection, RouteTracker
 from td3_driver.driving.world import Pose
 
 Observation = dict[str, np.ndarray]
 
-IMAGE, VECTOR = "image", "vector"
-"""The observation's keys."""
+IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
+"""The observation's keys; the last is there only for a privileged critic."""
 
 ACTIONS = ("steering", "speed")
 
@@ -29,12 +32,43 @@ def image_shape(config: DrivingConfig) -> tuple[int, ...]:
 
 def vector_names(config: DrivingConfig) -> list[str]:
     """Return the name of each entry of the observation's vector, units included."""
-    names = ["speed_mps", "lateral_m", "heading_error_rad"]
+    return [name for part in config.vector for name, _ in _entries(part, config)]
+
+
+def privileged_scale(config: DrivingConfig) -> np.ndarray:
+    """Return what `vector_scale` does, for what only the critic sees."""
+    return _scale(config.privileged, config)
+
+
+def vector_scale(config: DrivingConfig) -> np.ndarray:
+    """Return the usual magnitude of each entry of the vector, float32, for networks to divide by.
+
+    A waypoint's y is scaled by the lane's limits near the car and by its distance further out.
+    """
+    return _scale(config.vector, config)
+
+
+def _scale(parts: Sequence[VectorPart], config: DrivingConfig) -> np.ndarray:
+    scale = [scale for part in parts for _, scale in _entries(part, config)]
+    return np.array(scale, dtype=np.float32)
+
+
+def _entries(part: VectorPart, config: DrivingConfig) -> list[tuple[str, float]]:
+    """Return the name and the usual magnitude of each entry of a part."""
+    if part == "speed":
+        return [("speed_mps", config.max_speed_mps)]
+    if part == "lateral":
+        return [("lateral_m", config.lateral_limit_m)]
+    if part == "heading":
+        return [("heading_error_rad", config.heading_limit_rad)]
+    if part == "previous_action":
+        return [(f"previous_{name}", 1.0) for name in ACTIONS]
+    entries: list[tuple[str, float]] = []
     for index in range(1, config.waypoints + 1):
-        names += [f"waypoint_{index}_x_m", f"waypoint_{index}_y_m"]
-    if config.observe_previous_action:
-        names += [f"previous_{name}" for name in ACTIONS]
-    return names
+        distance_m = index * config.waypoint_spacing_m
+        entries.append((f"waypoint_{index}_x_m", distance_m))
+        entries.append((f"waypoint_{index}_y_m", max(config.lateral_limit_m, 0.5 * distance_m)))
+    return entries
 
 
 UNITS = {"mps": "m/s", "m": "m", "rad": "rad"}
@@ -44,20 +78,6 @@ UNITS = {"mps": "m/s", "m": "m", "rad": "rad"}
 def unit_of(name: str) -> str:
     """Return the unit of an entry of the vector, "1" if it has none."""
     return UNITS.get(name.rsplit("_", 1)[-1], "1")
-
-
-def vector_scale(config: DrivingConfig) -> np.ndarray:
-    """Return the usual magnitude of each entry of the vector, float32, for networks to divide by.
-
-    A waypoint's y is scaled by the lane's limits near the car and by its distance further out.
-    """
-    scale = [config.max_speed_mps, config.lateral_limit_m, config.heading_limit_rad]
-    for index in range(1, config.waypoints + 1):
-        distance = index * config.waypoint_spacing_m
-        scale += [distance, max(config.lateral_limit_m, 0.5 * distance)]
-    if config.observe_previous_action:
-        scale += [1.0] * len(ACTIONS)
-    return np.array(scale, dtype=np.float32)
 
 
 # Values beyond this many scales say no more than "far off", and keep the space bounded.
@@ -77,12 +97,29 @@ def colour_image(bgra: np.ndarray, size_px: int) -> np.ndarray:
     return np.ascontiguousarray(small[:, :, 2::-1].transpose(2, 0, 1))
 
 
+@dataclass(frozen=True)
+class Course:
+    """Where the car is on its route."""
+
+    tracker: RouteTracker
+    pose: Pose
+    projection: Projection
+
+    def ahead(self, config: DrivingConfig) -> np.ndarray:
+        """Return the observed points of the route in the car's frame, float64 (waypoints, 2)."""
+        progress_m = self.projection.progress_m
+        return self.tracker.ahead(
+            self.pose, progress_m, config.waypoints, config.waypoint_spacing_m
+        )
+
+
 class Observer:
     """Builds observations; the same code serves training, the driver and bags."""
 
     def __init__(self, config: DrivingConfig) -> None:
         self._config = config
         self._bound = VECTOR_BOUND_SCALES * vector_scale(config)
+        self._privileged_bound = VECTOR_BOUND_SCALES * privileged_scale(config)
         self._reduce = grey_image if config.image_channels == 1 else colour_image
         self._stack: np.ndarray | None = None
 
@@ -93,35 +130,37 @@ class Observer:
     def observe(
         self,
         image: np.ndarray,
-        pose: Pose,
         speed: float,
-        tracker: RouteTracker,
-        projection: Projection,
         previous_action: np.ndarray,
+        course: Course | None = None,
     ) -> Observation:
         """Return {"image": uint8 of `image_shape`, "vector": float32 (entries,)}.
 
-        The newest image comes last. `previous_action` is in [-1, 1]^2.
+        The newest image comes last. `previous_action` is in [-1, 1]^2. For a privileged critic,
+        "privileged" is float32 (entries,). Without a `course` there is nothing privileged, and
+        only a vector without the route's parts can be built.
         """
         latest = self._reduce(image, self._config.image_size_px)
         if self._stack is None:
             self._stack = np.repeat(latest[None], self._config.image_stack, axis=0)
         else:
             self._stack = np.concatenate([self._stack[1:], latest[None]])
-        ahead = tracker.ahead(
-            pose,
-            projection.progress_m,
-            self._config.waypoints,
-            self._config.waypoint_spacing_m,
-        )
-        parts: list[np.ndarray | list[float]] = [
-            [speed, projection.lateral_m, projection.heading_error_rad],
-            ahead.ravel(),
-        ]
-        if self._config.observe_previous_action:
-            parts.append(previous_action)
-        vector = np.concatenate(parts).astype(np.float32)
-        return {
-            IMAGE: self._stack.copy(),
-            VECTOR: np.clip(vector, -self._bound, self._bound),
+        parts: dict[str, np.ndarray | list[float]] = {
+            "speed": [speed],
+            "previous_action": previous_action,
         }
+        config = self._config
+        if course is not None:
+            parts["lateral"] = [course.projection.lateral_m]
+            parts["heading"] = [course.projection.heading_error_rad]
+            if "waypoints" in (*config.vector, *config.privileged):
+                parts["waypoints"] = course.ahead(config).ravel()
+
+        def held(names: Sequence[VectorPart], bound: np.ndarray) -> np.ndarray:
+            entries = np.concatenate([parts[name] for name in names]).astype(np.float32)
+            return np.clip(entries, -bound, bound)
+
+        observation = {IMAGE: self._stack.copy(), VECTOR: held(config.vector, self._bound)}
+        if course is not None and config.privileged:
+            observation[PRIVILEGED] = held(config.privileged, self._privileged_bound)
+        return observation

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Drives along routes frame by frame, with the task that the policy was trained on."""
+"""Drives frame by frame, along routes or by the camera alone, as the policy was trained to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import Command
 from td3_driver.driving.observation import VECTOR, Observation
 from td3_driver.driving.reward import End
-from td3_driver.driving.task import DrivingTask
+from td3_driver.driving.task import DrivingTask, Handling
 from td3_driver.driving.world import Frame, WorldError
 
 # A longer gap between images makes a stack that no policy was trained on.
@@ -55,6 +55,8 @@ class Pilot:
         self._fixed_delta_s = fixed_delta_s
         self._act = act
         self._task = DrivingTask(config, fixed_delta_s)
+        self._free = Handling(config, fixed_delta_s)
+        """Drives where the policy needs no route; the task is not used then."""
         self._route: np.ndarray | None = None
         self._arrived = False
         self._stamp_ns = 0
@@ -64,13 +66,18 @@ class Pilot:
         """Why the present route is not driven, if it lies elsewhere."""
 
     @property
+    def needs_route(self) -> bool:
+        """Whether the policy drives along routes; others are ignored."""
+        return self._config.needs_route
+
+    @property
     def task(self) -> DrivingTask:
         """The task for the current route."""
         return self._task
 
     def drive(self, frame: Frame) -> Command | Halt:
         """Return what to do at a frame; raise ValueError if either is not finite."""
-        observation = self._observe(frame)
+        observation = self._observe(frame) if self.needs_route else self._observe_freely(frame)
         self._stamp_ns = frame.stamp_ns
         if isinstance(observation, Halt):
             self._driving = False
@@ -85,11 +92,23 @@ class Pilot:
             self.inference_s = time.perf_counter() - begin
             self._ticks_held = 0
         self._ticks_held += 1
-        return Command(*self._task.command(self.action, frame.speed))
+        handling = self._task if self.needs_route else self._free
+        return Command(*handling.command(self.action, frame.speed))
 
     def restart(self) -> None:
         """Start over with the next frame: something else has stopped the car."""
         self._driving = False
+
+    def _observe_freely(self, frame: Frame) -> Observation | None:
+        """Return what to decide on without a route; None while an action is held."""
+        if not self._driving or self._time_breaks(frame):
+            self._free.reset(frame.speed)
+            self._driving = True
+        elif self._ticks_held < self._config.action_repeat:
+            return None
+        else:
+            self._free.acted(self.action)
+        return self._free.observe(frame)
 
     def _observe(self, frame: Frame) -> Observation | Halt | None:
         """Return what to decide on; None while an action is held."""
@@ -115,10 +134,11 @@ class Pilot:
 
     def _must_begin(self, frame: Frame) -> bool:
         """Whether the frame does not continue the one before."""
+        return not self._driving or frame.route is not self._route or self._time_breaks(frame)
+
+    def _time_breaks(self, frame: Frame) -> bool:
         elapsed_s = 1e-9 * (frame.stamp_ns - self._stamp_ns)
-        return (
-            not self._driving or frame.route is not self._route or not 0.0 < elapsed_s <= MAX_GAP_S
-        )
+        return not 0.0 < elapsed_s <= MAX_GAP_S
 
     def _begin(self, frame: Frame) -> Observation | Halt:
         """Begin to drive along the frame's route."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
-from td3_driver.driving.observation import Observation, Observer
+from td3_driver.driving.observation import Course, Observation, Observer
 from td3_driver.driving.reward import End, EndDetector, RewardTerms, reward_terms
 from td3_driver.driving.route import RouteTracker
 from td3_driver.driving.world import (
@@ -24,6 +24,9 @@ from td3_driver.driving.world import (
     VehicleControl,
     WorldError,
 )
+
+AT_STANDSTILL = np.array([0.0, -1.0], dtype=np.float32)
+"""The action that an episode's first observation follows: straight on, no speed."""
 
 
 @dataclass
@@ -51,8 +54,8 @@ class Outcome:
     end: End | None
 
 
-class DrivingTask:
-    """One episode at a time, from `begin` through decisions to its end."""
+class Handling:
+    """What decisions need besides a route: the limits of commands, the pedals, and the images."""
 
     def __init__(self, config: DrivingConfig, fixed_delta_s: float) -> None:
         self.config = config
@@ -60,6 +63,31 @@ class DrivingTask:
         self.limiter = CommandLimiter(config)
         self.pedals = PedalController(config.vehicle_max_steer_rad)
         self._observer = Observer(config)
+        self._previous_action = AT_STANDSTILL
+
+    def reset(self, speed: float) -> None:
+        """Start over with a car of this speed, m/s."""
+        self._observer.reset()
+        self.limiter.reset(speed)
+        self.pedals.reset()
+        self._previous_action = AT_STANDSTILL
+
+    def command(self, action: np.ndarray, speed: float) -> tuple[AckermannCommand, VehicleControl]:
+        """Return the Ackermann command and the pedals for one tick of an action."""
+        ackermann = self.limiter.command(action, self.fixed_delta_s)
+        return ackermann, self.pedals.control(ackermann, speed, self.fixed_delta_s)
+
+    def observe(self, frame: Frame, course: Course | None = None) -> Observation:
+        """Return what is observed at a frame; see `Observer.observe`."""
+        return self._observer.observe(frame.image, frame.speed, self._previous_action, course)
+
+    def acted(self, action: np.ndarray) -> None:
+        """Note the decision that the next observation follows."""
+        self._previous_action = np.array(action, dtype=np.float32)
+
+
+class DrivingTask(Handling):
+    """One episode at a time, from `begin` through decisions to its end."""
 
     def begin(self, frame: Frame) -> Observation:
         """Start an episode at `frame`, whose route is the one to follow.
@@ -70,10 +98,7 @@ class DrivingTask:
             self._tracker = RouteTracker(frame.route)
         except ValueError as error:
             raise WorldError(f"the episode cannot start: {error}") from error
-        self._observer.reset()
-        self.limiter.reset(frame.speed)
-        self.pedals.reset()
-        self._previous_action = np.array([0.0, -1.0], dtype=np.float32)
+        self.reset(frame.speed)
         self.projection = self._tracker.project(frame.pose)
         self._ends = EndDetector(self.config, self._tracker.length_m)
         self._decisions = 0
@@ -82,11 +107,6 @@ class DrivingTask:
             route_length_m=self._tracker.length_m - self._begin_progress_m
         )
         return self._observe(frame)
-
-    def command(self, action: np.ndarray, speed: float) -> tuple[AckermannCommand, VehicleControl]:
-        """Return the Ackermann command and the pedals for one tick of an action."""
-        ackermann = self.limiter.command(action, self.fixed_delta_s)
-        return ackermann, self.pedals.control(ackermann, speed, self.fixed_delta_s)
 
     def judge(
         self,
@@ -129,7 +149,7 @@ class DrivingTask:
             lane_invasions=lane_invasions,
             end=end,
         )
-        self._previous_action = np.array(action, dtype=np.float32)
+        self.acted(action)
         driven_m = self.projection.progress_m - self._begin_progress_m
         summary.route_completion = max(
             summary.route_completion,
@@ -142,11 +162,4 @@ class DrivingTask:
         return Outcome(self._observe(frame), terms, end)
 
     def _observe(self, frame: Frame) -> Observation:
-        return self._observer.observe(
-            frame.image,
-            frame.pose,
-            frame.speed,
-            self._tracker,
-            self.projection,
-            self._previous_action,
-        )
+        return self.observe(frame, Course(self._tracker, frame.pose, self.projection))

@@ -67,6 +67,15 @@ def learning_curve(metrics: Path, picture: Path) -> None:
         axis.plot([int(row["step"]) for row in known], [float(row[column]) for row in known])
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
+    examined = [row for row in rows if row.get("validation_completion")]
+    if examined:
+        axes[0, 0].plot(
+            [int(row["step"]) for row in examined],
+            [float(row["validation_completion"]) for row in examined],
+            drawstyle="steps-post",
+            label="examinations without noise",
+        )
+        axes[0, 0].legend(fontsize=8, loc="lower right")
     for axis in axes[-1]:
         axis.set_xlabel("step")
     axes[0, 0].set_ylim(-0.02, 1.02)

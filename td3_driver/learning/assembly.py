@@ -22,12 +22,13 @@ from td3_driver.learning.health import HealthMonitor
 from td3_driver.learning.manifest import CHECKPOINTS, CheckpointError
 from td3_driver.learning.metrics import MetricsWriter, RunLogger
 from td3_driver.learning.mixed_replay import MixedReplay
-from td3_driver.learning.networks import NetworkSpec, network_spec
+from td3_driver.learning.networks import NOTHING, NetworkSpec, network_spec
 from td3_driver.learning.offline import OfflineTraining
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress, Standing, Trainer
+from td3_driver.learning.validation import Validation
 from td3_driver.learning.warm_start import (
     has_warm_start,
     load_warm_start,
@@ -50,6 +51,8 @@ def online_training(
     training: TrainingConfig,
     folder: Path,
     *,
+    privileged_scale: np.ndarray = NOTHING,
+    validation: Validation | None = None,
     resume: bool = False,
     say: Say = print,
     show: Callable[[Progress], object] = _ignore,
@@ -57,22 +60,28 @@ def online_training(
 ) -> OnlineTraining:
     """Return a run in an environment, from the start, a warm start or its newest checkpoint.
 
-    `vector_scale` is the usual magnitude of each entry of the observations' vector. `say` logs a
-    line, `show` is called after every step, and `report` with every row of figures, from the
-    thread that updates. Raises ConfigError, ReplayMemoryError or CheckpointError.
+    `vector_scale` is the usual magnitude of each entry of the observations' vector, and
+    `privileged_scale` of what only the critic sees. `say` logs a line, `show` is called after
+    every step, and `report` with every row of figures, from the thread that updates.
+    Raises ConfigError, ReplayMemoryError or CheckpointError.
     """
-    spec = network_spec(learning, env.observation_space, env.action_space, vector_scale)
+    spec = network_spec(
+        learning, env.observation_space, env.action_space, vector_scale, privileged_scale
+    )
     learner = _make_learner(spec, learning, training)
     warm = has_warm_start(folder)
     replay = _online_replay(spec, learning, folder, learner.device, say)
     generators = _random_streams(training.seed, replay.device)
     health = HealthMonitor(say)
     standing = Standing()
+    validation = validation or Validation.none()
     if resume:
         used, counters = _resume(folder, learner, replay, generators, say)
         try:
             standing = Standing.from_counters(counters)
             health.restore(counters["health"])
+            if "validation" in counters:  # not in those of older runs
+                validation.restore(counters["validation"])
             env.unwrapped.np_random.bit_generator.state = counters["environment"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -99,6 +108,7 @@ def online_training(
         resumed=resume,
         first_updated_step=max(training.random_steps, least),
         show=show,
+        validation=validation,
     )
 
 

@@ -74,7 +74,7 @@ class ReplaySpec:
 
 def replay_spec(spec: NetworkSpec) -> ReplaySpec:
     """Return the shapes of the data that these networks need."""
-    return ReplaySpec(spec.image, len(spec.vector_scale), spec.actions)
+    return ReplaySpec(spec.image, len(spec.of_critic.vector_scale), spec.actions)
 
 
 class Replay(Protocol):

@@ -39,6 +39,7 @@ LEARNER = "learner.safetensors"
 REPLAY = "replay.safetensors"
 COUNTERS = "counters.json"
 LATEST = "latest"
+BEST = "best"
 REFUSED = "refused-"
 UNFINISHED = ".unfinished-"
 NAME = re.compile(r"\d{9}(-\d{9})?")
@@ -62,17 +63,17 @@ class Snapshot:
 def take(
     step: int,
     learner: TD3,
-    replay: Replay,
+    replay: Replay | None,
     counters: dict[str, Any],
     generators: dict[str, torch.Generator],
 ) -> Snapshot:
-    """Copy everything; the replay's images stay valid until the next call."""
+    """Copy everything, or all but a replay; its images stay valid until the next call."""
     return Snapshot(
         step,
         learner.spec,
         copy.deepcopy(learner.actor),
         learner_tensors(learner, generators),
-        replay.state(),
+        {} if replay is None else replay.state(),
         {"step": step, "updates": learner.updates, **counters},
     )
 
@@ -115,7 +116,8 @@ def _fill(unfinished: Path, snapshot: Snapshot) -> None:
     """Write a checkpoint's files into an empty folder, on disk and readable as others are."""
     save_actor(unfinished, snapshot.actor, snapshot.spec)
     save_file(snapshot.learner, unfinished / LEARNER)
-    save_file(snapshot.replay, unfinished / REPLAY)
+    if snapshot.replay:
+        save_file(snapshot.replay, unfinished / REPLAY)
     (unfinished / COUNTERS).write_text(json.dumps(snapshot.counters, indent=1))
     seal(unfinished)
     for path in unfinished.iterdir():
@@ -123,6 +125,35 @@ def _fill(unfinished: Path, snapshot: Snapshot) -> None:
         flush(path)
     unfinished.chmod(0o755)
     flush(unfinished)
+
+
+def keep_best(folder: Path, snapshot: Snapshot) -> Path:
+    """Write `folder/best-<step>/`, point `folder/best` at it, and remove the one before.
+
+    It holds the networks, to drive and to judge with, but nothing to resume from. Raises
+    CheckpointError if it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+    complete = folder / f"{BEST}-{snapshot.step:09d}"
+    try:
+        _fill(unfinished, snapshot)
+        shutil.rmtree(complete, ignore_errors=True)  # of a run that was resumed from before
+        unfinished.rename(complete)
+        point_link(folder / BEST, complete)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(f"the best policy cannot be kept in {folder}: {error}") from None
+    for old in folder.glob(f"{BEST}-*"):
+        if old != complete:
+            shutil.rmtree(old, ignore_errors=True)
+    return complete
+
+
+def best(folder: Path) -> Path | None:
+    """Return the checkpoint of the best examination; None if there was none."""
+    link = folder / BEST
+    return link.resolve() if link.is_dir() else None
 
 
 class Writer:
@@ -150,9 +181,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def to_drive(folder: Path) -> list[Path]:
+    """Return the checkpoints to drive with, the first choice last.
+
+    That is the one of the best examination where there was one, and otherwise all of them, oldest
+    first. Names of later choices compare as greater.
+    """
+    found = best(folder)
+    return list_checkpoints(folder) if found is None else [found]
+
+
 def step_of(checkpoint: Path) -> int:
     """Return the step at which a checkpoint was taken."""
-    return int(checkpoint.name.partition("-")[0])
+    return int(checkpoint.name.removeprefix(f"{BEST}-").partition("-")[0])
 
 
 def latest(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:

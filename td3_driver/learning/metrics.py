@@ -24,6 +24,7 @@ COLUMNS = (
     "updates_per_s",
     "return_mean",
     "route_completion_mean",
+    "validation_completion",
     "health",
     "q1_mean",
     "q1_std",
@@ -71,6 +72,7 @@ def in_words(row: Mapping[str, float]) -> str:
         f"dormant {shown('actor_dormant_share')} {shown('critic_dormant_share')}, "
         f"health warnings {shown('health')}; "
         f"return {shown('return_mean')}, completion {shown('route_completion_mean')}, "
+        f"without noise {shown('validation_completion')}, "
         f"{shown('steps_per_s')} steps/s, {shown('updates_per_s')} updates/s"
     )
 
@@ -145,7 +147,7 @@ class RunLogger:
         report: Callable[[Mapping[str, float], HealthMonitor], object],
     ) -> None:
         self._metrics = metrics
-        self._say = say
+        self.say = say
         self._report = report
         self._failing = False
         self._note(metrics.open)
@@ -153,7 +155,7 @@ class RunLogger:
     def row(self, row: Mapping[str, float], health: HealthMonitor) -> None:
         """Write a row of figures, log it in words and report it."""
         self._note(lambda: self._metrics.write(row))
-        self._say(in_words(row))
+        self.say(in_words(row))
         self._report(row, health)
 
     def close(self) -> None:
@@ -166,7 +168,7 @@ class RunLogger:
             write()
         except OSError as error:
             if not self._failing:
-                self._say(
+                self.say(
                     f"warning: the figures in {self._metrics.path.parent} cannot be written "
                     f"({error}); training continues without them"
                 )

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 
 from td3_driver.config import ConfigError, LearningConfig
 
-IMAGE, VECTOR = "image", "vector"
+IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
 """The keys of the learner's own observations, whatever the environment calls them."""
 
 Observations = dict[str, Tensor]
-Entry = TypeVar("Entry")
+
+NOTHING = np.zeros(0, np.float32)
+"""Scale of no entries at all."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ class NetworkSpec:
     image_key: str = IMAGE
     vector_key: str = VECTOR
     image_layer_norm: bool = True
+    privileged_scale: tuple[float, ...] = ()
+    """The same as `vector_scale`, for entries that only the critic sees; they follow the vector's
+    in what is stored and sampled."""
+    privileged_key: str = PRIVILEGED
+
+    @property
+    def of_critic(self) -> NetworkSpec:
+        """The shape of the critic, which sees everything."""
+        scale = (*self.vector_scale, *self.privileged_scale)
+        return dataclasses.replace(self, vector_scale=scale, privileged_scale=())
 
     @property
     def state_size(self) -> int:
@@ -48,13 +61,20 @@ class NetworkSpec:
         image = self.image_features if self.image else 0
         return image + len(self.vector_scale)
 
-    def select(self, observation: Mapping[str, Entry]) -> dict[str, Entry]:
-        """Return what the networks see of an environment's observation, under their own names."""
+    def select(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the networks see of an environment's observation, under their own names.
+
+        What only the critic sees is left out where the observation lacks it, as when driving.
+        """
         seen = {}
         if self.image:
             seen[IMAGE] = observation[self.image_key]
-        if self.vector_scale:
-            seen[VECTOR] = observation[self.vector_key]
+        keys = [self.vector_key] if self.vector_scale else []
+        if self.privileged_scale and self.privileged_key in observation:
+            keys.append(self.privileged_key)
+        if keys:
+            vectors = [observation[key] for key in keys]
+            seen[VECTOR] = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
         return seen
 
 
@@ -63,10 +83,12 @@ def network_spec(
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
     vector_scale: np.ndarray,
+    privileged_scale: np.ndarray = NOTHING,
 ) -> NetworkSpec:
     """Derive the networks' shape from an environment's spaces and the configuration.
 
-    `vector_scale` is the usual magnitude of each entry of the vector. Raises ConfigError if the
+    `vector_scale` is the usual magnitude of each entry of the vector, and `privileged_scale` of
+    those that only the critic sees. Raises ConfigError if the
     observations lack a configured key.
     """
     assert isinstance(observation_space, gymnasium.spaces.Dict)
@@ -88,6 +110,7 @@ def network_spec(
         image_key=config.image_key,
         vector_key=config.vector_key,
         image_layer_norm=config.image_layer_norm,
+        privileged_scale=tuple(map(float, privileged_scale)),
     )
 
 
@@ -188,7 +211,10 @@ class Encoder(nn.Module):
             image = scale_image(observations[IMAGE], _dtype(self.convolutions))
             parts.append(self.trunk(self.convolutions(image)))
         if self.spec.vector_scale:
-            parts.append(observations[VECTOR] / self.vector_scale)
+            vector, seen = observations[VECTOR], len(self.spec.vector_scale)
+            # The rest is the critic's.
+            vector = vector if vector.shape[1] == seen else vector[:, :seen]
+            parts.append(vector / self.vector_scale)
         return torch.cat(parts, dim=1)
 
 
@@ -214,6 +240,7 @@ class Critic(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
+        spec = spec.of_critic
         self.encoder = Encoder(spec)
         inputs = spec.state_size + spec.actions
         self.q1 = _mlp(inputs, spec.hidden, 1)

@@ -19,6 +19,7 @@ from td3_driver.learning.policy import Policy
 from td3_driver.learning.schedules import linear
 from td3_driver.learning.threads import use_one_thread
 from td3_driver.learning.trainer import Progress, Trainer
+from td3_driver.learning.validation import Validation
 
 POLICY_REFRESH_UPDATES = 10
 """Updates between refreshes of the acting copy of the policy, if updates run in a thread."""
@@ -39,9 +40,11 @@ class OnlineTraining:
         resumed: bool,
         first_updated_step: int,
         show: Callable[[Progress], object],
+        validation: Validation,
     ) -> None:
         """Take a trainer and an environment; there are no updates before `first_updated_step`."""
         self.trainer = trainer
+        self.validation = validation
         self.policy = Policy.like(trainer.learner.spec)
         """The acting copy of the policy."""
         self.policy.follow(trainer.learner.actor)
@@ -53,8 +56,8 @@ class OnlineTraining:
 
     @property
     def complete(self) -> bool:
-        """Whether all steps have been taken."""
-        return self.trainer.complete
+        """Whether all steps have been taken, or the policy drives well enough to stop."""
+        return self.trainer.complete or self.validation.passed
 
     def stop(self) -> None:
         """Ask `run` to end after the current step; may be called from a signal handler."""
@@ -80,6 +83,8 @@ class OnlineTraining:
             self._collect(pacer)
             if not self._stopped:
                 pacer.finish()
+                if self.validation.wanted and not self.validation.passed:
+                    self._examine()  # the last policy, too
         finally:
             pacer.stop()
             saved = trainer.finish(self._counters())
@@ -119,10 +124,24 @@ class OnlineTraining:
             if self._over():
                 break  # `run` saves
             due = standing.step % settings.checkpoint_interval_steps == 0
+            if not (ended or due):
+                continue
+            if self.validation.due(standing.step) and trainer.learner.updates:
+                self._examine()
+            if self._over():
+                break
             if due:
                 trainer.save(self._counters())
-            if ended or due:
-                observation = self._begin_episode()
+            observation = self._begin_episode()
+
+    def _examine(self) -> None:
+        """Drive without noise, and keep the policy if none was better."""
+        trainer, validation = self.trainer, self.validation
+        candidate = trainer.candidate()
+        policy = Policy.like(trainer.learner.spec)
+        policy.follow(candidate.actor)
+        completion, is_best = validation.examine(policy, candidate.step)
+        trainer.examined(candidate, completion, is_best)
 
     def _over(self) -> bool:
         return self.complete or self._stopped
@@ -173,4 +192,5 @@ class OnlineTraining:
         return {
             "environment": self._env.unwrapped.np_random.bit_generator.state,
             "online": True,
+            "validation": self.validation.counters(),
         }

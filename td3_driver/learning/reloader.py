@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from td3_driver.learning.checkpoint import list_checkpoints
+from td3_driver.learning.checkpoint import to_drive
 from td3_driver.learning.manifest import CheckpointError
 
 Loaded = TypeVar("Loaded")
@@ -56,7 +56,7 @@ class Reloader(Generic[Loaded]):
 
     def newer(self) -> Path | None:
         """Return the newest checkpoint if it is newer than the running one."""
-        found = list_checkpoints(self._folder)
+        found = to_drive(self._folder)
         return found[-1] if found and found[-1].name > self._newest else None
 
     def look(self) -> None:
@@ -78,7 +78,7 @@ class Reloader(Generic[Loaded]):
 
     def _load_newer(self) -> None:
         """Load the newest checkpoint that is newer than the running one and usable."""
-        for checkpoint in reversed(list_checkpoints(self._folder)):
+        for checkpoint in reversed(to_drive(self._folder)):
             if checkpoint.name <= self._newest:
                 return
             if checkpoint.name in self._known_bad:

@@ -56,6 +56,8 @@ class Progress:
     remaining_s: float
     ended_by: str
     """Why the latest episode ended."""
+    validation_completion: float
+    """Route completion of the latest examination; NaN before the first."""
 
 
 def _recent() -> deque[float]:
@@ -75,6 +77,8 @@ class Standing:
     """Route completions of the latest episodes."""
     ended_by: str = ""
     """Why the latest episode ended."""
+    validation_completion: float = math.nan
+    """Route completion of the latest examination."""
 
     @classmethod
     def from_counters(cls, counters: Mapping[str, Any]) -> Standing:
@@ -196,6 +200,8 @@ class Trainer:
         if self.standing.returns:
             row["return_mean"] = progress.return_mean
             row["route_completion_mean"] = progress.route_completion_mean
+        if not math.isnan(progress.validation_completion):
+            row["validation_completion"] = progress.validation_completion
         self.health.observe(self._figures, self.scaled_rewards())
         row |= self._figures | {"health": len(self.health.warnings)}
         self._logger.row(row, self.health)
@@ -219,6 +225,24 @@ class Trainer:
             )
             self._check_finite(snapshot.learner)
         self._writer.start(snapshot)
+
+    def candidate(self) -> checkpoint.Snapshot:
+        """Return a copy of the policy and its critics as they are now, without the replay."""
+        with self._updating:
+            snapshot = checkpoint.take(self.standing.step, self.learner, None, {}, {})
+            self._check_finite(snapshot.learner)
+        return snapshot
+
+    def examined(self, candidate: checkpoint.Snapshot, completion: float, is_best: bool) -> None:
+        """Log the result of an examination, and keep the candidate if it is the best so far."""
+        self.standing.validation_completion = completion
+        best = ", the best so far" if is_best else ""
+        self._logger.say(
+            f"examination at step {candidate.step:,}: completion {completion:.2f}{best}"
+        )
+        if is_best:
+            self._writer.wait()  # it removes what is unfinished
+            checkpoint.keep_best(self._folder / CHECKPOINTS, candidate)
 
     def finish(self, counters: Mapping[str, Any]) -> Path | None:
         """Close the logs, and save a checkpoint unless the run failed.
@@ -278,6 +302,7 @@ class Trainer:
             updates_per_s=(self.learner.updates - self._first_updates) / elapsed_s,
             remaining_s=missing / steps_per_s if steps_per_s else float("inf"),
             ended_by=standing.ended_by,
+            validation_completion=standing.validation_completion,
         )
 
 

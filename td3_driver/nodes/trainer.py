@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -23,14 +24,16 @@ from td3_driver.bridge import runtime
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.driving.world import WorldError
+from td3_driver.evaluation.examination import EmbeddedExaminer, TownExaminer
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.devices import ReplayMemoryError
 from td3_driver.learning.health import NotFiniteError
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.trainer import Progress
+from td3_driver.learning.validation import Validation
 from td3_driver.learning.warm_start import adopt
 from td3_driver.lockstep.starts import make_sampler
 from td3_driver.lockstep.world import CarlaWorld
@@ -88,8 +91,11 @@ class LiveLine:
 
 
 def _standing(progress: Progress) -> str:
+    examined = progress.validation_completion
+    without_noise = "" if math.isnan(examined) else f" ({examined:.2f} without noise)"
     return (
-        f"return {progress.return_mean:.1f}, completion {progress.route_completion_mean:.2f}, "
+        f"return {progress.return_mean:.1f}, "
+        f"completion {progress.route_completion_mean:.2f}{without_noise}, "
         f"{progress.updates_per_s:.0f} updates/s"
     )
 
@@ -143,7 +149,14 @@ def _train_in(
 ) -> tuple[OnlineTraining, Path]:
     """Train in a world; return the training and its last checkpoint's path."""
     config, logger = node.config, node.get_logger()
-    env = DrivingEnv(world, make_sampler(config.training, world), config.driving)
+    sample = make_sampler(config.training, world)
+    env = DrivingEnv(world, sample, config.driving)
+    # Only the embedded simulator has those maps.
+    examine = (
+        EmbeddedExaminer(config)
+        if config.training.starts == "maps"
+        else TownExaminer(env, sample, config)
+    )
     diagnostics = HealthDiagnostics(node)
     live = LiveLine(logger.info)
 
@@ -158,6 +171,8 @@ def _train_in(
             config.learning,
             config.training,
             folder.path,
+            privileged_scale=privileged_scale(config.driving),
+            validation=Validation(config.validation, examine),
             resume=bool(node.get_parameter("resume").value),
             say=live.log,
             show=show,

@@ -30,10 +30,11 @@ from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrame, BagFrames
-from td3_driver.offline.networks import Networks, evaluate, find_checkpoint, load_networks
+from td3_driver.offline.networks import Networks, evaluate, load_networks
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
+from td3_driver.runs import find_checkpoint
 
 BATCH = 64
 OF_REWARD = ("reward", *(f"reward_{name}" for name in RewardTerms.__dataclass_fields__))
@@ -265,7 +266,7 @@ _OBSERVED = (
     "image_channels",
     "waypoints",
     "waypoint_spacing_m",
-    "observe_previous_action",
+    "vector",
     "action_repeat",
     "max_steering_angle_rad",
     "max_speed_mps",

@@ -15,11 +15,9 @@ import torch
 from td3_driver.config import LearningConfig
 from td3_driver.driving.observation import Observation
 from td3_driver.learning.checkpoint import step_of
-from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec, Observations
 from td3_driver.learning.normalization import RewardNorm
 from td3_driver.learning.saved_networks import SavedNetworks, load_network
-from td3_driver.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,6 @@ class Networks:
         """The run and the step, for display."""
         checkpoint = self.saved.checkpoint
         return f"{checkpoint.parents[1].name} @ {step_of(checkpoint)}"
-
-
-def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
-    """Return a run and its newest usable checkpoint, or the checkpoint named by its own folder.
-
-    Raises RunError or CheckpointError.
-    """
-    path = Path(name_or_path)
-    if path.parent.name == CHECKPOINTS and path.is_dir():
-        return RunFolder(path.resolve().parents[1]), path.resolve()
-    run = RunFolder(name_or_path)
-    return run, run.latest_checkpoint()
 
 
 def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:

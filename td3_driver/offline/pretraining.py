@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from td3_driver.config import Config, override
 from td3_driver.driving.environment import action_space, observation_space
-from td3_driver.driving.observation import vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.learning.assembly import offline_training
 from td3_driver.learning.batch import replay_spec
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
@@ -83,7 +83,11 @@ def spec_of(config: Config) -> NetworkSpec:
     """Return the shape of the networks for the driving task."""
     driving = config.driving
     return network_spec(
-        config.learning, observation_space(driving), action_space(), vector_scale(driving)
+        config.learning,
+        observation_space(driving),
+        action_space(),
+        vector_scale(driving),
+        privileged_scale(driving),
     )
 
 

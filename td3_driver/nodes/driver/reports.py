@@ -97,13 +97,19 @@ class Reports:
         standing = self._guard.standing
         if standing is not None:
             return f"stopped: {standing.reason}"
-        summary, projection = self._pilot.task.summary, self._pilot.task.projection
         return (
             f"{'would be driving' if self._config.driver.shadow else 'driving'}: "
-            f"{self._frames.speed or 0.0:.1f} m/s, "
-            f"{projection.lateral_m:+.2f} m off the centre, "
-            f"{100.0 * summary.route_completion:.0f} % of {summary.route_length_m:.0f} m, "
+            f"{self._frames.speed or 0.0:.1f} m/s, {self._progress()}, "
             f"inference {1e3 * self._pilot.inference_s:.1f} ms"
+        )
+
+    def _progress(self) -> str:
+        if not self._pilot.needs_route:
+            return "without a route"
+        summary, projection = self._pilot.task.summary, self._pilot.task.projection
+        return (
+            f"{projection.lateral_m:+.2f} m off the centre, "
+            f"{100.0 * summary.route_completion:.0f} % of {summary.route_length_m:.0f} m"
         )
 
     def publish_diagnostics(self) -> None:
