@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""In-process trainings of the first drive, examined on held-out maps while they run."""
+"""In-process trainings, of the first drive or another task, examined while they run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EPISODES = 6
 """Drives in one examination."""
 
 
-def settings_of(seed: int, changes: Mapping[str, Any]) -> Config:
+def settings_of(seed: int, changes: Mapping[str, Any], task: str = CONFIG) -> Config:
     """Return the complete configuration of a repeatable training on one thread."""
     ours = {
         "training.seed": seed,
@@ -35,7 +35,7 @@ def settings_of(seed: int, changes: Mapping[str, Any]) -> Config:
         "training.torch_threads": 1,
         "learning.device": "cpu",
     }
-    return override(load(CONFIG), {**ours, **changes}, "the benchmark")
+    return override(load(task), {**ours, **changes}, "the benchmark")
 
 
 class Examiner:
@@ -77,8 +77,8 @@ def train(
     training.run()
 
 
-def completion_of(training: OnlineTraining, examiner: Examiner) -> float:
+def completion_of(training: OnlineTraining, examiner: Examiner, episodes: int = EPISODES) -> float:
     """Return how well the current policy drives."""
     policy = Policy.like(training.trainer.learner.spec)
     policy.follow(training.trainer.learner.actor)
-    return examiner.completion(policy.act)
+    return examiner.completion(policy.act, episodes)

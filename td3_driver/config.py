@@ -400,6 +400,13 @@ class LearningConfig(Section):
         ge=0,
         le=16,
     )
+    image_jitter: float = _setting(
+        0.0,
+        "Random change of light in each update: contrast by a factor of up to exp(±image_jitter), "
+        "and brightness by up to half of image_jitter of its range; 0 = none.",
+        ge=0.0,
+        le=1.0,
+    )
     reward_scale: float = _setting(1.0, "Factor of every reward.", gt=0.0)
     normalize_rewards: bool = _setting(
         False, "Divide rewards by their mean absolute value so far (Fujimoto et al., 2025)."

@@ -1,7 +1,10 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Random shift of image stacks (Kostrikov et al., 2020; Yarats et al., 2021)."""
+"""Random changes of image stacks: shift (Kostrikov et al., 2020; Yarats et al., 2021), and light.
+
+The light is changed after Laskin et al. (2020): a policy then bears looks that it never saw.
+"""
 
 from __future__ import annotations
 
@@ -52,3 +55,16 @@ def _overlap(shift: int, size: int) -> tuple[int, int, slice]:
     shift = min(max(shift, 1 - size), size - 1)
     first, end = max(-shift, 0), size - max(shift, 0)
     return first, end, slice(first + shift, end + shift)
+
+
+def jitter_light(images: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
+    """Change contrast and brightness of scaled stacks (B, images, h, w), each stack's alike.
+
+    Contrast changes by a factor of exp(±jitter) about mid-grey, brightness by ±jitter / 2, both
+    uniformly drawn (the former in its logarithm); the result stays in [-0.5, 0.5].
+    """
+    shape = (2, len(images), 1, 1, 1)
+    drawn = torch.rand(shape, generator=generator, device=images.device).mul_(2.0).sub_(1.0)
+    contrast, brightness = (jitter * drawn[0]).exp(), 0.5 * jitter * drawn[1]
+    changed = images * contrast.to(images.dtype) + brightness.to(images.dtype)
+    return changed.clamp_(-0.5, 0.5)

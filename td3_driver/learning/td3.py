@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig
-from td3_driver.learning.augmentation import draw_shifts
+from td3_driver.learning.augmentation import draw_shifts, jitter_light
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
@@ -163,13 +163,16 @@ class TD3:
         return errors.pow(self.settings.priority_exponent)
 
     def prepare(self, observations: Observations) -> Observations:
-        """Scale the image once for all networks, instead of once in each."""
+        """Scale the image once for all networks, instead of once in each, and change its light."""
         if IMAGE not in observations:
             return observations
         dtype = self.precision
         if self.precision == torch.float32:
             dtype = next(self.actor.parameters()).dtype
-        return {**observations, IMAGE: scale_image(observations[IMAGE], dtype)}
+        image = scale_image(observations[IMAGE], dtype)
+        if self.settings.image_jitter:
+            image = jitter_light(image, self.settings.image_jitter, self.generator)
+        return {**observations, IMAGE: image}
 
     def autocast(self) -> torch.autocast:
         """Return the context in which networks run in the learner's precision."""

@@ -1,0 +1,98 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Train a task with several seeds, in process on one thread, and examine it while it learns.
+
+    python benchmarks/tasks.py --task camera_lane --seeds 0 1 2 3 4
+
+Every `--interval` decisions the policy drives without noise on the held-out maps, always from the
+same starts. Training goes on to the task's last step whatever it reaches, to show whether it stays
+there. `--no-image` is the control: the same without the camera. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from in_process import Examiner, completion_of, settings_of, train
+
+from td3_driver.learning.online import OnlineTraining
+from td3_driver.learning.trainer import Progress
+
+PASSED = 0.95
+"""Route completion at which a policy drives."""
+KEPT = 0.9
+"""Route completion below which a policy has lost it again."""
+
+
+def train_one(task: str, seed: int, changes: dict[str, Any], interval: int, episodes: int) -> dict:
+    """Train once; return the completions by step, and the CPU time to the first that passes."""
+    config = settings_of(seed, changes, task)
+    curve: dict[int, float] = {}
+    spent: dict[int, float] = {}
+    examining_s = 0.0
+    began_s = time.process_time()
+
+    def examine(progress: Progress, training: OnlineTraining, examiner: Examiner) -> None:
+        nonlocal examining_s
+        if progress.step % interval or not progress.updates:
+            return
+        spent[progress.step] = time.process_time() - began_s - examining_s
+        begin_s = time.process_time()
+        curve[progress.step] = completion_of(training, examiner, episodes)
+        examining_s += time.process_time() - begin_s
+        print(
+            f"seed {seed} step {progress.step:6,}: completion {curve[progress.step]:.3f}, "
+            f"in training {progress.route_completion_mean:.2f}, {spent[progress.step]:.0f} CPU s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder) / "run", examine)
+    passed = next((step for step, completion in curve.items() if completion >= PASSED), None)
+    after = [completion for step, completion in curve.items() if passed and step > passed]
+    return {
+        "seed": seed,
+        "passed_step": passed,
+        "passed_cpu_s": None if passed is None else round(spent[passed]),
+        "least_after": min(after, default=None),
+        "best": max(curve.values()),
+        "last": list(curve.values())[-1],
+        "curve": curve,
+    }
+
+
+def main() -> None:
+    """Train the seeds one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default="camera_lane", help="name of a configuration")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--interval", type=int, default=500, help="decisions between examinations")
+    parser.add_argument("--episodes", type=int, default=20, help="drives in an examination")
+    parser.add_argument("--no-image", action="store_true", help="leave the camera out")
+    parser.add_argument("--set", nargs="*", default=[], help="section.setting=value (JSON) ...")
+    given = parser.parse_args()
+    changes = {name: json.loads(value) for name, _, value in (s.partition("=") for s in given.set)}
+    if given.no_image:
+        changes["learning.image_key"] = ""
+    rows = []
+    for seed in given.seeds:
+        load = os.getloadavg()[0]
+        row = train_one(given.task, seed, changes, given.interval, given.episodes)
+        rows.append(row)
+        print(f"{row}  load average before: {load:.2f}", flush=True)
+    good = sum(row["passed_step"] is not None for row in rows)
+    kept = sum((row["least_after"] or 0.0) >= KEPT for row in rows)
+    print(json.dumps({"task": given.task, "passed": good, "kept": kept, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
