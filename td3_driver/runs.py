@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -198,13 +199,13 @@ def _parameters(config: Config) -> str:
 
 def _from_anywhere(config: Config) -> Config:
     """Return the settings with absolute paths of files, which mean the same in any folder."""
-    simulator, training, evaluation = config.simulator, config.training, config.evaluation
-    given = {
-        "simulator.map": _absolute_map(simulator.map),
-        "training.maps": tuple(map(_absolute_map, training.maps)),
-        "training.starts_file": _absolute(training.starts_file),
-        "evaluation.maps": tuple(map(_absolute_map, evaluation.maps)),
+    given: dict[str, Any] = {
+        "simulator.map": _absolute_map(config.simulator.map),
+        "training.starts_file": _absolute(config.training.starts_file),
     }
+    for name, section in config:
+        if maps := getattr(section, "maps", ()):
+            given[f"{name}.maps"] = tuple(map(_absolute_map, maps))
     return configuration.override(config, given, "the run")
 
 
