@@ -14,13 +14,12 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from td3_driver import parameter_files
+from td3_driver.documents import in_short
 from td3_driver.faults import HARMLESS, Fault
 from td3_driver.parameter_files import ParameterFileError
 
@@ -52,7 +52,9 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A group of settings; unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -61,8 +63,8 @@ def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> A
 
 
 def limits(field: FieldInfo) -> dict[str, Any]:
-    """Return a setting's limits by their names in pydantic: ge, gt, le, lt, min_length."""
-    names = ("ge", "gt", "le", "lt", "min_length")
+    """Return a setting's limits by their names in pydantic: ge, gt, le, lt, min_length, ..."""
+    names = ("ge", "gt", "le", "lt", "min_length", "max_length")
     return {
         name: getattr(item, name)
         for item in field.metadata
@@ -75,6 +77,11 @@ def unit(field: FieldInfo) -> str:
     """Return a setting's unit, empty where it has none."""
     extra = field.json_schema_extra
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+WIDEST = 4096
+"""Units that a layer of the networks may have."""
+Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
 class SimulatorConfig(Section):
@@ -187,7 +194,7 @@ class CarlaConfig(Section):
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
-    image_size_px: int = _setting(84, "Side of the square image observed.", "px", ge=36)
+    image_size_px: int = _setting(84, "Side of the square image observed.", "px", ge=36, le=1024)
     image_stack: int = _setting(4, "Latest images stacked in one observation.", ge=1, le=16)
     image_channels: Literal[1, 3] = _setting(
         1, "Channels of each image observed: 1 = grey, 3 = red, green and blue."
@@ -362,14 +369,16 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
-    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = _setting(
+    channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
     )
-    image_features: int = _setting(512, "Features of the image encoder.", ge=1)
+    image_features: int = _setting(512, "Features of the image encoder.", ge=1, le=WIDEST)
     image_layer_norm: bool = _setting(
         True, "Bound the image features by LayerNorm and tanh; off = a ReLU."
     )
-    hidden: tuple[PositiveInt, ...] = _setting((256, 256), "Widths of the heads' hidden layers.")
+    hidden: tuple[Width, ...] = _setting(
+        (256, 256), "Widths of the heads' hidden layers.", max_length=16
+    )
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
         0.5,
@@ -585,15 +594,21 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
+TOLD = 20
+"""Wrong settings that a message names."""
+
+
 def in_words(error: ValidationError) -> str:
-    """Return one line for each wrong setting."""
+    """Return one line for each of the first `TOLD` wrong settings."""
     lines = []
-    for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"])
+    for problem in error.errors(include_url=False)[:TOLD]:
+        name = in_short(".".join(str(part) for part in problem["loc"]))
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {name}: there is no such setting")
         else:
             lines.append(f"  {name}: {problem['msg']} (it is {shown(problem['input'])})")
+    if error.error_count() > TOLD:
+        lines.append(f"  and {error.error_count() - TOLD} more")
     return "\n".join(lines)
 
 
@@ -603,7 +618,7 @@ def override(base: Config, values: Mapping[str, Any], source: str) -> Config:
     for name, value in values.items():
         section, _, setting = name.partition(".")
         if not setting:
-            raise ConfigError(f"there is no such parameter: {name}")
+            raise ConfigError(f"there is no such parameter: {in_short(name)}")
         sections.setdefault(section, {})[setting] = value
     return build(sections, source)
 
@@ -633,5 +648,3 @@ def read_parameters(path: Path, node: str = "") -> dict[str, Any]:
         return parameter_files.read(path, node)
     except ParameterFileError as error:
         raise ConfigError(str(error)) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

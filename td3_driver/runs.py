@@ -19,7 +19,7 @@ import yaml
 
 from td3_driver import config as configuration
 from td3_driver.config import Config, ConfigError
-from td3_driver.files import create, point_link
+from td3_driver.files import check_link, create, point_link
 from td3_driver.learning.manifest import CHECKPOINTS
 
 RUNS = Path("runs")
@@ -60,8 +60,13 @@ class RunFolder:
         if name_or_path:
             path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
             _check_name(path)
-            path.mkdir(parents=True, exist_ok=True)
+            _check_latest(path)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(f"{path} cannot be made: {error.strerror}") from None
         else:
+            _check_latest(RUNS / LATEST)
             path = _new_folder(time.strftime("%Y%m%d-%H%M%S"))
         try:
             create(path / "config.yaml", _heading() + _parameters(config))
@@ -96,11 +101,26 @@ class RunFolder:
 
 
 def _check_name(path: Path) -> None:
-    """Raise RunError for a path that is no new run's: `runs/latest`, a parent, or a file."""
-    if path.name in ("", ".", "..", LATEST) or path.resolve() == RUNS.resolve():
+    """Raise RunError for a path that is no new run's: `runs/latest`, a parent, a file, ..."""
+    if path.name in ("", ".", "..", LATEST) or _is_runs(path):
         raise RunError(f"{path} cannot be a run's name: choose another one")
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file: choose another name for the run")
+    if os.path.lexists(path) and not path.is_dir():
+        raise RunError(f"{path} is a file, or a link to nothing: choose another name for the run")
+
+
+def _is_runs(path: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(RUNS)
+
+
+def _check_latest(path: Path) -> None:
+    """Raise RunError if `runs/latest` cannot be pointed at a run there."""
+    try:
+        if path.parent == RUNS:
+            check_link(RUNS / LATEST)
+    except FileExistsError:
+        raise RunError(
+            f"{RUNS / LATEST} is not the link that it should be: rename or remove it"
+        ) from None
 
 
 def _new_folder(name: str) -> Path:

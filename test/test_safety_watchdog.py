@@ -18,6 +18,7 @@ from td3_driver.faults import HARMLESS, Fault
 from td3_driver.safety.guard import Guard, WatchThread
 from td3_driver.safety.standstills import Standstills
 from td3_driver.safety.watchdog import SENSORS, Source, Stop, Watchdog
+from td3_driver.workers import Failure
 
 CONFIG = DriverConfig(
     camera_timeout_s=0.3,
@@ -425,7 +426,7 @@ def test_a_command_for_which_no_watchdog_has_looked_is_not_sent() -> None:
 def test_a_policy_that_hangs_is_stopped_by_the_thread_that_watches() -> None:
     config = DriverConfig(policy_timeout_s=0.1)
     stopped = threading.Event()
-    failures: list[BaseException] = []
+    failures: list[Failure] = []
 
     def changed(stop: Stop | None) -> None:
         if stop is not None and stop.fault is Fault.POLICY_SLOW:

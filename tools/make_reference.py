@@ -22,13 +22,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import PositiveInt
 from pydantic.fields import FieldInfo
 
 from td3_driver import config
 from td3_driver.bridge.parameters import CONFIG, Own
 from td3_driver.bridge.topics import Direction, Topic
-from td3_driver.config import Config, Section
+from td3_driver.config import WIDEST, Config, Section, Width
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PACKAGES_WITH_TOPICS = ("td3_driver.bridge", "td3_driver.nodes")
@@ -233,7 +232,9 @@ def range_of(field: FieldInfo) -> str:
     if get_origin(field.annotation) is tuple:
         items = get_args(field.annotation)
         length = "" if items[-1] is Ellipsis else f"{len(items)} numbers"
-        each = "each > 0" if items[0] is PositiveInt else ""
+        if "max_length" in limits:
+            length = f"at most {limits['max_length']} numbers"
+        each = f"each 1 to {WIDEST}" if items[0] is Width else ""
         not_empty = "not empty" if "min_length" in limits else ""
         return ", ".join(filter(None, (length, each, not_empty)))
     if field.annotation is bool:

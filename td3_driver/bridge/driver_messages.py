@@ -11,7 +11,6 @@ forms are read: `td3_driver_msgs`, and the older one, which bags may still have:
 from __future__ import annotations
 
 import enum
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -19,6 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from td3_driver.bridge.messages import ConversionError, ns_from_stamp
+from td3_driver.documents import parse_json
 
 BASELINE = "baseline"
 """What stands in a checkpoint's place where the baseline drives."""
@@ -110,7 +110,7 @@ def policy_info_from_message(message: Any) -> PolicyInfo:
 
 def _policy_info_from_json(text: str) -> PolicyInfo:
     try:
-        values = json.loads(text)
+        values = parse_json(text, "the policy")
         path, name = str(values["checkpoint"]), str(values["step"])
         digest, has_critic = str(values["actor_sha256"]), bool(values["critic"])
         refused = str(values["refused"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.documents import in_short
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Replay, replay_spec
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
@@ -74,9 +75,9 @@ def online_training(
             standing = Standing.from_counters(counters)
             health.restore(counters["health"])
             env.unwrapped.np_random.bit_generator.state = counters["environment"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise CheckpointError(
-                f"{used / checkpoint.COUNTERS} cannot be used: {error!r}"
+                f"{used / checkpoint.COUNTERS} cannot be used: {in_short(repr(error))}"
             ) from None
         say(f"resumed {used} at step {standing.step:,} with {len(replay):,} transitions")
     elif warm:

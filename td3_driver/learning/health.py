@@ -186,9 +186,13 @@ class HealthMonitor:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state()` returned; raise KeyError or TypeError if it is damaged."""
+        """Restore what `state()` returned; raise one of several errors if it is damaged:
+
+        LookupError, TypeError or ValueError."""
         self._contrary = {check.name: int(state["contrary"][check.name]) for check in CHECKS}
         warnings = [HealthWarning(**warning) for warning in state["warnings"]]
+        if unknown := [item.check for item in warnings if item.check not in self._contrary]:
+            raise ValueError(f"there is no check {unknown[0]!r}")
         self._warnings = {warning.check: warning for warning in warnings}
 
     def observe(self, figures: Figures, rewards: Rewards) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import gymnasium
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from td3_driver.config import ConfigError, LearningConfig
+from td3_driver.config import ConfigError, LearningConfig, Width
 
 IMAGE, VECTOR = "image", "vector"
 """The keys of the learner's own observations, whatever the environment calls them."""
@@ -23,23 +24,35 @@ IMAGE, VECTOR = "image", "vector"
 Observations = dict[str, Tensor]
 Entry = TypeVar("Entry")
 
+MOST_WEIGHTS = 1 << 28
+"""Weights that a network may have: 1 GiB in single precision."""
+_CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
+"""Kernel and stride of the convolutions of Mnih et al. (2015)."""
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_Scale = Annotated[float, Field(gt=0.0)]
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Everything that determines the networks' shape; saved beside their weights."""
+    """Everything that determines the networks' shape; saved beside their weights.
 
-    image: tuple[int, ...] | None
+    The limits count where it is read from a file.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    image: Annotated[tuple[_Side, ...], Field(min_length=3, max_length=4)] | None
     """Shape of the image stack: (stack, height, width), or (stack, channels, height, width);
     None if the networks see no image."""
-    vector_scale: tuple[float, ...]
+    vector_scale: Annotated[tuple[_Scale, ...], Field(max_length=1 << 16)]
     """Usual magnitude of each entry of the vector, which is divided by it; empty if the networks
     see no vector."""
-    actions: int
-    channels: tuple[int, int, int]
-    image_features: int
-    hidden: tuple[int, ...]
-    image_key: str = IMAGE
-    vector_key: str = VECTOR
+    actions: Width
+    channels: tuple[Width, Width, Width]
+    image_features: Width
+    hidden: Annotated[tuple[Width, ...], Field(max_length=16)]
+    image_key: Annotated[str, Field(max_length=256)] = IMAGE
+    vector_key: Annotated[str, Field(max_length=256)] = VECTOR
     image_layer_norm: bool = True
 
     @property
@@ -78,7 +91,7 @@ def network_spec(
                 f"learning.{setting} is {key!r}, but the observations have "
                 f"{', '.join(observation_space.spaces)}"
             )
-    return NetworkSpec(
+    spec = NetworkSpec(
         image=observation_space[config.image_key].shape if config.image_key else None,
         vector_scale=tuple(map(float, vector_scale)) if config.vector_key else (),
         actions=action_space.shape[0],
@@ -89,6 +102,11 @@ def network_spec(
         vector_key=config.vector_key,
         image_layer_norm=config.image_layer_norm,
     )
+    try:
+        weights_of(Critic, spec)
+    except ValueError as error:
+        raise ConfigError(f"learning.channels, image_features and hidden: {error}") from None
+    return spec
 
 
 def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -118,6 +136,16 @@ def _mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def _convolved(side: int) -> int:
+    """Return what the convolutions leave of a side of an image; ValueError if that is nothing."""
+    left = side
+    for kernel, stride in _CONVOLUTIONS:
+        left = (left - kernel) // stride + 1
+    if left < 1:
+        raise ValueError(f"an image with a side of {side} px is too small to be convolved")
+    return left
 
 
 def _bounded(inputs: int, outputs: int) -> nn.Sequential:
@@ -158,20 +186,15 @@ class Encoder(nn.Module):
     def _add_image(self, spec: NetworkSpec) -> None:
         assert spec.image is not None
         *stacked, height, width = spec.image
-        first, second, third = spec.channels
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(math.prod(stacked), first, 8, stride=4),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(second, third, 3, stride=1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-        )
+        layers: list[nn.Module] = []
+        inputs = math.prod(stacked)
+        for outputs, (kernel, stride) in zip(spec.channels, _CONVOLUTIONS, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.ReLU(inplace=True)]
+            inputs = outputs
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
         # The fastest layout for convolutions, on CPU and GPU alike.
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            flat = self.convolutions(torch.zeros(1, math.prod(stacked), height, width)).shape[1]
+        flat = inputs * _convolved(height) * _convolved(width)
         self.trunk = (
             _bounded(flat, spec.image_features)
             if spec.image_layer_norm
@@ -230,6 +253,22 @@ class Critic(nn.Module):
         with torch.no_grad():
             state = self.encoder(observations)
         return in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
+
+
+def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's weights and buffers by name, without making them.
+
+    Raises ValueError if they are more than `MOST_WEIGHTS`.
+    """
+    if not (spec.image or spec.vector_scale):
+        raise ValueError("networks that see neither an image nor a vector")
+    with torch.device("meta"):
+        state = kind(spec).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    weights = sum(map(math.prod, shapes.values()))
+    if weights > MOST_WEIGHTS:
+        raise ValueError(f"networks of {weights:,} weights; at most {MOST_WEIGHTS:,} are possible")
+    return shapes
 
 
 DORMANT_ACTIVITY = 0.025

@@ -79,9 +79,12 @@ class Standing:
     @classmethod
     def from_counters(cls, counters: Mapping[str, Any]) -> Standing:
         """Return what `counters` returned; raises KeyError, TypeError or ValueError."""
-        standing = cls(int(counters["step"]), int(counters["episodes"]))
-        standing.returns.extend(counters["returns"])
-        standing.completions.extend(counters["completions"])
+        step, episodes = counters["step"], counters["episodes"]
+        if not all(type(n) is int and 0 <= n <= checkpoint.MOST_COUNTED for n in (step, episodes)):
+            raise ValueError("step or episodes is not a number of either")
+        standing = cls(step, episodes)
+        standing.returns.extend(map(float, counters["returns"]))
+        standing.completions.extend(map(float, counters["completions"]))
         return standing
 
     def counters(self) -> dict[str, Any]:
