@@ -81,6 +81,8 @@ def unit(field: FieldInfo) -> str:
 
 WIDEST = 4096
 """Units that a layer of the networks may have."""
+MOST_WEIGHTS = 1 << 28
+"""Weights that a network may have: 1 GiB in single precision."""
 Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 

@@ -186,9 +186,10 @@ class HealthMonitor:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state()` returned; raise one of several errors if it is damaged:
+        """Restore what `state()` returned.
 
-        LookupError, TypeError or ValueError."""
+        Raises LookupError, TypeError or ValueError if it is damaged.
+        """
         self._contrary = {check.name: int(state["contrary"][check.name]) for check in CHECKS}
         warnings = [HealthWarning(**warning) for warning in state["warnings"]]
         if unknown := [item.check for item in warnings if item.check not in self._contrary]:

@@ -16,7 +16,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from td3_driver.config import ConfigError, LearningConfig, Width
+from td3_driver.config import MOST_WEIGHTS, ConfigError, LearningConfig, Width
 
 IMAGE, VECTOR = "image", "vector"
 """The keys of the learner's own observations, whatever the environment calls them."""
@@ -24,8 +24,6 @@ IMAGE, VECTOR = "image", "vector"
 Observations = dict[str, Tensor]
 Entry = TypeVar("Entry")
 
-MOST_WEIGHTS = 1 << 28
-"""Weights that a network may have: 1 GiB in single precision."""
 _CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
 """Kernel and stride of the convolutions of Mnih et al. (2015)."""
 _Side = Annotated[int, Field(ge=1, le=4096)]
