@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
-from td3_driver.documents import in_short
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Replay, replay_spec
+from td3_driver.learning.counters import SavedCounters, checked
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
 from td3_driver.learning.execution import choose_precision, describe
 from td3_driver.learning.health import HealthMonitor
@@ -71,14 +71,7 @@ def online_training(
     standing = Standing()
     if resume:
         used, counters = _resume(folder, learner, replay, generators, say)
-        try:
-            standing = Standing.from_counters(counters)
-            health.restore(counters["health"])
-            env.unwrapped.np_random.bit_generator.state = counters["environment"]
-        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise CheckpointError(
-                f"{used / checkpoint.COUNTERS} cannot be used: {in_short(repr(error))}"
-            ) from None
+        standing = restore_counters(used, counters, health, env.unwrapped.np_random)
         say(f"resumed {used} at step {standing.step:,} with {len(replay):,} transitions")
     elif warm:
         assert isinstance(replay, MixedReplay)
@@ -101,6 +94,30 @@ def online_training(
         first_updated_step=max(training.random_steps, least),
         show=show,
     )
+
+
+def restore_counters(
+    used: Path, counters: Mapping[str, Any], health: HealthMonitor, starts: np.random.Generator
+) -> Standing:
+    """Restore what a checkpoint's counters hold, except the learner's; return the standing.
+
+    `starts` is the environment's random stream. Raises CheckpointError.
+    """
+    try:
+        saved = checked(SavedCounters, counters)
+        health.restore(saved.health)
+        _restore_stream(starts, saved.environment)
+    except ValueError as error:
+        raise CheckpointError(f"{used / checkpoint.COUNTERS} cannot be used: {error}") from None
+    return Standing.from_counters(saved)
+
+
+def _restore_stream(stream: np.random.Generator, state: Mapping[str, Any]) -> None:
+    """Restore a random stream of numpy; raises ValueError."""
+    try:
+        stream.bit_generator.state = state
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
+        raise ValueError("environment is no state of the environment's random stream") from None
 
 
 def offline_training(

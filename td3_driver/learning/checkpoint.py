@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from td3_driver.config import shown
 from td3_driver.documents import DocumentError, in_short, load_json
 from td3_driver.files import READABLE, flush, point_link
 from td3_driver.learning.batch import Replay
+from td3_driver.learning.counters import LearnerCounters, checked
 from td3_driver.learning.health import not_finite
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import Actor, NetworkSpec
@@ -37,6 +38,7 @@ from td3_driver.learning.policy import (
     load_spec,
     load_tensors,
     save_actor,
+    unlike,
 )
 from td3_driver.learning.td3 import TD3
 
@@ -48,8 +50,6 @@ REFUSED = "refused-"
 UNFINISHED = ".unfinished-"
 NAME = re.compile(r"\d{9}(-\d{9})?")
 """A checkpoint's name: its step, and its updates if one was taken at that step before."""
-MOST_COUNTED = 10**15
-"""Steps or updates that counters may hold."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What the optimisers (Adam) keep for each parameter."""
 RANDOM_STATE_SHAPES = ((5056,), (16,))
@@ -281,13 +281,13 @@ def _difference(saved: NetworkSpec, here: NetworkSpec) -> str:
 def _read_counters(path: Path) -> dict[str, Any]:
     """Return the counters of a checkpoint; raises CheckpointError."""
     try:
-        counters = load_json(path)
+        counters: dict[str, Any] = load_json(path)
+        checked(LearnerCounters, counters)
     except DocumentError as error:
+        raise CheckpointError(str(error)) from None
+    except ValueError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from None
-    updates = counters.get("updates") if isinstance(counters, dict) else None
-    if type(updates) is not int or not 0 <= updates <= MOST_COUNTED:
-        raise CheckpointError(f"{path} cannot be used: it has no number of updates")
-    return dict(counters)
+    return counters
 
 
 def _networks(learner: TD3) -> dict[str, nn.Module]:
@@ -339,21 +339,20 @@ def restore_learner(
     try:
         _check_numbers(tensors)
         for name, network in _networks(learner).items():
-            network.load_state_dict(groups.get(name, {}))
+            saved = groups.get(name, {})
+            if wrong := unlike(_shapes(saved), _shapes(network.state_dict())):
+                raise ValueError(f"of {name}, {wrong}")
+            network.load_state_dict(saved)
         for name, optimizer in _optimizers(learner).items():
             parameters = [
                 parameter for group in optimizer.param_groups for parameter in group["params"]
             ]
             state: dict[int, dict[str, Tensor]] = {}
             saved = groups.get(name, {})
-            if saved and saved.keys() != {
-                f"{i}.{m}" for i in range(len(parameters)) for m in MOMENTS
-            }:
-                raise ValueError(f"{name} lacks a moment, or has one too many")
+            if saved:
+                _check_moments(name, saved, parameters)
             for key, tensor in saved.items():
                 index, _, moment = key.partition(".")
-                if tensor.shape != (() if moment == "step" else parameters[int(index)].shape):
-                    raise ValueError(f"{name}.{key} has the shape {tuple(tensor.shape)}")
                 if moment != "step":
                     # The fused step expects the moments in the weights' memory layout.
                     tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
@@ -366,6 +365,28 @@ def restore_learner(
         raise CheckpointError(
             f"{source} does not fit the configuration: {in_short(error)}"
         ) from None
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _check_moments(
+    name: str, saved: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
+) -> None:
+    """Raise ValueError unless an optimiser has what Adam keeps, for every parameter."""
+    expected = {
+        f"{index}.{moment}": () if moment == "step" else tuple(parameter.shape)
+        for index, parameter in enumerate(parameters)
+        for moment in MOMENTS
+    }
+    if wrong := unlike(_shapes(saved), expected):
+        raise ValueError(f"of {name}, {wrong}")
+    negative = [
+        key for key in saved if not key.endswith(".exp_avg") and bool((saved[key] < 0).any())
+    ]
+    if negative:
+        raise ValueError(f"of {name}, {negative[0]} is negative")
 
 
 def _check_numbers(tensors: Mapping[str, Tensor]) -> None:

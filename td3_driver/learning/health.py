@@ -185,15 +185,13 @@ class HealthMonitor:
             "warnings": [asdict(warning) for warning in self._warnings.values()],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state()` returned.
-
-        Raises LookupError, TypeError or ValueError if it is damaged.
-        """
-        self._contrary = {check.name: int(state["contrary"][check.name]) for check in CHECKS}
-        warnings = [HealthWarning(**warning) for warning in state["warnings"]]
-        if unknown := [item.check for item in warnings if item.check not in self._contrary]:
-            raise ValueError(f"there is no check {unknown[0]!r}")
+    def restore(self, state: SavedHealth) -> None:
+        """Restore what `state()` returned; raises ValueError if it is of other checks."""
+        names = {check.name for check in CHECKS}
+        warnings = [HealthWarning(**dict(warning)) for warning in state.warnings]
+        if state.contrary.keys() != names or not names.issuperset(w.check for w in warnings):
+            raise ValueError("the health is of other checks than there are")
+        self._contrary = dict(state.contrary)
         self._warnings = {warning.check: warning for warning in warnings}
 
     def observe(self, figures: Figures, rewards: Rewards) -> None:

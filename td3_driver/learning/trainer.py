@@ -22,6 +22,7 @@ import torch
 from td3_driver.config import TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Batch, Replay
+from td3_driver.learning.counters import SavedCounters
 from td3_driver.learning.execution import make_updates
 from td3_driver.learning.health import (
     HealthMonitor,
@@ -77,14 +78,11 @@ class Standing:
     """Why the latest episode ended."""
 
     @classmethod
-    def from_counters(cls, counters: Mapping[str, Any]) -> Standing:
-        """Return what `counters` returned; raises KeyError, TypeError or ValueError."""
-        step, episodes = counters["step"], counters["episodes"]
-        if not all(type(n) is int and 0 <= n <= checkpoint.MOST_COUNTED for n in (step, episodes)):
-            raise ValueError("step or episodes is not a number of either")
-        standing = cls(step, episodes)
-        standing.returns.extend(map(float, counters["returns"]))
-        standing.completions.extend(map(float, counters["completions"]))
+    def from_counters(cls, counters: SavedCounters) -> Standing:
+        """Return what `counters` returned, as a checkpoint holds it."""
+        standing = cls(counters.step, counters.episodes)
+        standing.returns.extend(counters.returns)
+        standing.completions.extend(counters.completions)
         return standing
 
     def counters(self) -> dict[str, Any]:
