@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from td3_driver.learning.batch import Batch
+from td3_driver.learning.counters import SavedHealth
 
 INTERVALS_IN_A_ROW = 3
 """Intervals in a row after which a warning begins, or, without the problem, ends."""
