@@ -49,12 +49,30 @@ class ConfigError(ValueError):
     """A setting is unknown or out of range; the message names it."""
 
 
+LARGEST = 1e9
+"""Of numbers without a limit of their own: no count, memory or wait, in s, can be larger."""
+LONGEST = 4096
+"""Characters of a text, and items of a list."""
+
+
 class Section(BaseModel):
     """A group of settings; unknown names are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _has_a_size_that_something_can_have(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        field = cls.model_fields[info.field_name]
+        if isinstance(value, int | float) and not {"le", "lt"} & limits(field).keys():
+            if abs(value) > LARGEST:
+                raise ValueError(f"it is beyond {LARGEST:g}")
+        elif isinstance(value, str | tuple) and len(value) > max(LONGEST, _most(field)):
+            raise ValueError(f"it is longer than {LONGEST}")
+        return value
 
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -71,6 +89,10 @@ def limits(field: FieldInfo) -> dict[str, Any]:
         for name in names
         if getattr(item, name, None) is not None
     }
+
+
+def _most(field: FieldInfo) -> int:
+    return int(limits(field).get("max_length", 0))
 
 
 def unit(field: FieldInfo) -> str:
@@ -285,7 +307,7 @@ class LearningConfig(Section):
     vector_key: str = _setting(
         "vector", "Key of the vector in an observation; empty = the networks see no vector."
     )
-    batch_size: int = _setting(256, "Transitions in one update.", ge=1)
+    batch_size: int = _setting(256, "Transitions in one update.", ge=1, le=65_536)
     discount: float = _setting(0.99, "Discount of one decision.", ge=0.0, lt=1.0)
     n_step: int = _setting(
         1, "Decisions whose rewards are summed before the target bootstraps.", ge=1, le=20
@@ -443,11 +465,13 @@ class TrainingConfig(Section):
         "carla_towns",
         "Starts and goals of each town: a YAML file, or the name of one in config/starts.",
     )
-    route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
+    route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0, le=1e5)
     log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)
     checkpoint_interval_steps: int = _setting(10_000, "Decisions between checkpoints.", ge=1)
     checkpoints_kept: int = _setting(2, "Checkpoints kept.", ge=1)
-    torch_threads: int = _setting(0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0)
+    torch_threads: int = _setting(
+        0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0, le=1024
+    )
 
     @model_validator(mode="after")
     def _learns_at_all(self) -> TrainingConfig:
@@ -466,7 +490,7 @@ class EvaluationConfig(Section):
     )
     episodes: int = _setting(20, "Episodes, spread over the maps in turn.", ge=1)
     seed: int = _setting(1000, "Seed of the first episode.", ge=0, lt=2**31)
-    route_length_m: float = _setting(300.0, "Length of an evaluation route.", "m", ge=20.0)
+    route_length_m: float = _setting(300.0, "Length of an evaluation route.", "m", ge=20.0, le=1e5)
 
 
 class DriverConfig(Section):
