@@ -35,15 +35,18 @@ class Worker:
         name: str,
         body: Callable[[], None],
         failed: Callable[[Failure], object] = lambda failure: None,
-        restart_s: float = RESTART_S,
+        restart_s: float | None = None,
     ) -> None:
-        """`failed` is called in the thread with every failure; it must not raise."""
+        """`failed` is called in the thread with every failure; it must not raise.
+
+        The body runs again after `restart_s`, by default `RESTART_S`.
+        """
         self.name = name
         self.failure: Failure | None = None
         """The latest failure."""
         self._body = body
         self._failed = failed
-        self._restart_s = restart_s
+        self._restart_s = RESTART_S if restart_s is None else restart_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 

@@ -53,6 +53,9 @@ the defaults, and what the process is started with overrides both: `-p learning.
 `td3-driver train --set learning.batch_size=64`. An unknown name or a value out of range ends the
 process with a line that names it.
 
+Numbers are finite; one without an upper limit here is at most 1e9. A name that is given twice in a
+file is refused, and so is a file beyond the bounds of [security.md](security.md).
+
 Only the settings marked *at run time* can be changed while a node runs. Any other change, or a bad
 value, is refused with the reason.
 """
