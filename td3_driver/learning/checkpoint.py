@@ -113,11 +113,25 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     if complete.exists():  # nothing has changed since
         shutil.rmtree(unfinished)
     else:
-        unfinished.rename(complete)
+        _complete(unfinished, complete)
     _point_latest(folder, complete)
     for old in list_checkpoints(folder)[:-keep]:
         _remove(old)
     return complete
+
+
+def _complete(unfinished: Path, complete: Path) -> None:
+    """Give a checkpoint its name; raises CheckpointError if something else has it."""
+    try:
+        if complete.is_symlink():  # to nothing
+            complete.unlink()
+        unfinished.rename(complete)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(
+            f"no checkpoint could be written to {complete}: {error.strerror}. Remove what is "
+            "there, then resume"
+        ) from None
 
 
 def _point_latest(folder: Path, complete: Path) -> None:
