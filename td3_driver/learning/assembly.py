@@ -30,6 +30,7 @@ from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress, Standing, Trainer
 from td3_driver.learning.warm_start import (
+    WARM_START,
     has_warm_start,
     load_warm_start,
     recorded_replay,
@@ -71,6 +72,11 @@ def online_training(
     standing = Standing()
     if resume:
         used, counters = _resume(folder, learner, replay, generators, say)
+        if counters.get("warm_start") and not warm:
+            raise CheckpointError(
+                f"{folder / WARM_START} has gone, with the transitions that the run started from: "
+                "put it back"
+            )
         standing = restore_counters(used, counters, health, env.unwrapped.np_random)
         say(f"resumed {used} at step {standing.step:,} with {len(replay):,} transitions")
     elif warm:
