@@ -1,19 +1,28 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Good documents with one thing wrong at a time: values, text, bytes."""
+"""Good documents with one thing wrong at a time: values, text, bytes; and what becomes of them."""
 
 from __future__ import annotations
 
 import copy
 import datetime
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from td3_driver.config import TOLD
+
+COUNT = int(os.environ.get("TD3_DRIVER_SPOILT_DOCUMENTS", "30"))
+"""How many of each kind are tried."""
+LONG = COUNT > 100
 
 ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
@@ -224,3 +233,40 @@ def spoil_bytes(good: bytes, count: int, seed: int, header: int = 0) -> Iterator
             data[place : place + 8] = b"\xff" * 8
             what = f"8 times 0xff at {place}"
         yield Spoilt(what, bytes(data))
+
+
+Load = Callable[[Path], object]
+
+
+def check(
+    kind: str, spoilt: Iterator[Spoilt], path: Path, load: Load, refusal: type[Exception]
+) -> None:
+    """Load every spoilt file in the place of `path`; only this refusal may come, in few words."""
+    outcomes: Counter[str] = Counter()
+    wrong = []
+    for each in spoilt:
+        path.write_bytes(each.data)
+        try:
+            problem = load(path)
+        except refusal as error:
+            outcome, problem = "refused", wordy(str(error), path)
+        except Exception as error:
+            outcome, problem = "WRONG", repr(error)[:300]
+        else:
+            outcome = "loaded"
+        if problem:
+            wrong.append(f"{each.what}: {problem}")
+        outcomes["WRONG" if problem else outcome] += 1
+    print(f"\n{kind}: " + ", ".join(f"{count} {name}" for name, count in outcomes.most_common()))
+    assert not wrong, "\n".join(wrong[:20])
+    assert outcomes["refused"] > 0
+
+
+def wordy(message: str, path: Path) -> str:
+    """Return what is wrong with a refusal; "" if it is short, plain and names the file."""
+    lines = message.splitlines()
+    if path.name not in message and path.parent.name not in message:
+        return f"no name in {message[:200]!r}"
+    if len(lines) > TOLD + 2 or max(map(len, lines)) > 900 or "Error(" in message:
+        return f"a refusal of {len(message)} characters: {message[:200]!r}"
+    return ""

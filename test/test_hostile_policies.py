@@ -15,7 +15,9 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from document_spoiler import COUNT, LONG, check, spoil_bytes
 from onnx import TensorProto, helper
+from onnx_reader import OnnxReader
 
 from td3_driver import config as configuration
 from td3_driver.deployment import export, onnx_policy
@@ -26,7 +28,7 @@ from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import Policy
 from td3_driver.trial_process import TrialKilledError, TrialTimeoutError
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600 if LONG else 240)]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,15 @@ def model(good: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(good)
     return copy
+
+
+def test_spoilt_files_are_loaded_rightly_or_refused(good: onnx.ModelProto, tmp_path: Path) -> None:
+    reader = OnnxReader()
+    try:
+        spoilt = spoil_bytes(good.SerializeToString(), 2 * COUNT, 10)
+        check("policy.onnx", spoilt, tmp_path / "policy.onnx", reader.load, PolicyFileError)
+    finally:
+        reader.close()
 
 
 def refusal(model: onnx.ModelProto, folder: Path) -> str:

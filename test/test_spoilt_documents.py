@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import struct
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +21,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from document_spoiler import Spoilt, as_json, as_yaml, spoil_bytes, spoil_values
-from onnx_reader import OnnxReader
+from document_spoiler import (
+    COUNT,
+    LONG,
+    Spoilt,
+    as_json,
+    as_yaml,
+    check,
+    spoil_bytes,
+    spoil_values,
+)
 
 from td3_driver import config as configuration
 from td3_driver.bridge import spawn_objects
 from td3_driver.config import Config, ConfigError, LearningConfig
-from td3_driver.deployment import export
-from td3_driver.deployment.description import Origin, describe_task
 from td3_driver.learning import checkpoint
 from td3_driver.learning.assembly import restore_counters
 from td3_driver.learning.batch import ReplaySpec
 from td3_driver.learning.health import HealthMonitor
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import NetworkSpec
-from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.saved_networks import SavedNetworks
 from td3_driver.learning.td3 import TD3
@@ -45,49 +48,12 @@ from td3_driver.learning.trainer import Standing
 from td3_driver.lockstep.starts import STARTS_FOLDER, read_starts
 from td3_driver.runs import RunFolder
 
-COUNT = int(os.environ.get("TD3_DRIVER_SPOILT_DOCUMENTS", "40"))
-LONG = COUNT > 100
 pytestmark = [
     pytest.mark.timeout(3600 if LONG else 240),
     *([pytest.mark.long] if LONG else []),
 ]
 
 SPEC = NetworkSpec((2, 36, 36), (1.0, 0.7854), 2, (2, 3, 2), 4, (5, 6))
-Load = Callable[[Path], object]
-
-
-def check(
-    kind: str, spoilt: Iterator[Spoilt], path: Path, load: Load, refusal: type[Exception]
-) -> None:
-    """Load every spoilt file in the place of `path`; only this refusal may come, in few words."""
-    outcomes: Counter[str] = Counter()
-    wrong = []
-    for each in spoilt:
-        path.write_bytes(each.data)
-        try:
-            problem = load(path)
-        except refusal as error:
-            outcome, problem = "refused", wordy(str(error), path)
-        except Exception as error:
-            outcome, problem = "WRONG", repr(error)[:300]
-        else:
-            outcome = "loaded"
-        if problem:
-            wrong.append(f"{each.what}: {problem}")
-        outcomes["WRONG" if problem else outcome] += 1
-    print(f"\n{kind}: " + ", ".join(f"{count} {name}" for name, count in outcomes.most_common()))
-    assert not wrong, "\n".join(wrong[:20])
-    assert outcomes["refused"] > 0
-
-
-def wordy(message: str, path: Path) -> str:
-    """Return what is wrong with a refusal; "" if it is short, plain and names the file."""
-    lines = message.splitlines()
-    if path.name not in message and path.parent.name not in message:
-        return f"no name in {message[:200]!r}"
-    if len(lines) > configuration.TOLD + 2 or max(map(len, lines)) > 900 or "Error(" in message:
-        return f"a refusal of {len(message)} characters: {message[:200]!r}"
-    return ""
 
 
 def all_finite(values: Any) -> bool:
@@ -259,22 +225,3 @@ def test_the_tensors_of_a_checkpoint(whole: Saved, name: str) -> None:
 
     load = whole.act if name == "actor" else whole.load
     check(path.name, spoilt(), path, load, CheckpointError)
-
-
-def test_an_exported_policy(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = configuration.build(
-        {"driving": {"image_size_px": 36, "image_stack": 2, "waypoints": 1}}, "the test"
-    )
-    space = {"image": (2, 36, 36), "vector": (5,)}
-    spec = NetworkSpec(space["image"], (1.0,) * 5, 2, (2, 3, 2), 4, (5, 6))
-    policy = Policy.like(spec)
-    task = describe_task(config.driving, 0.05, space)
-    origin = Origin(step=1, actor_sha256="0" * 64)
-    good = export.export_policy(policy, task, origin, tmp_path / "good.onnx").path.read_bytes()
-    reader = OnnxReader()
-    try:
-        spoilt = spoil_bytes(good, 2 * COUNT, 10)
-        check("policy.onnx", spoilt, tmp_path / "policy.onnx", reader.load, ConfigError)
-    finally:
-        reader.close()

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+import pytest
+
+from td3_driver.offline.writer import BagWriter
 from td3_driver.workers import Failure, Worker
 
 
@@ -48,3 +52,18 @@ def test_a_body_that_returns_is_not_run_again() -> None:
     worker.start()
     worker.join()
     assert runs == [1]
+
+
+def test_a_recording_that_fails_in_any_way_has_ended_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from td3_driver.nodes.recorder import BagThread  # brings ROS, which the rest does without
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bag of another world")
+
+    monkeypatch.setattr(BagWriter, "write", fail)
+    writing = BagThread(tmp_path / "bag")
+    writing.put("/topic", 0, b"", None)
+    writing.close()
+    assert "recording has ended: RuntimeError('a bag of another world')" in writing.failure
