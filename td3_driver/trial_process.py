@@ -12,6 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+_LONGEST_S = 1000
+"""Longer than anybody waits for an answer."""
+
 
 class TrialError(Exception):
     """The process could not be started, or gave no answer; the message says why."""
@@ -27,13 +30,13 @@ class TrialKilledError(TrialError):
     def __init__(self, number: int) -> None:
         super().__init__(_signal_name(number))
         # Somebody else may have ended it, or memory been short.
-        self.by_others = number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+        self.by_others = number in (signal.SIGKILL, signal.SIGTERM)
 
 
 def ask(module: str, document: bytes, limit_s: float) -> bytes:
     """Return the last line that a module prints that is run with a document as its input.
 
-    Raises TrialError.
+    Raises TrialError, and KeyboardInterrupt if Ctrl-C ends the process.
     """
     environment = dict(os.environ)
     paths = [str(Path(__file__).resolve().parents[1]), environment.get("PYTHONPATH", "")]
@@ -52,6 +55,8 @@ def ask(module: str, document: bytes, limit_s: float) -> bytes:
         raise TrialTimeoutError(f"not done within {limit_s:.0f} s") from None
     except OSError as error:
         raise TrialError(f"{error}; free some memory") from None
+    if done.returncode == -signal.SIGINT:
+        raise KeyboardInterrupt  # it was meant for both
     if done.returncode < 0:
         raise TrialKilledError(-done.returncode)
     if done.returncode != 0:
@@ -60,7 +65,13 @@ def ask(module: str, document: bytes, limit_s: float) -> bytes:
 
 
 def limit_this_process(memory_bytes: int) -> None:
-    """Have a process that tries a document take no more memory than this, and leave no core."""
+    """Have a process that tries a document take no more memory than this, and leave no core.
+
+    Ctrl-C ends it even within a library, and it ends by itself if who asked is no more.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.alarm(_LONGEST_S)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = memory_bytes if hard == resource.RLIM_INFINITY else min(hard, memory_bytes)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
