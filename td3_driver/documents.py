@@ -68,12 +68,12 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """Return the bytes of a regular file; raises DocumentError."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            data = file.read(most_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > most_bytes:
+                raise DocumentError(f"{path} is larger than {most_bytes:,} bytes")
+            return file.read(size)
     except OSError as error:
         raise _unreadable(path, error) from None
-    if len(data) > most_bytes:
-        raise DocumentError(f"{path} is larger than {most_bytes:,} bytes")
-    return data
 
 
 def open_regular(path: Path) -> int:
