@@ -25,7 +25,7 @@ from td3_driver.deployment.description import (
     read,
 )
 from td3_driver.deployment.onnx_file import Outline, outline
-from td3_driver.deployment.onnx_session import open_session, run
+from td3_driver.deployment.onnx_session import SessionError, open_session, run
 from td3_driver.documents import DocumentError, parse_json, read_bytes
 from td3_driver.driving.observation import Observation
 from td3_driver.trial_process import TrialError, TrialKilledError, TrialTimeoutError, ask
@@ -69,7 +69,10 @@ class OnnxPolicy:
             raise PolicyFileError(f"{path} was not written by td3-driver export")
         description = read(text, str(path))
         _try(path, data, found)
-        policy = cls(open_session(data), description)
+        try:
+            policy = cls(open_session(data), description)
+        except SessionError as error:
+            raise PolicyFileError(f"{path} {_in_words(str(error), found)}") from None
         policy._check(path)
         return policy
 
