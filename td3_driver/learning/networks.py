@@ -37,7 +37,7 @@ class NetworkSpec:
     The limits count where it is read from a file.
     """
 
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", allow_inf_nan=False)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     image: Annotated[tuple[_Side, ...], Field(min_length=3, max_length=4)] | None
     """Shape of the image stack: (stack, height, width), or (stack, channels, height, width);
