@@ -15,6 +15,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ from document_spoiler import (
 
 from td3_driver import config as configuration
 from td3_driver.bridge import spawn_objects
+from td3_driver.bridge.driver_messages import policy_info_from_message
+from td3_driver.bridge.messages import ConversionError
 from td3_driver.config import Config, ConfigError, LearningConfig
+from td3_driver.launching.settings import effective_settings
 from td3_driver.learning import checkpoint
 from td3_driver.learning.assembly import restore_counters
 from td3_driver.learning.batch import ReplaySpec
@@ -84,9 +88,13 @@ def test_a_parameter_file_of_several_nodes(tmp_path: Path) -> None:
         "left": {"driver": {"ros__parameters": {"driver": {"camera_timeout_s": 0.2}}}},
         "trainer": {"ros__parameters": {"learning": {"hidden": [64, 64], "channels": [8, 8, 8]}}},
     }
+
+    def load(path: Path) -> str:
+        given = effective_settings({"set": [], "params_file": str(path)}, "")
+        return load_config(path) if all_finite(given.model_dump()) else f"loaded as {given!r}"
+
     spoilt = spoil_values(good, as_yaml, COUNT, 2)
-    path = tmp_path / "parameters.yaml"
-    check("parameter file", spoilt, path, load_config, ConfigError)
+    check("parameter file", spoilt, tmp_path / "parameters.yaml", load, ConfigError)
 
 
 def test_a_file_of_starts(tmp_path: Path) -> None:
@@ -108,6 +116,26 @@ def test_an_objects_file(tmp_path: Path) -> None:
     good = json.loads(spawn_objects.SHIPPED.read_text())
     spoilt = spoil_values(good, as_json, COUNT, 4)
     check("objects file", spoilt, tmp_path / "objects.json", load, ConfigError)
+
+
+def test_a_policy_in_an_older_bag(tmp_path: Path) -> None:
+    def load(path: Path) -> str:
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogatepass")
+            found = policy_info_from_message(SimpleNamespace(data=text))
+        except ConversionError as error:
+            raise ConversionError(f"{path.name}: {error}") from None
+        return "" if found.step is None or 0 <= found.step < 10**40 else f"step {found.step}"
+
+    good = {
+        "checkpoint": "runs/one/checkpoints/000000100",
+        "step": "000000100",
+        "actor_sha256": "0" * 64,
+        "critic": True,
+        "refused": "",
+    }
+    spoilt = spoil_values(good, as_json, COUNT, 11)
+    check("~/policy as JSON", spoilt, tmp_path / "policy.json", load, ConversionError)
 
 
 class Saved:

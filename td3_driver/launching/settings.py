@@ -96,13 +96,14 @@ def _base(configuration: str, params_file: str = "") -> config.Config:
     if not Path(params_file).is_file():
         raise config.ConfigError(f"params_file: there is no file {params_file}")
     given = config.read_parameters(Path(params_file))
-    settings = {
-        f"{section}.{name}": value
-        for section, names in given.items()
-        if section in config.Config.model_fields
-        for name, value in names.items()
-    }
-    return config.override(base, settings, params_file)
+    sections = base.model_dump()
+    for section, names in given.items():
+        if section in sections:
+            # Anything but names is refused by the section's own name.
+            sections[section] = (
+                {**sections[section], **names} if isinstance(names, dict) else names
+            )
+    return config.build(sections, params_file)
 
 
 def effective_settings(values: Mapping[str, Any], configuration: str) -> config.Config:
