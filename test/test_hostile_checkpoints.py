@@ -59,6 +59,7 @@ def saved(learner: TD3, tmp_path: Path) -> Path:
         ({"image": [4, 9, 9]}, "a side of 9 px is too small"),
         ({"image": [1] * 50}, "image: .*at most 4 items"),
         ({"vector_scale": []}, "neither an image nor a vector"),
+        ({"image": [2, 36, 36], "image_key": "vector"}, "image_key is vector_key"),
         ({"vector_scale": [0.0, 1.0]}, "vector_scale.0: .*greater than 0"),
         ({"actions": 10**30}, "actions: "),
         ({"vector_key": "x" * 1000}, "vector_key: .*at most 256 characters"),

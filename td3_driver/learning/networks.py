@@ -256,10 +256,12 @@ class Critic(nn.Module):
 def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's weights and buffers by name, without making them.
 
-    Raises ValueError if they are more than `MOST_WEIGHTS`.
+    Raises ValueError if they are more than `MOST_WEIGHTS`, or see nothing.
     """
     if not (spec.image or spec.vector_scale):
         raise ValueError("networks that see neither an image nor a vector")
+    if spec.image and spec.vector_scale and spec.image_key == spec.vector_key:
+        raise ValueError("networks whose image is their vector: image_key is vector_key")
     with torch.device("meta"):
         state = kind(spec).state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
