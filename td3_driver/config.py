@@ -14,13 +14,12 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from td3_driver import parameter_files
+from td3_driver.documents import in_short
 from td3_driver.faults import HARMLESS, Fault
 from td3_driver.parameter_files import ParameterFileError
 
@@ -49,10 +49,30 @@ class ConfigError(ValueError):
     """A setting is unknown or out of range; the message names it."""
 
 
+LARGEST = 1e9
+"""Of numbers without a limit of their own: no count, memory or wait, in s, can be larger."""
+LONGEST = 4096
+"""Characters of a text, and items of a list."""
+
+
 class Section(BaseModel):
     """A group of settings; unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _has_a_size_that_something_can_have(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        field = cls.model_fields[info.field_name]
+        if isinstance(value, int | float) and not {"le", "lt"} & limits(field).keys():
+            if abs(value) > LARGEST:
+                raise ValueError(f"it is beyond {LARGEST:g}")
+        elif isinstance(value, str | tuple) and len(value) > max(LONGEST, _most(field)):
+            raise ValueError(f"it is longer than {LONGEST}")
+        return value
 
 
 def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> Any:
@@ -61,8 +81,8 @@ def _setting(default: Any, description: str, unit: str = "", **limits: Any) -> A
 
 
 def limits(field: FieldInfo) -> dict[str, Any]:
-    """Return a setting's limits by their names in pydantic: ge, gt, le, lt, min_length."""
-    names = ("ge", "gt", "le", "lt", "min_length")
+    """Return a setting's limits by their names in pydantic: ge, gt, le, lt, min_length, ..."""
+    names = ("ge", "gt", "le", "lt", "min_length", "max_length")
     return {
         name: getattr(item, name)
         for item in field.metadata
@@ -71,10 +91,21 @@ def limits(field: FieldInfo) -> dict[str, Any]:
     }
 
 
+def _most(field: FieldInfo) -> int:
+    return int(limits(field).get("max_length", 0))
+
+
 def unit(field: FieldInfo) -> str:
     """Return a setting's unit, empty where it has none."""
     extra = field.json_schema_extra
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+WIDEST = 4096
+"""Units that a layer of the networks may have."""
+MOST_WEIGHTS = 1 << 28
+"""Weights that a network may have: 1 GiB in single precision."""
+Width = Annotated[int, Field(ge=1, le=WIDEST)]
 
 
 class SimulatorConfig(Section):
@@ -196,7 +227,7 @@ ROUTE_PARTS = {"lateral", "heading", "waypoints"}
 class DrivingConfig(Section):
     """The task: observation, action, reward and the ends of an episode."""
 
-    image_size_px: int = _setting(84, "Side of the square image observed.", "px", ge=36)
+    image_size_px: int = _setting(84, "Side of the square image observed.", "px", ge=36, le=1024)
     image_stack: int = _setting(4, "Latest images stacked in one observation.", ge=1, le=16)
     image_channels: Literal[1, 3] = _setting(
         1, "Channels of each image observed: 1 = grey, 3 = red, green and blue."
@@ -325,7 +356,7 @@ class LearningConfig(Section):
     vector_key: str = _setting(
         "vector", "Key of the vector in an observation; empty = the networks see no vector."
     )
-    batch_size: int = _setting(256, "Transitions in one update.", ge=1)
+    batch_size: int = _setting(256, "Transitions in one update.", ge=1, le=65_536)
     discount: float = _setting(0.99, "Discount of one decision.", ge=0.0, lt=1.0)
     n_step: int = _setting(
         1, "Decisions whose rewards are summed before the target bootstraps.", ge=1, le=20
@@ -418,14 +449,16 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
-    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = _setting(
+    channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
     )
-    image_features: int = _setting(512, "Features of the image encoder.", ge=1)
+    image_features: int = _setting(512, "Features of the image encoder.", ge=1, le=WIDEST)
     image_layer_norm: bool = _setting(
         True, "Bound the image features by LayerNorm and tanh; off = a ReLU."
     )
-    hidden: tuple[PositiveInt, ...] = _setting((256, 256), "Widths of the heads' hidden layers.")
+    hidden: tuple[Width, ...] = _setting(
+        (256, 256), "Widths of the heads' hidden layers.", max_length=16
+    )
     replay_capacity: int = _setting(100_000, "Transitions kept.", ge=100)
     replay_memory_fraction: float = _setting(
         0.5,
@@ -488,11 +521,13 @@ class TrainingConfig(Section):
         "carla_towns",
         "Starts and goals of each town: a YAML file, or the name of one in config/starts.",
     )
-    route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0)
+    route_length_m: float = _setting(200.0, "Length of a training route.", "m", ge=20.0, le=1e5)
     log_interval_updates: int = _setting(200, "Updates between two rows of metrics.", ge=1)
     checkpoint_interval_steps: int = _setting(10_000, "Decisions between checkpoints.", ge=1)
     checkpoints_kept: int = _setting(2, "Checkpoints kept.", ge=1)
-    torch_threads: int = _setting(0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0)
+    torch_threads: int = _setting(
+        0, "Threads of PyTorch on CPU; 0 = PyTorch's choice.", ge=0, le=1024
+    )
 
     @model_validator(mode="after")
     def _learns_at_all(self) -> TrainingConfig:
@@ -534,7 +569,7 @@ class EvaluationConfig(Section):
     )
     episodes: int = _setting(20, "Episodes, spread over the maps in turn.", ge=1)
     seed: int = _setting(1000, "Seed of the first episode.", ge=0, lt=2**31)
-    route_length_m: float = _setting(300.0, "Length of an evaluation route.", "m", ge=20.0)
+    route_length_m: float = _setting(300.0, "Length of an evaluation route.", "m", ge=20.0, le=1e5)
 
 
 class DriverConfig(Section):
@@ -665,15 +700,21 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
+TOLD = 20
+"""Wrong settings that a message names."""
+
+
 def in_words(error: ValidationError) -> str:
-    """Return one line for each wrong setting."""
+    """Return one line for each of the first `TOLD` wrong settings."""
     lines = []
-    for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"])
+    for problem in error.errors(include_url=False)[:TOLD]:
+        name = in_short(".".join(str(part) for part in problem["loc"]))
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {name}: there is no such setting")
         else:
             lines.append(f"  {name}: {problem['msg']} (it is {shown(problem['input'])})")
+    if error.error_count() > TOLD:
+        lines.append(f"  and {error.error_count() - TOLD} more")
     return "\n".join(lines)
 
 
@@ -683,7 +724,7 @@ def override(base: Config, values: Mapping[str, Any], source: str) -> Config:
     for name, value in values.items():
         section, _, setting = name.partition(".")
         if not setting:
-            raise ConfigError(f"there is no such parameter: {name}")
+            raise ConfigError(f"there is no such parameter: {in_short(name)}")
         sections.setdefault(section, {})[setting] = value
     return build(sections, source)
 
@@ -713,5 +754,3 @@ def read_parameters(path: Path, node: str = "") -> dict[str, Any]:
         return parameter_files.read(path, node)
     except ParameterFileError as error:
         raise ConfigError(str(error)) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,11 +54,18 @@ def create(path: Path, text: str) -> None:
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Point `link` at `target`, in the same folder, atomically and flushed to disk."""
-    new = link.with_name(f".{link.name}-new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(target.name)
-    new.replace(link)
+    """Point `link` at `target`, in the same folder, atomically and flushed to disk.
+
+    Raises FileExistsError if something other than a link has its name.
+    """
+    check_link(link)
+    new = link.with_name(f".{link.name}-{secrets.token_hex(8)}")
+    new.symlink_to(target.name)  # fails where there is something
+    try:
+        new.replace(link)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     flush(link.parent)
 
 
@@ -67,6 +76,12 @@ def is_utf8(path: str | Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_link(link: Path) -> None:
+    """Raise FileExistsError if something other than a link has a link's name."""
+    if os.path.lexists(link) and not link.is_symlink():
+        raise FileExistsError(errno.EEXIST, "it is not a link", str(link))
 
 
 def flush(path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from td3_driver.documents import MOST_LEVELS, DocumentError, in_short, load_yaml
 
 NODES = (
     "trainer",
@@ -39,12 +39,12 @@ def read(path: Path, node: str = "") -> dict[str, Any]:
 
     `node` is its fully qualified name; empty stands for all of this package's nodes together. What
     is headed by another of these nodes leaves `node` with its defaults. Raises ParameterFileError,
-    also where no head can mean a node of this package; OSError if the file cannot be read.
+    also where no head can mean a node of this package.
     """
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterFileError(f"{path} is not YAML: {error}") from None
+        document = load_yaml(path)
+    except DocumentError as error:
+        raise ParameterFileError(str(error)) from None
     blocks = list(_blocks(document, ""))
     if not blocks:
         raise ParameterFileError(f"{path} does not start with '/**: ros__parameters:'")
@@ -55,7 +55,7 @@ def read(path: Path, node: str = "") -> dict[str, Any]:
     own_name = node.rpartition("/")[2]
     others = {head for head, _ in blocks if _last(head) in NODES and _last(head) != own_name}
     if not parameters and not any(_matches(head, node) for head, _ in blocks) and not others:
-        heads = ", ".join(head for head, _ in blocks)
+        heads = in_short(", ".join(head for head, _ in blocks))
         raise ParameterFileError(
             f"{path} has parameters for {heads}, and none for {node or 'a node of td3_driver'}: "
             f"head them /**{', or ' + node if node else ''}"
@@ -90,15 +90,32 @@ def _last(head: str) -> str:
 def _nested(path: Path, head: str, block: Any) -> dict[str, Any]:
     """Return a block with `section.setting` names nested, as they mean the same."""
     if block is not None and not isinstance(block, Mapping):
-        raise ParameterFileError(f"{path}: {_BLOCK} of {head} is not a mapping of names to values")
+        raise ParameterFileError(
+            f"{path}: {_BLOCK} of {in_short(head)} is not a mapping of names to values"
+        )
     nested: dict[str, Any] = {}
     for name, value in (block or {}).items():
         *sections, last = str(name).split(".")
+        if len(sections) > MOST_LEVELS:
+            raise ParameterFileError(f"{path}: there is no such parameter: {in_short(name)}")
         inner = {last: value}
         for section in reversed(sections):
             inner = {section: inner}
+        if twice := _both(nested, inner):
+            raise ParameterFileError(
+                f"{path}: {in_short(twice)} of {in_short(head)} is given twice"
+            )
         _merge(nested, inner)
     return nested
+
+
+def _both(base: Any, over: Any, name: str = "") -> str:
+    """Return the dotted name of a value that both have; "" if there is none."""
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return name
+    shared = (part for part in over if part in base)
+    found = (_both(base[part], over[part], f"{name}.{part}".lstrip(".")) for part in shared)
+    return next(filter(None, found), "")
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ import yaml
 
 from td3_driver import config as configuration
 from td3_driver.config import Config, ConfigError, shown
-from td3_driver.files import create, is_utf8, point_link
+from td3_driver.files import check_link, create, is_utf8, point_link
 from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.roads.map_files import is_shipped
 
@@ -72,8 +72,13 @@ class RunFolder:
             path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
             _check_name(path)
             _check_utf8(path.resolve())
-            path.mkdir(parents=True, exist_ok=True)
+            _check_latest(path)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(f"{path} cannot be made: {error.strerror}") from None
         else:
+            _check_latest(RUNS / LATEST)
             path = _new_folder(time.strftime("%Y%m%d-%H%M%S"))
         try:
             create(path / "config.yaml", _heading() + _parameters(config))
@@ -167,11 +172,26 @@ def find_checkpoint(name_or_path: str | Path) -> tuple[RunFolder, Path]:
 
 
 def _check_name(path: Path) -> None:
-    """Raise RunError for a path that is no new run's: `runs/latest`, a parent, or a file."""
-    if path.name in ("", ".", "..", LATEST) or path.resolve() == RUNS.resolve():
+    """Raise RunError for a path that is no new run's: `runs/latest`, a parent, a file, ..."""
+    if path.name in ("", ".", "..", LATEST) or _is_runs(path):
         raise RunError(f"{path} cannot be a run's name: choose another one")
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file: choose another name for the run")
+    if os.path.lexists(path) and not path.is_dir():
+        raise RunError(f"{path} is a file, or a link to nothing: choose another name for the run")
+
+
+def _is_runs(path: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(RUNS)
+
+
+def _check_latest(path: Path) -> None:
+    """Raise RunError if `runs/latest` cannot be pointed at a run there."""
+    try:
+        if path.parent == RUNS:
+            check_link(RUNS / LATEST)
+    except FileExistsError:
+        raise RunError(
+            f"{RUNS / LATEST} is not the link that it should be: rename or remove it"
+        ) from None
 
 
 def _check_utf8(path: Path) -> None:

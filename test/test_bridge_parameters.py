@@ -209,8 +209,8 @@ def test_lists_say_what_may_be_in_them(make_node):
         for name in ("learning.channels", "learning.hidden", "training.maps")
     }
     assert words == {
-        "learning.channels": "3, each above 0.",
-        "learning.hidden": "Any number, each above 0.",
+        "learning.channels": "3, each from 1 to 4096.",
+        "learning.hidden": "At most 16, each from 1 to 4096.",
         "training.maps": "At least one.",
     }
 

@@ -342,7 +342,7 @@ def test_foreign_files_are_refused_and_not_executed(done: export.Export, tmp_pat
     onnx.save(model, file)
     with pytest.raises(PolicyFileError, match="was not written by td3-driver export"):
         OnnxPolicy.load(file)
-    with pytest.raises(PolicyFileError, match=r"cannot read the policy .*nonesuch"):
+    with pytest.raises(PolicyFileError, match=r"cannot read the policy: .*nonesuch"):
         OnnxPolicy.load(tmp_path / "nonesuch")
 
 

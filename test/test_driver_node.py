@@ -241,7 +241,7 @@ def test_without_its_messages_it_ends_with_what_to_build() -> None:
     [
         ({"run": ""}, "name the run"),
         ({"driving.image_stack": 2}, "expects images"),
-        ({"policy": "nonesuch.onnx"}, r"cannot read the policy nonesuch\.onnx"),
+        ({"policy": "nonesuch.onnx"}, r"cannot read the policy: nonesuch\.onnx"),
         ({"driving.max_sped_mps": 2.0}, "there is no such setting"),
         ({"seed": "three"}, "seed"),
     ],

@@ -238,6 +238,19 @@ def test_what_ends_the_trial_does_not_end_this_process(
         RoadMap.from_opendrive("x", good_text())
 
 
+def test_ctrl_c_ends_the_trial_and_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    body = (
+        "import os, signal; from td3_driver.trial_process import limit_this_process\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "limit_this_process(1 << 33); os.kill(os.getpid(), signal.SIGINT)"
+    )
+    reader(monkeypatch, tmp_path, body)
+    with pytest.raises(KeyboardInterrupt):
+        RoadMap.from_opendrive("x", good_text())
+
+
 def test_a_map_is_tried_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: Path
 ) -> None:

@@ -64,3 +64,19 @@ def test_a_link_points_to_its_new_target_in_one_step(tmp_path: Path) -> None:
         point_link(link, tmp_path / name)
         assert link.resolve() == (tmp_path / name).resolve()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
+
+
+@pytest.mark.parametrize("target", ["latest", "nothing", "one"])
+def test_a_link_takes_the_place_of_any_link_and_of_nothing_else(
+    tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "one").mkdir()
+    link = tmp_path / "latest"
+    link.symlink_to(target)
+    point_link(link, tmp_path / "one")
+    assert os.readlink(link) == "one"
+    link.unlink()
+    link.mkdir()
+    with pytest.raises(FileExistsError, match="it is not a link"):
+        point_link(link, tmp_path / "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one"]

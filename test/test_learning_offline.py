@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,9 @@ def test_a_stopped_run_that_goes_on_from_another_resumes_exactly(
     assert again.trainer.standing.step == 25
     again.run()
     assert_same_state(once, again)
+    shutil.rmtree(halved / WARM_START)
+    with pytest.raises(CheckpointError, match="origin has gone"):
+        make(halved, resume=True, **ONLINE, **lap)
 
 
 def test_seeds_tell_runs_from_one_origin_apart(origin: Path, tmp_path: Path) -> None:

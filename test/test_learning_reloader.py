@@ -24,6 +24,7 @@ from td3_driver.learning.reloader import Reloader
 from td3_driver.learning.saved_networks import SavedNetworks
 from td3_driver.learning.td3 import TD3
 from td3_driver.runs import RunFolder
+from td3_driver.workers import Failure
 
 SPEC = NetworkSpec((2, 36, 36), (2.0, 4.0), 2, (4, 4, 4), 8, (16,))
 
@@ -126,6 +127,65 @@ def test_a_bad_checkpoint_is_refused_once_and_the_next_good_one_is_taken(run: Ru
         assert eventually(lambda: reloader.newer() is None)
         served = reloader.take()
         assert served is not None and served.source == good
+    finally:
+        reloader.end()
+
+
+DEEP = "[" * 100_000
+
+
+def deep_networks(checkpoint: Path) -> None:
+    (checkpoint / "networks.json").write_text(DEEP)
+    seal(checkpoint)
+
+
+def deep_manifest(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").write_text(DEEP)
+
+
+@pytest.mark.parametrize("spoil", [deep_networks, deep_manifest])
+def test_no_checkpoint_ends_the_search_for_newer_ones(
+    run: RunFolder, spoil: Callable[[Path], None]
+) -> None:
+    elsewhere = make_run(run.path.parent / "elsewhere", small_config())
+    bad = add_checkpoint(elsewhere, 2)
+    spoil(bad)
+    bad.rename(run.checkpoints / bad.name)
+    refused: list[str] = []
+    first = run.checkpoints / "000000001"
+    reloader = Reloader(run.checkpoints, first, load, lambda path, why: refused.append(why), 0.02)
+    reloader.start()
+    try:
+        assert eventually(lambda: bool(refused))
+        assert "nested more than 32 levels deep" in refused[0] and len(refused[0]) < 600
+        add_checkpoint(run, 3)
+        assert eventually(lambda: reloader.newer() is None) and reloader.worker.failure is None
+    finally:
+        reloader.end()
+
+
+def test_an_error_that_nobody_thought_of_is_a_refusal_or_told(run: RunFolder) -> None:
+    told: list[str] = []
+    failures: list[Failure] = []
+
+    def load_or_fail(checkpoint: Path) -> LoadedPolicy:
+        if checkpoint.name == "000000002":
+            raise RecursionError("too deep")
+        return load(checkpoint)
+
+    def refused(checkpoint: Path, why: str) -> None:
+        told.append(why)
+        raise RuntimeError("nobody listens")
+
+    first = run.checkpoints / "000000001"
+    reloader = Reloader(run.checkpoints, first, load_or_fail, refused, 0.02, failures.append)
+    reloader.start()
+    try:
+        add_checkpoint(run, 2)
+        assert eventually(lambda: bool(failures))
+        assert "RecursionError('too deep')" in told[0] and "nobody listens" in str(failures[0])
+        add_checkpoint(run, 3)
+        assert eventually(lambda: reloader.newer() is None)
     finally:
         reloader.end()
 

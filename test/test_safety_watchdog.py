@@ -18,6 +18,7 @@ from td3_driver.faults import HARMLESS, Fault
 from td3_driver.safety.guard import Guard, WatchThread
 from td3_driver.safety.standstills import Standstills
 from td3_driver.safety.watchdog import SENSORS, Source, Stop, Watchdog
+from td3_driver.workers import Failure
 
 CONFIG = DriverConfig(
     camera_timeout_s=0.3,
@@ -425,7 +426,7 @@ def test_a_command_for_which_no_watchdog_has_looked_is_not_sent() -> None:
 def test_a_policy_that_hangs_is_stopped_by_the_thread_that_watches() -> None:
     config = DriverConfig(policy_timeout_s=0.1)
     stopped = threading.Event()
-    failures: list[BaseException] = []
+    failures: list[Failure] = []
 
     def changed(stop: Stop | None) -> None:
         if stop is not None and stop.fault is Fault.POLICY_SLOW:
@@ -444,19 +445,24 @@ def test_a_policy_that_hangs_is_stopped_by_the_thread_that_watches() -> None:
     assert not failures
 
 
-def test_a_watch_that_fails_says_so() -> None:
-    told = threading.Event()
+def test_a_watch_that_fails_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("td3_driver.workers.RESTART_S", 0.0)
+    told: list[Failure] = []
+    stopped = threading.Event()
 
-    def broken(command: Command, stamp_ns: int | None) -> None:
-        raise OSError("no way out")
+    def broken_at_first(command: Command, stamp_ns: int | None) -> None:
+        if not told:
+            raise OSError("no way out")
+        stopped.set()
 
-    guard = Guard(DrivingConfig(), CONFIG, 0.05, broken, lambda stop: None)
-    watch = WatchThread(guard, lambda error: told.set())
+    guard = Guard(DrivingConfig(), CONFIG, 0.05, broken_at_first, lambda stop: None)
+    watch = WatchThread(guard, told.append)
     watch.start()
     with pytest.raises(OSError, match="no way out"):
         guard.engage()
-    assert told.wait(5.0)
+    assert stopped.wait(20.0)
     watch.end()
+    assert "thread watchdog has failed (OSError: no way out)" in str(told[0])
 
 
 def test_in_the_end_only_stops_are_sent_whatever_is_silent() -> None:

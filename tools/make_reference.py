@@ -22,13 +22,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import PositiveInt
 from pydantic.fields import FieldInfo
 
 from td3_driver import config
 from td3_driver.bridge.parameters import CONFIG, Own
 from td3_driver.bridge.topics import Direction, Topic
-from td3_driver.config import Config, Section
+from td3_driver.config import WIDEST, Config, Section, Width
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PACKAGES_WITH_TOPICS = ("td3_driver.bridge", "td3_driver.nodes")
@@ -53,6 +52,9 @@ and range given here (`ros2 param describe`). The file named by the parameter `c
 the defaults, and what the process is started with overrides both: `-p learning.batch_size:=64`, or
 `td3-driver train --set learning.batch_size=64`. An unknown name or a value out of range ends the
 process with a line that names it.
+
+Numbers are finite; one without an upper limit here is at most 1e9. A name that is given twice in a
+file is refused, and so is a file beyond the bounds of [security.md](security.md).
 
 Only the settings marked *at run time* can be changed while a node runs. Any other change, or a bad
 value, is refused with the reason.
@@ -233,7 +235,9 @@ def range_of(field: FieldInfo) -> str:
     if get_origin(field.annotation) is tuple:
         items = get_args(field.annotation)
         length = "" if items[-1] is Ellipsis else f"{len(items)} numbers"
-        each = "each > 0" if items[0] is PositiveInt else ""
+        if "max_length" in limits:
+            length = f"at most {limits['max_length']} numbers"
+        each = f"each 1 to {WIDEST}" if items[0] is Width else ""
         not_empty = "not empty" if "min_length" in limits else ""
         return ", ".join(filter(None, (length, each, not_empty)))
     if field.annotation is bool:

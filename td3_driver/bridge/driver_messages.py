@@ -11,7 +11,6 @@ forms are read: `td3_driver_msgs`, and the older one, which bags may still have:
 from __future__ import annotations
 
 import enum
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -19,6 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from td3_driver.bridge.messages import ConversionError, ns_from_stamp
+from td3_driver.documents import MOST_DIGITS, in_short, parse_json
 
 BASELINE = "baseline"
 """What stands in a checkpoint's place where the baseline drives."""
@@ -110,12 +110,14 @@ def policy_info_from_message(message: Any) -> PolicyInfo:
 
 def _policy_info_from_json(text: str) -> PolicyInfo:
     try:
-        values = json.loads(text)
+        values = parse_json(text, "the policy")
         path, name = str(values["checkpoint"]), str(values["step"])
         digest, has_critic = str(values["actor_sha256"]), bool(values["critic"])
         refused = str(values["refused"])
     except (ValueError, TypeError, KeyError) as error:
-        raise ConversionError(f"the policy is not described as it was: {error!r}") from None
+        raise ConversionError(
+            f"the policy is not described as it was: {in_short(error)}"
+        ) from None
     # Its `step` was the last part of the path, whatever that was.
     if path == BASELINE:
         kind, path, step = PolicyKind.BASELINE, "", 0
@@ -123,7 +125,8 @@ def _policy_info_from_json(text: str) -> PolicyInfo:
         kind, step = PolicyKind.POLICY_FILE, None
     else:
         number = name.partition("-")[0]
-        kind, step = PolicyKind.CHECKPOINT, int(number) if number.isdecimal() else None
+        is_number = number.isdecimal() and len(number) <= MOST_DIGITS
+        kind, step = PolicyKind.CHECKPOINT, int(number) if is_number else None
     return PolicyInfo(kind, path, step, digest, has_critic, refused)
 
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import PositiveInt
 from pydantic.fields import FieldInfo
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -29,7 +28,7 @@ from rclpy.parameter import Parameter
 
 from td3_driver import config
 from td3_driver.bridge import runtime
-from td3_driver.config import Config, ConfigError
+from td3_driver.config import WIDEST, Config, ConfigError, Width, shown
 
 SECTIONS: tuple[str, ...] = tuple(Config.model_fields)
 
@@ -71,7 +70,9 @@ class Own(NamedTuple):
         if type(value) is not type(self.default):
             quoted = f"; for a text, quote it: -p '{name}:=\"...\"'"
             hint = quoted if isinstance(self.default, str) else ""
-            raise ConfigError(f"{name}: {value!r} is not a {type(self.default).__name__}{hint}")
+            raise ConfigError(
+                f"{name}: {shown(value)} is not a {type(self.default).__name__}{hint}"
+            )
         if self.low is not None and value < self.low:
             raise ConfigError(f"{name}: {value} is below {self.low}")
         if self.high is not None and value > self.high:
@@ -97,7 +98,7 @@ def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     if get_origin(field.annotation) is Literal:
         return "One of " + ", ".join(map(str, get_args(field.annotation))) + "."
     if get_origin(field.annotation) is tuple:
-        return _of_a_list(get_args(field.annotation), not_empty="min_length" in limits)
+        return _of_a_list(get_args(field.annotation), limits)
     if "min_length" in limits:
         return "Not empty."
     strict = {"gt": "Above", "lt": "Below"}
@@ -105,13 +106,18 @@ def _constraints(field: FieldInfo, limits: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _of_a_list(items: tuple[Any, ...], not_empty: bool) -> str:
+def _of_a_list(items: tuple[Any, ...], limits: dict[str, Any]) -> str:
     """Say in words how long a list is and what it contains."""
     if choices := _choices(items[0]):
         return "Any of " + ", ".join(choices) + "."
     any_length = items[-1] is Ellipsis
-    words = "At least one" if not_empty else "Any number" if any_length else str(len(items))
-    return f"{words}, each above 0." if items[0] is PositiveInt else f"{words}."
+    if "max_length" in limits:
+        words = f"At most {limits['max_length']}"
+    elif "min_length" in limits:
+        words = "At least one"
+    else:
+        words = "Any number" if any_length else str(len(items))
+    return f"{words}, each from 1 to {WIDEST}." if items[0] is Width else f"{words}."
 
 
 def describe(field: FieldInfo, read_only: bool) -> ParameterDescriptor:

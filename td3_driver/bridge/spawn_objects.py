@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from td3_driver.config import CONFIG_FOLDER, Config, ConfigError
+from td3_driver.documents import DocumentError, in_short, load_json
 
 SHIPPED = CONFIG_FOLDER / "carla_objects.json"
 
@@ -72,11 +73,9 @@ def _set_camera(sensor: dict[str, Any], config: Config) -> None:
 def load(path: Path, config: Config) -> Objects:
     """Read an objects file and check that it has what `config` names; raises ConfigError."""
     try:
-        objects = json.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
+        objects: Objects = load_json(path)
+    except DocumentError as error:
+        raise ConfigError(str(error)) from None
     lacking = _lacking(objects, config)
     if lacking:
         raise ConfigError(
@@ -93,7 +92,7 @@ def _lacking(objects: Any, config: Config) -> list[str]:
         vehicles = {item["id"]: item for item in objects["objects"] if _is_vehicle(item)}
         vehicle = vehicles.get(names.role_name)
         if vehicle is None:
-            found = ", ".join(vehicles) or "none"
+            found = in_short(", ".join(vehicles) or "none")
             return [f"no vehicle has the id {names.role_name!r} (vehicles: {found})"]
         sensors = {(item["type"], item["id"]) for item in vehicle.get("sensors", [])}
     except (KeyError, TypeError, AttributeError):

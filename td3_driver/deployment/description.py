@@ -8,14 +8,15 @@ The description is JSON in the ONNX file's metadata, under `METADATA_KEY`.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from td3_driver.config import ConfigError, DrivingConfig, Section, in_words
+from td3_driver.config import ConfigError, DrivingConfig, Section, in_words, shown
+from td3_driver.documents import in_short, parse_json
 from td3_driver.driving.control import action_ranges
 from td3_driver.driving.environment import observation_space
 from td3_driver.driving.observation import IMAGE, Observation, unit_of, vector_names
@@ -52,11 +53,17 @@ class PolicyFileError(ConfigError):
     """A policy file cannot be used; the message says which and why."""
 
 
+MOST_SIZE = 1 << 16
+MOST_VALUES = 1 << 26
+Name = Annotated[str, Field(max_length=256)]
+_Size = Annotated[int, Field(ge=1, le=MOST_SIZE)]
+
+
 class Entry(Section):
     """One entry of a vector or an action."""
 
-    name: str
-    unit: str
+    name: Name
+    unit: Name
     """SI unit; "1" if it has none."""
     low: float
     high: float
@@ -67,15 +74,23 @@ class Array(Section):
     """One input or output, without the batch dimension in front."""
 
     dtype: Literal["uint8", "float32"]
-    shape: tuple[int, ...]
-    axes: tuple[str, ...]
-    entries: tuple[Entry, ...] = ()
+    shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=4)]
+    axes: Annotated[tuple[Name, ...], Field(max_length=4)]
+    entries: Annotated[tuple[Entry, ...], Field(max_length=MOST_SIZE)] = ()
+
+    @model_validator(mode="after")
+    def _fits_in_memory(self) -> Array:
+        if math.prod(self.shape) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values")
+        if self.entries and self.shape != (len(self.entries),):
+            raise ValueError("as many entries as its shape says are needed")
+        return self
 
 
 class TaskDescription(Section):
     """What a policy observes and commands, and the settings that shape both."""
 
-    observation: dict[str, Array]
+    observation: Annotated[dict[Name, Array], Field(min_length=1, max_length=16)]
     """By key; only what the networks see."""
     action: Array
     """In [-1, 1]; steering + = left."""
@@ -87,8 +102,8 @@ class TaskDescription(Section):
 class Origin(Section):
     """The checkpoint that a policy was exported from."""
 
-    step: int
-    actor_sha256: str
+    step: Annotated[int, Field(ge=0)]
+    actor_sha256: Name
     """SHA-256 of the checkpoint's `actor.safetensors`."""
 
 
@@ -157,14 +172,14 @@ def read(text: str, source: str) -> PolicyDescription:
     Raises PolicyFileError.
     """
     try:
-        values = json.loads(text)
+        values = parse_json(text, "its description")
         written = values["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise PolicyFileError(f"{source} has a damaged description: {error!r}") from None
+        raise PolicyFileError(f"{source} has a damaged description: {in_short(error)}") from None
     if written != FORMAT:
         raise PolicyFileError(
-            f"{source} has a description of format {written}, but this version reads {FORMAT}: "
-            "export it again"
+            f"{source} has a description of format {shown(written)}, but this version reads "
+            f"{FORMAT}: export it again"
         )
     try:
         return PolicyDescription.model_validate(values)
@@ -226,7 +241,7 @@ def _differences(name: str, theirs: Any, ours: Any) -> Iterator[str]:
     elif _is_table(theirs) and _is_table(ours):
         yield from _differences(name, _by_name(theirs), _by_name(ours))
     elif theirs != ours:
-        yield f"{name}: {theirs} in the file, {ours} here"
+        yield f"{name}: {shown(theirs)} in the file, {shown(ours)} here"
 
 
 def _is_table(value: Any) -> bool:

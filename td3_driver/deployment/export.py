@@ -42,6 +42,8 @@ from td3_driver.runs import find_checkpoint
 
 FILE = "policy.onnx"
 """Default name of the file, in the run's folder."""
+OPSET, IR_VERSION = 18, 8
+"""Of the file: the oldest operators that PyTorch exports to, and the form that came with them."""
 COMPARED = 200
 """Random observations on which file and PyTorch are compared, singly and in one batch."""
 SEED = 0
@@ -110,10 +112,11 @@ def export_run(
 
 def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: Path) -> Export:
     """Write a policy's file, compare it with the policy, and only then move it to `path`."""
+    example_action = policy.act(example_observation(task))
+    if not np.isfinite(example_action).all():
+        raise PolicyFileError(f"the actor returns {example_action}: nothing was written")
     description = PolicyDescription(
-        task=task,
-        checkpoint=origin,
-        example_action=tuple(policy.act(example_observation(task)).tolist()),
+        task=task, checkpoint=origin, example_action=tuple(example_action.tolist())
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
@@ -208,11 +211,13 @@ def to_onnx(actor: Actor, spec: NetworkSpec, description: PolicyDescription) -> 
             input_names=list(arrays),
             output_names=[ACTION],
             dynamic_shapes=(tuple(size for _ in examples),),
+            opset_version=OPSET,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
     _forget_origin(model)
+    model.ir_version = IR_VERSION
     onnx.helper.set_model_props(model, {METADATA_KEY: description.model_dump_json()})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from td3_driver.config import MOST_WEIGHTS, shown
+from td3_driver.deployment import onnx_session
 from td3_driver.deployment.description import (
     METADATA_KEY,
     Array,
@@ -18,12 +24,19 @@ from td3_driver.deployment.description import (
     example_observation,
     read,
 )
+from td3_driver.deployment.onnx_file import Outline, outline
+from td3_driver.deployment.onnx_session import SessionError, open_session, run
+from td3_driver.documents import DocumentError, parse_json, read_bytes
 from td3_driver.driving.observation import Observation
+from td3_driver.trial_process import TrialError, TrialKilledError, TrialTimeoutError, ask
 
 ACTION = "action"
 """Name of the output; the inputs are named after the observation's keys."""
 TOLERANCE = 1e-4
 """Largest difference allowed between an action of the file and PyTorch's."""
+MOST_BYTES = 4 * MOST_WEIGHTS + (1 << 24)
+"""Size of the largest networks that the settings can mean, with their description."""
+TRIAL_S = 60.0
 DTYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -38,14 +51,28 @@ class OnnxPolicy:
     def load(cls, path: Path) -> OnnxPolicy:
         """Load a file that `td3-driver export` wrote, without running any code from it.
 
-        Raises PolicyFileError if onnxruntime is missing, or if the file is missing, damaged, of
-        another version or not from `td3-driver export`.
+        Its outline and its description are checked first, then it is tried in a process of its
+        own. Raises PolicyFileError if onnxruntime is missing, or if the file is missing, damaged,
+        of another version or not from `td3-driver export`.
         """
-        session = _open(path)
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        _check_installed(path)
+        try:
+            data = read_bytes(path, MOST_BYTES)
+        except DocumentError as error:
+            raise PolicyFileError(f"cannot read the policy: {error}") from None
+        try:
+            found = outline(data)
+        except ValueError as error:
+            raise PolicyFileError(f"{path} is not an ONNX file, or is damaged: {error}") from None
+        text = found.metadata.get(METADATA_KEY)
         if text is None:
             raise PolicyFileError(f"{path} was not written by td3-driver export")
-        policy = cls(session, read(text, str(path)))
+        description = read(text, str(path))
+        _try(path, data, found)
+        try:
+            policy = cls(open_session(data), description)
+        except SessionError as error:
+            raise PolicyFileError(f"{path} {_in_words(str(error), found)}") from None
         policy._check(path)
         return policy
 
@@ -55,8 +82,11 @@ class OnnxPolicy:
         return self.act_on_batch({key: observation[key][None] for key in keys})[0]
 
     def act_on_batch(self, observations: Observation) -> np.ndarray:
-        """Return the actions, float32 (B, actions), for a batch of observations."""
-        actions: np.ndarray = self._session.run([ACTION], observations)[0]
+        """Return the actions, float32 (B, actions), for a batch of observations.
+
+        Raises ValueError if onnxruntime fails.
+        """
+        (actions,) = run(self._session, [ACTION], observations)
         return actions
 
     def _check(self, path: Path) -> None:
@@ -72,44 +102,59 @@ class OnnxPolicy:
             and _matches(outputs[ACTION], task.action)
         ):
             raise PolicyFileError(f"{path} is damaged: its networks do not fit its description")
-        answer = self.act(example_observation(task))
-        if not np.allclose(answer, self.description.example_action, rtol=0.0, atol=TOLERANCE):
+        try:
+            answer = self.act(example_observation(task))
+        except ValueError as error:
+            raise PolicyFileError(f"{path} is damaged: {error}") from None
+        wanted = np.array(self.description.example_action)
+        if answer.shape != wanted.shape or not np.allclose(answer, wanted, 0.0, TOLERANCE):
             raise PolicyFileError(
-                f"{path} is damaged: for the example it returns {answer.tolist()}, not "
-                f"{list(self.description.example_action)}"
+                f"{path} is damaged: for the example it returns {shown(answer.tolist())}, not "
+                f"{shown(wanted.tolist())}"
             )
 
 
-def _open(path: Path) -> Any:
-    """Return a single-threaded onnxruntime session; raise PolicyFileError if that fails."""
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-    except ImportError:
+def _check_installed(path: Path) -> None:
+    if importlib.util.find_spec("onnxruntime") is None:
         raise PolicyFileError(
             f"{path} needs onnxruntime, which is not installed: pip install onnxruntime"
-        ) from None
-    options = onnxruntime.SessionOptions()
-    # One observation is too little work to share between threads, and idle ones would spin.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: its warnings are about how graphs are optimised
-    try:
-        # As bytes: given a path, the file could name other files to read.
-        return onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
-    except OSError as error:
-        raise PolicyFileError(f"cannot read the policy {path}: {error.strerror}") from None
-    except (
-        errors.EPFail,
-        errors.Fail,
-        errors.InvalidArgument,
-        errors.InvalidGraph,
-        errors.InvalidProtobuf,
-        errors.NotImplemented,
-        errors.RuntimeException,
-    ) as error:
-        raise PolicyFileError(f"{path} is not an ONNX file, or is damaged: {error}") from None
+
+
+_NEWEST_TAKEN = re.compile(r"(?:max supported |till )(?P<kind>IR version|opset):? (?P<newest>\d+)")
+_tried: set[bytes] = set()
+"""Digests of the files that this process has tried."""
+
+
+def _try(path: Path, data: bytes, found: Outline) -> None:
+    """Raise PolicyFileError for a file that onnxruntime refuses or cannot survive."""
+    digest = hashlib.sha256(data).digest()
+    if digest in _tried:
+        return
+    try:
+        answer = parse_json(ask(onnx_session.__name__, data, TRIAL_S).decode(), "its trial")
+        refusal = str(answer["refusal"])
+    except TrialTimeoutError:
+        raise PolicyFileError(f"{path} does not act within {TRIAL_S:.0f} s") from None
+    except TrialKilledError as error:
+        raise PolicyFileError(f"{path}: onnxruntime ends its process with {error}") from None
+    except (TrialError, ValueError, LookupError, TypeError) as error:
+        raise PolicyFileError(f"{path} cannot be tried in a process of its own: {error}") from None
+    if refusal:
+        raise PolicyFileError(f"{path} {_in_words(refusal, found)}")
+    _tried.add(digest)
+
+
+def _in_words(refusal: str, found: Outline) -> str:
+    """Return why onnxruntime refuses a file, and the versions if it is for those."""
+    taken = _NEWEST_TAKEN.search(refusal)
+    if taken is not None:
+        return (
+            f"has ONNX IR version {found.ir_version} and opset {found.opset}, but onnxruntime "
+            f"{version('onnxruntime')} takes {taken['kind']} {taken['newest']} at most: install a "
+            "newer onnxruntime"
+        )
+    return f"is not an ONNX file, or is damaged: {refusal}"
 
 
 def _matches(node: Any, array: Array) -> bool:

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from td3_driver import config
+from td3_driver.documents import DocumentError, in_short, parse_yaml
 from td3_driver.launching.parts import Option, Parameters
 
 CONFIG = Option("config", "Name of a shipped configuration, or path of a YAML file.")
@@ -57,11 +56,15 @@ def setting_overrides(assignments: Sequence[str], base: config.Config) -> Parame
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not (equals and "." in name):
-            raise config.ConfigError(f"{assignment!r} is not of the form section.setting=value")
+            raise config.ConfigError(
+                f"{config.shown(assignment)} is not of the form section.setting=value"
+            )
         try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise config.ConfigError(f"{name}: {text!r} is not a value") from None
+            values[name] = parse_yaml(text, name)
+        except DocumentError:
+            raise config.ConfigError(
+                f"{in_short(name)}: {config.shown(text)} is not a value"
+            ) from None
     checked = config.override(base, values, "the command").model_dump(mode="json")
     return {name: _setting(checked, name) for name in values}
 
@@ -93,13 +96,14 @@ def _base(configuration: str, params_file: str = "") -> config.Config:
     if not Path(params_file).is_file():
         raise config.ConfigError(f"params_file: there is no file {params_file}")
     given = config.read_parameters(Path(params_file))
-    settings = {
-        f"{section}.{name}": value
-        for section, names in given.items()
-        if section in config.Config.model_fields
-        for name, value in names.items()
-    }
-    return config.override(base, settings, params_file)
+    sections = base.model_dump()
+    for section, names in given.items():
+        if section in sections:
+            # Anything but names is refused by the section's own name.
+            sections[section] = (
+                {**sections[section], **names} if isinstance(names, dict) else names
+            )
+    return config.build(sections, params_file)
 
 
 def effective_settings(values: Mapping[str, Any], configuration: str) -> config.Config:

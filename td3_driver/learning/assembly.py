@@ -16,6 +16,7 @@ import torch
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Replay, replay_spec
+from td3_driver.learning.counters import SavedCounters, checked
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
 from td3_driver.learning.execution import choose_precision, describe
 from td3_driver.learning.health import HealthMonitor
@@ -30,6 +31,7 @@ from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress, Standing, Trainer
 from td3_driver.learning.validation import Validation
 from td3_driver.learning.warm_start import (
+    WARM_START,
     has_warm_start,
     load_warm_start,
     recorded_replay,
@@ -77,16 +79,12 @@ def online_training(
     validation = validation or Validation.none()
     if resume:
         used, counters = _resume(folder, learner, replay, generators, say)
-        try:
-            standing = Standing.from_counters(counters)
-            health.restore(counters["health"])
-            if "validation" in counters:  # not in those of older runs
-                validation.restore(counters["validation"])
-            env.unwrapped.np_random.bit_generator.state = counters["environment"]
-        except (KeyError, TypeError, ValueError) as error:
+        if counters.get("warm_start") and not warm:
             raise CheckpointError(
-                f"{used / checkpoint.COUNTERS} cannot be used: {error!r}"
-            ) from None
+                f"{folder / WARM_START} has gone, with the transitions that the run started from: "
+                "put it back"
+            )
+        standing = restore_counters(used, counters, health, env.unwrapped.np_random, validation)
         say(f"resumed {used} at step {standing.step:,} with {len(replay):,} transitions")
     elif warm:
         assert isinstance(replay, MixedReplay)
@@ -110,6 +108,36 @@ def online_training(
         show=show,
         validation=validation,
     )
+
+
+def restore_counters(
+    used: Path,
+    counters: Mapping[str, Any],
+    health: HealthMonitor,
+    starts: np.random.Generator,
+    validation: Validation,
+) -> Standing:
+    """Restore what a checkpoint's counters hold, except the learner's; return the standing.
+
+    `starts` is the environment's random stream. Raises CheckpointError.
+    """
+    try:
+        saved = checked(SavedCounters, counters)
+        health.restore(saved.health)
+        if saved.validation is not None:
+            validation.restore(saved.validation)
+        _restore_stream(starts, saved.environment)
+    except ValueError as error:
+        raise CheckpointError(f"{used / checkpoint.COUNTERS} cannot be used: {error}") from None
+    return Standing.from_counters(saved)
+
+
+def _restore_stream(stream: np.random.Generator, state: Mapping[str, Any]) -> None:
+    """Restore a random stream of numpy; raises ValueError."""
+    try:
+        stream.bit_generator.state = state
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
+        raise ValueError("environment is no state of the environment's random stream") from None
 
 
 def offline_training(

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import os
 import re
 import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from td3_driver.config import shown
+from td3_driver.documents import DocumentError, in_short, load_json
 from td3_driver.files import READABLE, flush, point_link
 from td3_driver.learning.batch import Replay
+from td3_driver.learning.counters import LearnerCounters, checked
+from td3_driver.learning.health import not_finite
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import (
@@ -32,6 +38,7 @@ from td3_driver.learning.policy import (
     load_spec,
     load_tensors,
     save_actor,
+    unlike,
 )
 from td3_driver.learning.td3 import TD3
 
@@ -44,6 +51,8 @@ REFUSED = "refused-"
 UNFINISHED = ".unfinished-"
 NAME = re.compile(r"\d{9}(-\d{9})?")
 """A checkpoint's name: its step, and its updates if one was taken at that step before."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What the optimisers (Adam) keep for each parameter."""
 RANDOM_STATE_SHAPES = ((5056,), (16,))
 """Shapes of the random states of PyTorch's generators, on the CPU and on CUDA."""
 
@@ -85,8 +94,8 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     any instant leaves the last complete checkpoint usable. The newest `keep` are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(leftover)
+    for leftover in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f".{LATEST}-*")):
+        _remove(leftover)
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
     try:
         _fill(unfinished, snapshot)
@@ -105,11 +114,44 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     if complete.exists():  # nothing has changed since
         shutil.rmtree(unfinished)
     else:
-        unfinished.rename(complete)
-    point_link(folder / LATEST, complete)
+        _complete(unfinished, complete)
+    _point_latest(folder, complete)
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return complete
+
+
+def _complete(unfinished: Path, complete: Path) -> None:
+    """Give a checkpoint its name; raises CheckpointError if something else has it."""
+    try:
+        if complete.is_symlink():  # to nothing
+            complete.unlink()
+        unfinished.rename(complete)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(
+            f"no checkpoint could be written to {complete}: {error.strerror}. Remove what is "
+            "there, then resume"
+        ) from None
+
+
+def _point_latest(folder: Path, complete: Path) -> None:
+    """Point `latest` at a checkpoint; raises CheckpointError if something else has that name."""
+    try:
+        point_link(folder / LATEST, complete)
+    except OSError as error:
+        raise CheckpointError(
+            f"{complete} is complete, but {folder / LATEST} cannot be pointed at it: "
+            f"{error.strerror}. Remove what is there, then resume"
+        ) from None
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link or file in its place; what a link points at stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _fill(unfinished: Path, snapshot: Snapshot) -> None:
@@ -224,10 +266,22 @@ def resume(
     used = _newest(folder, take_over, warn)
     for refused in list_checkpoints(folder):
         if refused.name > used.name:
-            shutil.rmtree(folder / f"{REFUSED}{refused.name}", ignore_errors=True)
-            refused.rename(folder / f"{REFUSED}{refused.name}")
-    point_link(folder / LATEST, used)
+            _set_aside(refused)
+    _point_latest(folder, used)
     return used, counters
+
+
+def _set_aside(refused: Path) -> None:
+    """Rename a checkpoint that was refused; an earlier one of that name makes room."""
+    aside = refused.with_name(f"{REFUSED}{refused.name}")
+    try:
+        if os.path.lexists(aside):
+            _remove(aside)
+        refused.rename(aside)
+    except OSError as error:
+        raise CheckpointError(
+            f"{refused} was refused, but cannot be renamed to {aside.name}: {error.strerror}"
+        ) from None
 
 
 def _newest(folder: Path, use: Callable[[Path], None], warn: Callable[[str], object]) -> Path:
@@ -255,22 +309,39 @@ def load(
 ) -> dict[str, Any]:
     """Restore a checkpoint and return its counters; raise CheckpointError if it cannot be used."""
     verify(checkpoint)
-    if load_spec(checkpoint) != learner.spec:
+    spec = load_spec(checkpoint)
+    if spec != learner.spec:
         raise CheckpointError(
-            f"{checkpoint} holds other networks ({load_spec(checkpoint)}) than the "
-            f"configuration describes ({learner.spec})"
+            f"{checkpoint} holds other networks than the configuration describes: "
+            f"{_difference(spec, learner.spec)}"
         )
-    try:
-        counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text())
-        updates = int(counters["updates"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint / COUNTERS} cannot be used: {error!r}") from None
+    counters = _read_counters(checkpoint / COUNTERS)
     restore_learner(learner, generators, load_tensors(checkpoint / LEARNER), checkpoint / LEARNER)
     try:
         replay.restore(load_tensors(checkpoint / REPLAY))
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint / REPLAY} does not fit: {error}") from None
-    learner.updates = updates
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint / REPLAY} does not fit: {in_short(error)}") from None
+    learner.updates = counters["updates"]
+    return counters
+
+
+def _difference(saved: NetworkSpec, here: NetworkSpec) -> str:
+    return "; ".join(
+        f"{field.name} {shown(getattr(saved, field.name))}, not {shown(getattr(here, field.name))}"
+        for field in dataclasses.fields(NetworkSpec)
+        if getattr(saved, field.name) != getattr(here, field.name)
+    )
+
+
+def _read_counters(path: Path) -> dict[str, Any]:
+    """Return the counters of a checkpoint; raises CheckpointError."""
+    try:
+        counters: dict[str, Any] = load_json(path)
+        checked(LearnerCounters, counters)
+    except DocumentError as error:
+        raise CheckpointError(str(error)) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from None
     return counters
 
 
@@ -321,14 +392,21 @@ def restore_learner(
         owner, _, key = name.partition(".")
         groups.setdefault(owner, {})[key] = tensor
     try:
+        _check_numbers(tensors)
         for name, network in _networks(learner).items():
-            network.load_state_dict(groups.get(name, {}))
+            saved = groups.get(name, {})
+            if wrong := unlike(_shapes(saved), _shapes(network.state_dict())):
+                raise ValueError(f"of {name}, {wrong}")
+            network.load_state_dict(saved)
         for name, optimizer in _optimizers(learner).items():
             parameters = [
                 parameter for group in optimizer.param_groups for parameter in group["params"]
             ]
             state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in groups.get(name, {}).items():
+            saved = groups.get(name, {})
+            if saved:
+                _check_moments(name, saved, parameters)
+            for key, tensor in saved.items():
                 index, _, moment = key.partition(".")
                 if moment != "step":
                     # The fused step expects the moments in the weights' memory layout.
@@ -339,7 +417,36 @@ def restore_learner(
         for name, generator in (generators | {"learner": learner.generator}).items():
             _restore_generator(generator, groups["generator"][name])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source} does not fit the configuration: {error}") from None
+        raise CheckpointError(
+            f"{source} does not fit the configuration: {in_short(error)}"
+        ) from None
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _check_moments(
+    name: str, saved: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
+) -> None:
+    """Raise ValueError unless an optimiser has what Adam keeps, for every parameter."""
+    expected = {
+        f"{index}.{moment}": () if moment == "step" else tuple(parameter.shape)
+        for index, parameter in enumerate(parameters)
+        for moment in MOMENTS
+    }
+    if wrong := unlike(_shapes(saved), expected):
+        raise ValueError(f"of {name}, {wrong}")
+    negative = [
+        key for key in saved if not key.endswith(".exp_avg") and bool((saved[key] < 0).any())
+    ]
+    if negative:
+        raise ValueError(f"of {name}, {negative[0]} is negative")
+
+
+def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
+    if wrong := not_finite(tensors):
+        raise ValueError(f"NaN or infinity in {wrong[0]}")
 
 
 def _restore_generator(generator: torch.Generator, state: Tensor) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from td3_driver.learning.batch import Batch
+from td3_driver.learning.counters import SavedHealth
 
 INTERVALS_IN_A_ROW = 3
 """Intervals in a row after which a warning begins, or, without the problem, ends."""
@@ -185,10 +186,13 @@ class HealthMonitor:
             "warnings": [asdict(warning) for warning in self._warnings.values()],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state()` returned; raise KeyError or TypeError if it is damaged."""
-        self._contrary = {check.name: int(state["contrary"][check.name]) for check in CHECKS}
-        warnings = [HealthWarning(**warning) for warning in state["warnings"]]
+    def restore(self, state: SavedHealth) -> None:
+        """Restore what `state()` returned; raises ValueError if it is of other checks."""
+        names = {check.name for check in CHECKS}
+        warnings = [HealthWarning(**dict(warning)) for warning in state.warnings]
+        if state.contrary.keys() != names or not names.issuperset(w.check for w in warnings):
+            raise ValueError("the health is of other checks than there are")
+        self._contrary = dict(state.contrary)
         self._warnings = {warning.check: warning for warning in warnings}
 
     def observe(self, figures: Figures, rewards: Rewards) -> None:

@@ -9,14 +9,15 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import gymnasium
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from td3_driver.config import ConfigError, LearningConfig
+from td3_driver.config import MOST_WEIGHTS, ConfigError, LearningConfig, Width
 
 IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
 """The keys of the learner's own observations, whatever the environment calls them."""
@@ -26,28 +27,38 @@ Observations = dict[str, Tensor]
 NOTHING = np.zeros(0, np.float32)
 """Scale of no entries at all."""
 
+_CONVOLUTIONS = ((8, 4), (4, 2), (3, 1))
+"""Kernel and stride of the convolutions of Mnih et al. (2015)."""
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_Scale = Annotated[float, Field(gt=0.0)]
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Everything that determines the networks' shape; saved beside their weights."""
+    """Everything that determines the networks' shape; saved beside their weights.
 
-    image: tuple[int, ...] | None
+    The limits count where it is read from a file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    image: Annotated[tuple[_Side, ...], Field(min_length=3, max_length=4)] | None
     """Shape of the image stack: (stack, height, width), or (stack, channels, height, width);
     None if the networks see no image."""
-    vector_scale: tuple[float, ...]
+    vector_scale: Annotated[tuple[_Scale, ...], Field(max_length=1 << 16)]
     """Usual magnitude of each entry of the vector, which is divided by it; empty if the networks
     see no vector."""
-    actions: int
-    channels: tuple[int, int, int]
-    image_features: int
-    hidden: tuple[int, ...]
-    image_key: str = IMAGE
-    vector_key: str = VECTOR
+    actions: Width
+    channels: tuple[Width, Width, Width]
+    image_features: Width
+    hidden: Annotated[tuple[Width, ...], Field(max_length=16)]
+    image_key: Annotated[str, Field(max_length=256)] = IMAGE
+    vector_key: Annotated[str, Field(max_length=256)] = VECTOR
     image_layer_norm: bool = True
-    privileged_scale: tuple[float, ...] = ()
+    privileged_scale: Annotated[tuple[_Scale, ...], Field(max_length=1 << 16)] = ()
     """The same as `vector_scale`, for entries that only the critic sees; they follow the vector's
     in what is stored and sampled."""
-    privileged_key: str = PRIVILEGED
+    privileged_key: Annotated[str, Field(max_length=256)] = PRIVILEGED
 
     @property
     def of_critic(self) -> NetworkSpec:
@@ -88,8 +99,7 @@ def network_spec(
     """Derive the networks' shape from an environment's spaces and the configuration.
 
     `vector_scale` is the usual magnitude of each entry of the vector, and `privileged_scale` of
-    those that only the critic sees. Raises ConfigError if the
-    observations lack a configured key.
+    those that only the critic sees. Raises ConfigError if the observations lack a configured key.
     """
     assert isinstance(observation_space, gymnasium.spaces.Dict)
     assert action_space.shape is not None
@@ -100,7 +110,7 @@ def network_spec(
                 f"learning.{setting} is {key!r}, but the observations have "
                 f"{', '.join(observation_space.spaces)}"
             )
-    return NetworkSpec(
+    spec = NetworkSpec(
         image=observation_space[config.image_key].shape if config.image_key else None,
         vector_scale=tuple(map(float, vector_scale)) if config.vector_key else (),
         actions=action_space.shape[0],
@@ -112,6 +122,11 @@ def network_spec(
         image_layer_norm=config.image_layer_norm,
         privileged_scale=tuple(map(float, privileged_scale)),
     )
+    try:
+        weights_of(Critic, spec)
+    except ValueError as error:
+        raise ConfigError(f"learning.channels, image_features and hidden: {error}") from None
+    return spec
 
 
 def scale_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -141,6 +156,16 @@ def _mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def _convolved(side: int) -> int:
+    """Return what the convolutions leave of a side of an image; ValueError if that is nothing."""
+    left = side
+    for kernel, stride in _CONVOLUTIONS:
+        left = (left - kernel) // stride + 1
+    if left < 1:
+        raise ValueError(f"an image with a side of {side} px is too small to be convolved")
+    return left
 
 
 def _bounded(inputs: int, outputs: int) -> nn.Sequential:
@@ -181,20 +206,15 @@ class Encoder(nn.Module):
     def _add_image(self, spec: NetworkSpec) -> None:
         assert spec.image is not None
         *stacked, height, width = spec.image
-        first, second, third = spec.channels
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(math.prod(stacked), first, 8, stride=4),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(second, third, 3, stride=1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-        )
+        layers: list[nn.Module] = []
+        inputs = math.prod(stacked)
+        for outputs, (kernel, stride) in zip(spec.channels, _CONVOLUTIONS, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.ReLU(inplace=True)]
+            inputs = outputs
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
         # The fastest layout for convolutions, on CPU and GPU alike.
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            flat = self.convolutions(torch.zeros(1, math.prod(stacked), height, width)).shape[1]
+        flat = inputs * _convolved(height) * _convolved(width)
         self.trunk = (
             _bounded(flat, spec.image_features)
             if spec.image_layer_norm
@@ -257,6 +277,26 @@ class Critic(nn.Module):
         with torch.no_grad():
             state = self.encoder(observations)
         return in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
+
+
+def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's weights and buffers by name, without making them.
+
+    Raises ValueError if they are more than `MOST_WEIGHTS`, or see nothing.
+    """
+    if not (spec.image or spec.vector_scale):
+        raise ValueError("networks that see neither an image nor a vector")
+    if spec.image and spec.vector_scale and spec.image_key == spec.vector_key:
+        raise ValueError("networks whose image is their vector: image_key is vector_key")
+    if spec.privileged_scale and spec.privileged_key in (spec.image_key, spec.vector_key):
+        raise ValueError(f"networks with two entries under one key, {spec.privileged_key!r}")
+    with torch.device("meta"):
+        state = kind(spec).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    weights = sum(map(math.prod, shapes.values()))
+    if weights > MOST_WEIGHTS:
+        raise ValueError(f"networks of {weights:,} weights; at most {MOST_WEIGHTS:,} are possible")
+    return shapes
 
 
 DORMANT_ACTIVITY = 0.025

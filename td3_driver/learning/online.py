@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from td3_driver.learning.mixed_replay import MixedReplay
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.schedules import linear
@@ -193,4 +194,5 @@ class OnlineTraining:
             "environment": self._env.unwrapped.np_random.bit_generator.state,
             "online": True,
             "validation": self.validation.counters(),
+            "warm_start": isinstance(self.trainer.replay, MixedReplay),
         }

@@ -8,16 +8,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from td3_driver.config import in_words
+from td3_driver.documents import DocumentError, DocumentMissingError, in_short, load_json
 from td3_driver.learning.manifest import CheckpointError, verify
-from td3_driver.learning.networks import Actor, NetworkSpec
+from td3_driver.learning.networks import Actor, NetworkSpec, weights_of
 
 WEIGHTS = "actor.safetensors"
 SPEC = "networks.json"
@@ -46,14 +50,13 @@ class Policy:
         verify(checkpoint, POLICY_FILES)
         spec = load_spec(checkpoint)
         try:
-            policy = cls.like(spec)
-        except (RuntimeError, TypeError, ValueError) as error:
+            expected = weights_of(Actor, spec)
+        except ValueError as error:
             raise CheckpointError(f"{checkpoint / SPEC} cannot be used: {error}") from None
-        tensors = load_tensors(checkpoint / WEIGHTS)
-        try:
-            policy.actor.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint / WEIGHTS} does not fit {SPEC}: {error}") from None
+        if wrong := unlike(shapes_of(checkpoint / WEIGHTS), expected):
+            raise CheckpointError(f"{checkpoint / WEIGHTS} does not fit {SPEC}: {wrong}")
+        policy = cls.like(spec)
+        policy.actor.load_state_dict(load_tensors(checkpoint / WEIGHTS))
         return policy
 
     @property
@@ -84,27 +87,58 @@ def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:
     (folder / SPEC).write_text(json.dumps(dataclasses.asdict(spec), indent=1))
 
 
+_SPECS = TypeAdapter(NetworkSpec)
+
+
 def load_spec(folder: Path) -> NetworkSpec:
-    """Read the shape of a checkpoint's networks."""
+    """Read the shape of a checkpoint's networks; raises CheckpointError."""
     path = folder / SPEC
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-        }
-        return NetworkSpec(**fields)
-    except FileNotFoundError:
+        return _SPECS.validate_python(load_json(path))
+    except DocumentMissingError:
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {SPEC}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    except DocumentError as error:
+        raise CheckpointError(str(error)) from None
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is damaged: {in_short(in_words(error))}") from None
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file, or raise CheckpointError."""
-    try:
+    with _damage_told(path):
         return load_file(path)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what is in a safetensors file, by name, without reading it.
+
+    Raises CheckpointError.
+    """
+    with _damage_told(path), safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def unlike(found: Shapes, expected: Shapes) -> str:
+    """Return how what is in a file differs from what should be; "" if it does not."""
+    if missing := expected.keys() - found.keys():
+        return in_short(f"it has no {min(missing)}")
+    if more := found.keys() - expected.keys():
+        return in_short(f"it has {min(more)}, which has no place")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            return in_short(f"{name} is {found[name]}, not {shape}")
+    return ""
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    except (SafetensorError, OSError, AttributeError) as error:
+        # A kind of numbers that PyTorch does not have is an AttributeError.
+        raise CheckpointError(f"{path} is damaged: {in_short(error)}") from None

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from td3_driver.documents import in_short
 from td3_driver.learning.checkpoint import to_drive
 from td3_driver.learning.manifest import CheckpointError
+from td3_driver.workers import Failure, Worker
 
 Loaded = TypeVar("Loaded")
 """What loading a checkpoint returns."""
@@ -27,11 +29,13 @@ class Reloader(Generic[Loaded]):
         load: Callable[[Path], Loaded],
         refused: Callable[[Path, str], None],
         period_s: float | None,
+        failed: Callable[[Failure], object] = lambda failure: None,
     ) -> None:
         """Take the checkpoint that is `running`; `load` raises CheckpointError.
 
         `refused` is called, in the thread, with each checkpoint that cannot be used, and why. If
-        `period_s` is None, the folder is checked only when `look` is called.
+        `period_s` is None, the folder is checked only when `look` is called. `failed` is called
+        with every other failure, after which the thread goes on.
         """
         self._folder = folder
         self._newest = running.name
@@ -42,17 +46,18 @@ class Reloader(Generic[Loaded]):
         self._ready: Loaded | None = None
         self._look = threading.Event()
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
+        self.worker = Worker("reloader", self._run, failed)
+        """The thread."""
 
     def start(self) -> None:
         """Start watching the folder."""
-        self._thread.start()
+        self.worker.start()
 
     def end(self) -> None:
         """Stop the thread, and wait for it to end."""
         self._ended = True
         self._look.set()
-        self._thread.join()
+        self.worker.join()
 
     def newer(self) -> Path | None:
         """Return the newest checkpoint if it is newer than the running one."""
@@ -86,9 +91,15 @@ class Reloader(Generic[Loaded]):
             try:
                 loaded = self._load(checkpoint)
             except (CheckpointError, OSError) as error:
-                self._known_bad.add(checkpoint.name)
-                self._refused(checkpoint, str(error))
+                self._refuse(checkpoint, str(error))
+                continue
+            except Exception as error:  # nothing in one may end the search for newer ones
+                self._refuse(checkpoint, in_short(f"it cannot be loaded: {error!r}"))
                 continue
             self._ready = loaded
             self._newest = checkpoint.name
             return
+
+    def _refuse(self, checkpoint: Path, reason: str) -> None:
+        self._known_bad.add(checkpoint.name)
+        self._refused(checkpoint, reason)

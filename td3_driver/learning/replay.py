@@ -342,6 +342,8 @@ class ReplayBuffer:
                 f"the saved replay was full with {used} slots; this buffer has {self.capacity}: "
                 "set learning.replay_capacity to the saved value"
             )
+        if added < used or not self._is_whole(state, added, first, end):
+            raise ValueError("the saved replay contradicts itself: it is damaged")
         with self.lock:
             for name in self._STORED:
                 getattr(self, name)[:used].copy_(state[name])
@@ -354,6 +356,31 @@ class ReplayBuffer:
             self._in_episode = False
             self._mirrored = 0
             self._mirror_images()  # now, not when the next checkpoint is due
+
+    def _is_whole(self, state: dict[str, Tensor], added: int, first: int, end: int) -> bool:
+        """Return whether a saved state's transitions lead to what was saved, and to numbers."""
+        numbers = ("vectors", "actions", "rewards", "priorities", "greatest_priority")
+        if not all(bool(state[name].isfinite().all()) for name in numbers):
+            return False
+        used, oldest = len(state["images"]), max(added - self.capacity, 0)
+        if not (0 <= first <= end <= added and end - first <= used):
+            return False
+        stacked, priorities = state["stacked"].numpy(), state["priorities"].numpy()
+        places = np.arange(first, end) % self.capacity
+        if len(places) and places.max() >= used:
+            return False
+        slots = state["transitions"].numpy()[places]
+        if len(slots) and not (oldest <= slots.min() and slots.max() < added - 1):
+            return False
+        rows = slots % self.capacity
+        reached = slots - stacked[rows].astype(np.int64)
+        elsewhere = np.delete(priorities, rows)
+        return bool(
+            stacked.max(initial=0) < self.spec.stack
+            and reached.min(initial=oldest) >= oldest
+            and (priorities >= 0.0).all()
+            and not elsewhere.any()
+        )
 
 
 def make_replay(

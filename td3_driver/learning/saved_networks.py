@@ -14,10 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from td3_driver.documents import in_short
 from td3_driver.learning.checkpoint import LEARNER
 from td3_driver.learning.manifest import CheckpointError, digest_of, verify
 from td3_driver.learning.networks import Critic
-from td3_driver.learning.policy import WEIGHTS, Policy
+from td3_driver.learning.policy import WEIGHTS, Policy, unlike
 
 CRITIC = "critic"
 """The critic's name in a learner's file."""
@@ -65,8 +66,11 @@ def load_network(checkpoint: Path, name: str, network: Network) -> Network:
     try:
         with safe_open(path, framework="pt") as file:
             names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
-            tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
-        network.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path} has no {name} that fits: {error}") from None
+            found = {key.removeprefix(prefix): file.get_slice(key).get_shape() for key in names}
+            expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+            if wrong := unlike({key: tuple(shape) for key, shape in found.items()}, expected):
+                raise CheckpointError(f"{path} has no {name} that fits: {wrong}")
+            network.load_state_dict({key: file.get_tensor(prefix + key) for key in found})
+    except (SafetensorError, RuntimeError, OSError, AttributeError) as error:
+        raise CheckpointError(f"{path} has no {name} that fits: {in_short(error)}") from None
     return network.eval().requires_grad_(False)

@@ -22,6 +22,7 @@ import torch
 from td3_driver.config import TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Batch, Replay
+from td3_driver.learning.counters import SavedCounters
 from td3_driver.learning.execution import make_updates
 from td3_driver.learning.health import (
     HealthMonitor,
@@ -81,11 +82,11 @@ class Standing:
     """Route completion of the latest examination."""
 
     @classmethod
-    def from_counters(cls, counters: Mapping[str, Any]) -> Standing:
-        """Return what `counters` returned; raises KeyError, TypeError or ValueError."""
-        standing = cls(int(counters["step"]), int(counters["episodes"]))
-        standing.returns.extend(counters["returns"])
-        standing.completions.extend(counters["completions"])
+    def from_counters(cls, counters: SavedCounters) -> Standing:
+        """Return what `counters` returned, as a checkpoint holds it."""
+        standing = cls(counters.step, counters.episodes)
+        standing.returns.extend(counters.returns)
+        standing.completions.extend(counters.completions)
         return standing
 
     def counters(self) -> dict[str, Any]:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from td3_driver.config import ValidationConfig
+from td3_driver.learning.counters import SavedValidation
 from td3_driver.learning.policy import Policy
 
 Act = Callable[[dict[str, np.ndarray]], np.ndarray]
@@ -72,11 +73,8 @@ class Validation:
             "best_completion": self.best_completion,
         }
 
-    def restore(self, counters: Mapping[str, Any]) -> None:
-        """Continue from `counters`; a run that had passed is to pass again.
-
-        Raises KeyError, TypeError or ValueError if they cannot be used.
-        """
-        self._examined_step = int(counters["examined_step"])
-        self._passed_in_a_row = int(counters["passed_in_a_row"]) % IN_A_ROW
-        self.best_completion = float(counters["best_completion"])
+    def restore(self, saved: SavedValidation) -> None:
+        """Continue from `counters`; a run that had passed is to pass again."""
+        self._examined_step = saved.examined_step
+        self._passed_in_a_row = saved.passed_in_a_row % IN_A_ROW
+        self.best_completion = saved.best_completion

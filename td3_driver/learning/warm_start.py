@@ -9,12 +9,15 @@ its own checkpoints contain only new ones.
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 
 from td3_driver.config import LearningConfig
+from td3_driver.documents import in_short
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import replay_spec
 from td3_driver.learning.manifest import CheckpointError, verify
@@ -28,13 +31,34 @@ WARM_START = "origin"
 
 
 def adopt(source: Path, folder: Path) -> None:
-    """Copy another run's checkpoint into a new run's folder, to start from."""
-    shutil.copytree(source, folder / WARM_START)
+    """Copy another run's checkpoint into a new run's folder, to start from.
+
+    The copy is complete or absent. Raises CheckpointError.
+    """
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{WARM_START}-", dir=folder))
+    try:
+        copied = shutil.copytree(source, unfinished / source.name)
+        copied.rename(folder / WARM_START)
+    except OSError as error:  # shutil's own errors are such, too
+        raise CheckpointError(
+            f"{source} cannot be copied to {folder}: {in_short(error)}"
+        ) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def has_warm_start(folder: Path) -> bool:
-    """Return whether a run started from another run's checkpoint."""
-    return (folder / WARM_START).is_dir()
+    """Return whether a run started from another run's checkpoint.
+
+    Raises CheckpointError where that checkpoint has gone, and left a link.
+    """
+    origin = folder / WARM_START
+    if os.path.lexists(origin) and not origin.is_dir():
+        raise CheckpointError(
+            f"{origin} is no folder, and no link to one: put back the checkpoint that the run "
+            "started from"
+        )
+    return origin.is_dir()
 
 
 def recorded_replay(
@@ -46,8 +70,10 @@ def recorded_replay(
     state = load_tensors(source / checkpoint.REPLAY)
     try:
         return restored(state, spec, config, device)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{source / checkpoint.REPLAY} does not fit: {error}") from None
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{source / checkpoint.REPLAY} does not fit: {in_short(error)}"
+        ) from None
 
 
 def restored(

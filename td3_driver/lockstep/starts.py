@@ -9,10 +9,10 @@ import math
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-from td3_driver.config import CONFIG_FOLDER, ConfigError, TrainingConfig
+from td3_driver.config import CONFIG_FOLDER, TOLD, ConfigError, TrainingConfig
+from td3_driver.documents import DocumentError, in_short, load_yaml
 from td3_driver.driving.environment import SampleStart
 from td3_driver.driving.world import Pose, Start
 from td3_driver.lockstep.world import CarlaWorld
@@ -31,7 +31,7 @@ SHORTEST_ROUTE_M = 20.0
 class ListedPose(BaseModel):
     """A place in a file: ROS map frame, x ahead, y left, yaw counter-clockwise."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     x_m: float
     y_m: float
     yaw_deg: float
@@ -42,7 +42,7 @@ class ListedPose(BaseModel):
 class ListedStart(BaseModel):
     """One entry of a file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     start: ListedPose
     goal: ListedPose | None = None
     """None = a random one, `training.route_length_m` ahead."""
@@ -190,24 +190,27 @@ def find_starts(name_or_path: str) -> Path:
 def read_starts(path: Path) -> dict[str, list[ListedStart]]:
     """Read the starts of each town; raises ConfigError naming what is wrong, and where."""
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        document = load_yaml(path)
+    except DocumentError as error:
+        raise ConfigError(str(error)) from None
     try:
         towns = RootModel[dict[str, list[ListedStart]]].model_validate(document).root
     except ValidationError as error:
         lines = [
             f"  {_place(problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
+            for problem in error.errors(include_url=False)[:TOLD]
         ]
+        if error.error_count() > TOLD:
+            lines.append(f"  and {error.error_count() - TOLD} more")
         raise ConfigError(f"{path} is wrong:\n" + "\n".join(lines)) from None
     empty = [town for town, starts in towns.items() if not starts]
     if empty or not towns:
-        raise ConfigError(f"{path} lists no starts for {', '.join(empty) or 'any town'}")
+        named = in_short(", ".join(empty) or "any town")
+        raise ConfigError(f"{path} lists no starts for {named}")
     return towns
 
 
 def _place(location: tuple[int | str, ...]) -> str:
     """Return where in a file something is: entries are counted from 1."""
     parts = [f"entry {part + 1}" if isinstance(part, int) else part for part in location]
-    return ", ".join(parts) or "the file"
+    return in_short(", ".join(parts) or "the file")

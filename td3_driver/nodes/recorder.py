@@ -34,6 +34,7 @@ from td3_driver.bridge import driver_topics, outlasting, runtime, topics
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.recorded import recorded_pattern
 from td3_driver.config import ConfigError
+from td3_driver.documents import in_short
 from td3_driver.driving.world import WorldError
 from td3_driver.offline.bag import BagError
 from td3_driver.offline.definitions import DefinitionError, embedded_definition
@@ -204,6 +205,12 @@ class BagThread:
             self.failure = (
                 f"recording has ended: {self.bag.file} cannot be written ({error.strerror}); it "
                 "is readable up to this point, and `td3-driver repair` completes it"
+            )
+            self.bag.abandon()
+        except Exception as error:  # of a writer that has ended, the node would not hear
+            self.failure = (
+                f"recording has ended: {in_short(repr(error))}; {self.bag.file} is readable up to "
+                "this point, and `td3-driver repair` completes it"
             )
             self.bag.abandon()
 

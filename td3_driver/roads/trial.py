@@ -13,14 +13,12 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 from td3_driver.files import replacing
 from td3_driver.roads.errors import RoadMapError
+from td3_driver.trial_process import TrialError, TrialKilledError, TrialTimeoutError, ask
 
 _PACKAGE = Path(__file__).resolve().parent
 _READER = "td3_driver.roads.trial_reader"
@@ -47,45 +45,25 @@ def check(name: str, text: str) -> None:
 def _try(document: bytes) -> tuple[str, bool]:
     """Return a refusal, or "" where there is none, and whether it would be the same again."""
     limit_s = _LONGEST_S + len(document) * _LONGEST_PER_BYTE_S
-    environment = dict(os.environ)
-    paths = [str(_PACKAGE.parent.parent), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", _READER],
-            input=document,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        refusal = _parsed(ask(_READER, document, limit_s))
+    except TrialTimeoutError:
         return (
             f"{{map}}: carla.Map has not read it within {limit_s:.0f} s; check the lengths of its "
             "roads and the curvature of its arcs",
             False,
         )
-    except OSError as error:
-        return f"{{map}} cannot be tried in a process of its own: {error}; free some memory", False
-    if done.returncode < 0:
+    except TrialKilledError as error:
         return (
-            f"{{map}}: carla.Map ends its process with {_signal_name(-done.returncode)}; check "
-            "the links of its roads, lanes and junctions, and its numbers",
-            # Somebody else may have ended it, or memory been short.
-            -done.returncode not in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT),
+            f"{{map}}: carla.Map ends its process with {error}; check the links of its roads, "
+            "lanes and junctions, and its numbers",
+            not error.by_others,
         )
-    refusal = _parsed(done.stdout.rpartition(b"\n")[2])
-    if done.returncode != 0 or refusal is None:
+    except TrialError as error:
+        return f"{{map}} cannot be tried in a process of its own: {error}", False
+    if refusal is None:
         return "{map} cannot be tried in a process of its own: td3_driver does not start", False
     return refusal, True
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _parsed(data: bytes) -> str | None:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
+from td3_driver.trial_process import limit_this_process
 
 _NAME = "\0"
 # What a process of the largest map takes, twice.
@@ -36,10 +36,7 @@ def refusal_of(text: str) -> str:
 
 def main() -> None:
     """Read one map."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_this_process(_MEMORY_BYTES)
     refusal = refusal_of(sys.stdin.buffer.read().decode())
     # The library prints warnings to stdout as well, and a line end is not among its habits.
     sys.stdout.write("\n" + json.dumps({"refusal": refusal}))

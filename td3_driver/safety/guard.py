@@ -20,6 +20,7 @@ from td3_driver.driving.world import Frame
 from td3_driver.faults import Fault
 from td3_driver.safety.gate import CommandGate
 from td3_driver.safety.watchdog import Source, Stop, Watchdog
+from td3_driver.workers import Failure, Worker
 
 WATCH_PERIOD_S = 0.05
 """Time between two checks, and between two stop commands while the car must not drive."""
@@ -250,29 +251,28 @@ class Guard:
 
 
 class WatchThread:
-    """A thread that runs a guard's checks, however busy the rest of the process is."""
+    """A thread that runs a guard's checks, however busy the rest of the process is.
 
-    def __init__(self, guard: Guard, failed: Callable[[BaseException], None]) -> None:
-        """Take the guard; `failed` is called, once, if a check itself fails."""
+    If a check itself fails, it goes on after a second; until then, the guard lets nothing through.
+    """
+
+    def __init__(self, guard: Guard, failed: Callable[[Failure], None]) -> None:
+        """Take the guard; `failed` is called with each failure of a check."""
         self._guard = guard
-        self._failed = failed
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=WATCHDOG_THREAD, daemon=True)
+        self.worker = Worker(WATCHDOG_THREAD, self._run, failed)
+        """The thread itself."""
 
     def start(self) -> None:
         """Start watching."""
-        self._thread.start()
+        self.worker.start()
 
     def end(self) -> None:
         """Stop the thread, and wait for it to end."""
         self._ended.set()
-        self._thread.join()
+        self.worker.join()
 
     def _run(self) -> None:
         while not self._ended.wait(WATCH_PERIOD_S):
-            try:
-                self._guard.beat(WATCHDOG_THREAD)
-                self._guard.check()
-            except Exception as error:
-                self._failed(error)
-                return
+            self._guard.beat(WATCHDOG_THREAD)
+            self._guard.check()

@@ -15,6 +15,7 @@ from td3_driver.faults import Fault
 from td3_driver.nodes.diagnostics import Diagnostics
 from td3_driver.nodes.driver.live_frames import Counts
 from td3_driver.safety.watchdog import Stop
+from td3_driver.workers import Failure
 
 
 def percentiles_ms(name: str, times_s: Sequence[float]) -> dict[str, float]:
@@ -46,12 +47,14 @@ class DriverDiagnostics(Diagnostics):
         commands_limited: int,
         sensors: str,
         commanders: str,
+        failures: Sequence[Failure],
     ) -> None:
         """Publish the state.
 
         `standstills` is how often the driver's own threads stalled, and for how long at most, s;
         `ages_s` are the times from an image to its command; `sensors` and `commanders` say who
-        publishes the same sensor, and who else commands the car, empty for nobody.
+        publishes the same sensor, and who else commands the car, empty for nobody; `failures` are
+        those of threads.
         """
         fault = standing.fault if standing else None
         if standing is None:
@@ -61,8 +64,7 @@ class DriverDiagnostics(Diagnostics):
         else:
             level, message = DiagnosticStatus.ERROR, STOPPED + standing.reason
         ok = DiagnosticStatus.OK
-        stood_still, longest_s = standstills
-        fresh, self._standstills = stood_still - self._standstills, stood_still
+        fresh, self._standstills = standstills[0] - self._standstills, standstills[0]
         self.send(
             [
                 self.status(
@@ -77,12 +79,7 @@ class DriverDiagnostics(Diagnostics):
                         **{STOPS + name.value: number for name, number in fault_counts.items()},
                     },
                 ),
-                self.status(
-                    PROCESS,
-                    DiagnosticStatus.WARN if fresh else ok,
-                    f"stalled {fresh} times" if fresh else "running",
-                    {STANDSTILLS: stood_still, "longest_standstill_ms": 1e3 * longest_s},
-                ),
+                self._process(fresh, standstills, failures),
                 self.status(
                     "camera",
                     ok if camera_rate_hz else DiagnosticStatus.WARN,
@@ -107,4 +104,22 @@ class DriverDiagnostics(Diagnostics):
                     {"sensors": sensors, "commanders": commanders},
                 ),
             ]
+        )
+
+    def _process(
+        self, fresh: int, standstills: tuple[int, float], failures: Sequence[Failure]
+    ) -> DiagnosticStatus:
+        """Return the status of the threads: `fresh` is how often they stalled of late."""
+        stalled = [f"stalled {fresh} times"] if fresh else []
+        told = stalled + [str(failure) for failure in failures]
+        stood_still, longest_s = standstills
+        return self.status(
+            PROCESS,
+            DiagnosticStatus.WARN if told else DiagnosticStatus.OK,
+            "; ".join(told) or "running",
+            {
+                STANDSTILLS: stood_still,
+                "longest_standstill_ms": 1e3 * longest_s,
+                **{f"failures_{failure.thread}": failure.count for failure in failures},
+            },
         )

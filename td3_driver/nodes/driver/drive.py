@@ -27,6 +27,7 @@ from td3_driver.nodes.driver.reports import Changes, Reports
 from td3_driver.nodes.driver.shadow import Shadow
 from td3_driver.runs import RunFolder
 from td3_driver.safety.guard import WATCH_PERIOD_S, Guard, WatchThread
+from td3_driver.workers import Failure
 
 # After this long without a speed, do not wait for one to show that the car has stopped.
 NO_SPEED_S = 0.3
@@ -89,6 +90,7 @@ class Drive:
             self._policy,
             self._decisions,
             Company(node, self._guard, self._frames),
+            self._watch.worker,
         )
         self._policy.announce()
 
@@ -204,7 +206,7 @@ class Drive:
             )
         return response
 
-    def _on_watch_failed(self, error: BaseException) -> None:
+    def _on_watch_failed(self, failure: Failure) -> None:
         # Without the watchdog, the guard lets no command through.
         if self._node.context.ok():
-            self._log.fatal(f"the watchdog has failed: {error!r}")
+            self._log.fatal(str(failure))

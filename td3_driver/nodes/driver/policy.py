@@ -24,6 +24,7 @@ from td3_driver.driving.observation import Observation
 from td3_driver.learning.reloader import Reloader
 from td3_driver.nodes.driver.policy_messages import policy_info
 from td3_driver.runs import RunFolder
+from td3_driver.workers import Worker
 
 
 class DrivingPolicy:
@@ -63,9 +64,15 @@ class DrivingPolicy:
                 lambda checkpoint: load_checkpoint(checkpoint, driving),
                 self._on_refused,
                 driver.watch_period_s if driver.watch_checkpoints else None,
+                lambda failure: self._log.error(str(failure)),
             )
             self._reloader.start()
         node.create_service(Trigger, driver_topics.RELOAD.name, self._on_reload)
+
+    @property
+    def worker(self) -> Worker | None:
+        """The thread that looks for newer checkpoints; None if there is none."""
+        return None if self._reloader is None else self._reloader.worker
 
     def act(self, observation: Observation) -> np.ndarray:
         """Return the action for an observation, float32 (2,) in [-1, 1]."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import threading
 from queue import SimpleQueue
 from typing import Literal
 
@@ -20,6 +19,7 @@ from td3_driver.nodes.driver.outputs import DecisionOutput
 from td3_driver.nodes.driver.policy import DrivingPolicy
 from td3_driver.safety.guard import Guard
 from td3_driver.safety.watchdog import Stop
+from td3_driver.workers import Failure, Worker
 
 LOG_PERIOD_S = 3.0
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -42,6 +42,7 @@ class Reports:
         policy: DrivingPolicy,
         decisions: DecisionOutput,
         company: Company,
+        watch: Worker,
     ) -> None:
         self.active = False
         """Whether the driver is active, so that its state is worth logging."""
@@ -54,32 +55,36 @@ class Reports:
         self._policy = policy
         self._decisions = decisions
         self._company = company
+        self._watch = watch
         self._diagnostics = DriverDiagnostics(node)
         # Simulation time stops when the simulator dies.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         node.create_timer(LOG_PERIOD_S, self._log_line, clock=steady)
         node.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=steady)
         # The guard must not wait for a blocked terminal.
-        self._thread = threading.Thread(target=self._log_changes, name="announcer", daemon=True)
-        self._thread.start()
+        self._latest = guard.standing
+        self._announcer = Worker("announcer", self._log_changes, self._on_failed)
+        self._announcer.start()
 
     def close(self) -> None:
         """Log the remaining changes, and end the thread."""
         self._changes.put("end")
-        self._thread.join()
+        self._announcer.join()
 
     def _log_changes(self) -> None:
         """Log and publish every new reason for a stop, in a thread of its own."""
-        latest = self._guard.standing
         while (standing := self._changes.get()) != "end":
+            latest, self._latest = self._latest, standing
             if standing is None or standing.fault is None:
                 self._log.info(self._state())
             elif standing.over:
                 self._log.warning(f"stopped: {standing.reason}")
             elif latest is None or standing.fault is not latest.fault or latest.over:
                 self._log.error(_in_words(standing))
-            latest = standing
             self.publish_diagnostics()
+
+    def _on_failed(self, failure: Failure) -> None:
+        self._log.error(str(failure))
 
     def _log_line(self) -> None:
         """Log which required topics are silent, or else the state."""
@@ -127,7 +132,14 @@ class Reports:
             commands_limited=self._guard.commands_limited,
             sensors=self._company.sensors,
             commanders=self._company.commanders,
+            failures=self._failures(),
         )
+
+    def _failures(self) -> list[Failure]:
+        """Return the latest failure of each thread that has had one."""
+        workers = (self._watch, self._policy.worker, self._announcer)
+        failures = [worker.failure for worker in workers if worker is not None]
+        return [failure for failure in failures if failure is not None]
 
 
 def _in_words(stop: Stop) -> str:
