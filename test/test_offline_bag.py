@@ -215,7 +215,7 @@ def test_a_ros_1_bag_is_read_and_played_as_ros_2(driven: Drive, tmp_path: Path) 
     "make, reason",
     [
         (lambda path: None, "there is no bag"),
-        (lambda path: path.mkdir(), "is not a bag"),
+        (lambda path: path.mkdir(), "neither metadata.yaml nor"),
         (lambda path: BagWriter(path).close(), "is empty"),
         (lambda path: path.write_bytes(b"no bag"), "cannot be read as a bag"),
     ],
