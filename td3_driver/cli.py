@@ -342,8 +342,12 @@ def _inspect(given: argparse.Namespace) -> int:
     from td3_driver.offline.bag import Bag, BagError
 
     page = given.out or Path(f"{given.bag.resolve().stem}.html")
+    if given.csv is not None and given.csv.resolve() == page.resolve():
+        raise ConfigError(f"the page and the table would both be {page}: name another file")
     try:
         with Bag(given.bag) as bag:
+            for path in filter(None, (page, given.csv)):
+                bag.refuse_to_overwrite(path)
             names = {"role_name": given.role_name, "camera": given.camera}
             inspector = inspection.Inspector(bag, given.run, given.compare, names)
             result = inspector.inspect()
@@ -370,9 +374,12 @@ def _repair(given: argparse.Namespace) -> int:
     from td3_driver.offline.writer import repair
 
     try:
-        print(f"wrote {repair(given.bag)}")
+        done = repair(given.bag)
     except (BagError, OSError) as error:
         return _refuse(error)
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"wrote {done.path}: {done.messages:,} messages")
     return 0
 
 

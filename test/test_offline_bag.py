@@ -116,7 +116,7 @@ def test_a_cut_off_bag_is_read_up_to_its_last_whole_part(
         assert "was cut off" in bag.notes[0]
     # Each tick was flushed: no more than the last one, of about the share's size, is lost.
     assert share * 30 - 3 <= len(images) <= 30
-    with Ros2Reader(repair(path)) as reader:
+    with Ros2Reader(repair(path).path) as reader:
         assert sum(item.msgcount for item in reader.connections if item.topic == IMAGE) == len(
             images
         )

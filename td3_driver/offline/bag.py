@@ -114,10 +114,12 @@ class Bag:
         if text not in self._notes:
             self._notes.append(text)
 
-    @property
-    def paths(self) -> list[Path]:
-        """The bag's files."""
-        return self._files.paths
+    def refuse_to_overwrite(self, path: Path) -> None:
+        """Raise BagError if a path is that of a file of the bag, by whatever name."""
+        if path.exists() and any(
+            file.exists() and file.samefile(path) for file in self._files.paths
+        ):
+            raise BagError(f"{path} is a file of the bag {self.path}: choose another name")
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
         """Yield the messages of some or all topics, in the order they were recorded.

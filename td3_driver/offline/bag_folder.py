@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 import zstandard
 
-from td3_driver.offline import mcap_file, ros1_file, sqlite_file
+from td3_driver.offline import mcap_records, ros1_file, sqlite_file
 from td3_driver.offline.bag_file import BagFile, BagFileError, first_line, is_compressed
 from td3_driver.offline.mcap_file import McapFile
 from td3_driver.offline.ros1_file import Ros1File
@@ -33,7 +33,7 @@ SUFFIXES = (".mcap", ".db3")
 
 _LARGEST_METADATA_BYTES = 10_000_000
 _READERS: dict[bytes, Callable[[Path], BagFile]] = {
-    mcap_file.MAGIC: McapFile,
+    mcap_records.MAGIC: McapFile,
     sqlite_file.MAGIC: SqliteFile,
     ros1_file.MAGIC: Ros1File,
 }

@@ -55,12 +55,10 @@ def typestore(type_name: str, definition: str = "", ros_version: int = 2) -> Typ
     """
     try:
         if definition.strip():
-            store = get_typestore(Stores.EMPTY)
-            store.register(get_types_from_msg(definition, type_name))
-        else:
-            store = _common_store(ros_version)
-            if type_name not in store.fielddefs:
-                _register_installed(store, type_name)
+            return _defined_store(type_name, definition)
+        store = _common_store(ros_version)
+        if type_name not in store.fielddefs:
+            _register_installed(store, type_name)
         store.get_msgdef(type_name)  # raises if a type within it is unknown
         return store
     except DefinitionError:
@@ -121,6 +119,14 @@ def typestore_from_ros1(type_name: str, definition: str) -> Typestore:
         store.register({key: value for key, value in found.items() if key not in store.fielddefs})
     except Exception as error:  # whatever the library makes of odd text
         raise _unreadable(type_name, error) from None
+    return store
+
+
+@functools.lru_cache(maxsize=64)
+def _defined_store(type_name: str, definition: str) -> Typestore:
+    store = get_typestore(Stores.EMPTY)
+    store.register(get_types_from_msg(definition, type_name))
+    store.get_msgdef(type_name)
     return store
 
 

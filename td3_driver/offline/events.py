@@ -151,6 +151,10 @@ class EventDetector:
             f"{count} messages on {topic} were skipped as invalid: {findings.reasons[topic]}"
             for topic, count in findings.unreadable.items()
         ]
+        if wrong := findings.stamps.wrong():
+            notes.append(wrong)
+        if findings.unmatched_images:
+            notes.append(f"{findings.unmatched_images} images have no odometry of the same stamp")
         if findings.repeated_images:
             notes.append(f"{findings.repeated_images} images arrived twice or too late")
         if findings.speed_from_odometry:
@@ -170,7 +174,7 @@ class EventDetector:
         findings = self._frames.findings
         if self.count:
             return f"none of its {self.count} frames is on a route"
-        reasons = "; ".join(findings.reasons.values())
+        reasons = "; ".join(filter(None, (findings.stamps.wrong(), *findings.reasons.values())))
         return (
             f"of its {findings.images} images, {findings.unmatched_images} have no odometry of "
             f"the same stamp, and {sum(findings.unreadable.values())} messages are invalid"

@@ -20,13 +20,14 @@ import torch
 from tqdm import tqdm
 
 from td3_driver.bridge import topics
-from td3_driver.bridge.messages import ConversionError
 from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
 from td3_driver.files import replacing
 from td3_driver.offline.bag import Bag, BagError
+from td3_driver.offline.bag_file import first_line
+from td3_driver.offline.bag_findings import ODD_MESSAGE
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrame, BagFrames
@@ -186,8 +187,8 @@ class Inspector:
                 name = topics.WORLD_INFO.name(self.frames.names)
                 return None, [f"there is no map, because nothing was recorded on {name}"]
             return RoadMap.from_opendrive(world.map_name, world.opendrive), []
-        except (BagError, ConversionError, RoadMapError) as error:
-            return None, [f"the map cannot be drawn: {error}"]
+        except (RoadMapError, *ODD_MESSAGE) as error:
+            return None, [f"the map cannot be drawn: {first_line(error)}"]
 
     def _network_notes(self) -> list[str]:
         return [

@@ -14,54 +14,43 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import lz4.frame
 from mcap import records
-from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 
 from td3_driver.offline.bag_file import (
     CDR,
-    LARGEST_MESSAGE_BYTES,
     LATEST_NS,
     BagFileError,
     Channel,
     Part,
     RawMessage,
-    decompressed,
     first_line,
     with_qos,
 )
+from td3_driver.offline.mcap_records import (
+    HEAD,
+    MAGIC,
+    MESSAGE,
+    Summary,
+    chunk_data,
+    counts_in,
+    read_channel,
+    read_schema,
+    read_summary,
+    records_in,
+)
 
-MAGIC = b"\x89MCAP0\r\n"
-_HEAD = struct.Struct("<BQ")
-_MESSAGE = struct.Struct("<HIQQ")
-_CHUNK = struct.Struct("<QQQII")
-_FOOTER = struct.Struct("<QQI")
-_FOOTER_BYTES = _HEAD.size + _FOOTER.size + len(MAGIC)
 _KNOWN = range(Opcode.HEADER, Opcode.DATA_END + 1)
 # A record's head, found where the one before it is damaged: none is as long as 4 GiB.
 _HEAD_PATTERN = re.compile(rb"(?=[\x01-\x0f](?s:.{4})\x00{4})")
 # Messages outside chunks are read back in runs of about this size.
 _RUN_BYTES = 1 << 20
 _SEARCHED_BYTES = 1 << 20
-
-
-@dataclass
-class _Summary:
-    """What the end of a file says about it."""
-
-    schemas: dict[int, records.Schema] = field(default_factory=dict)
-    channels: dict[int, records.Channel] = field(default_factory=dict)
-    chunks: list[records.ChunkIndex] = field(default_factory=list)
-    statistics: records.Statistics | None = None
-    verified: bool = False
-    """Whether its checksum was there, and right."""
 
 
 class McapFile:
@@ -88,7 +77,7 @@ class McapFile:
             if not begins:
                 self.notes.append(f"{path.name} is damaged: it does not begin as an MCAP file")
             self._cut_off = not ends
-            summary = self._summary(stream) if ends else None
+            summary = read_summary(stream, self._size) if ends else None
             if summary is None or not self._takes_index(summary):
                 self._scan(stream, summary)
         self._describe()
@@ -103,47 +92,12 @@ class McapFile:
 
     # --- the index ---------------------------------------------------------------------------
 
-    def _summary(self, stream: BinaryIO) -> _Summary | None:
-        """Return what the end of the file says; None if that is nothing, or damaged."""
-        if self._size < _FOOTER_BYTES + len(MAGIC):
-            return None
-        stream.seek(self._size - _FOOTER_BYTES)
-        footer = stream.read(_FOOTER_BYTES)
-        begin, _, checksum = _FOOTER.unpack_from(footer, _HEAD.size)
-        footer_at = self._size - _FOOTER_BYTES
-        if _HEAD.unpack_from(footer) != (Opcode.FOOTER, _FOOTER.size):
-            return None
-        if begin == 0:
-            return None
-        if not len(MAGIC) <= begin <= footer_at:
-            return None
-        stream.seek(begin)
-        data = stream.read(footer_at - begin)
-        if checksum and zlib.crc32(footer[: _HEAD.size + 16], zlib.crc32(data)) != checksum:
-            return None
-        summary = _Summary(verified=bool(checksum))
-        try:
-            for opcode, content in _records(data):
-                if opcode == Opcode.SCHEMA:
-                    schema = records.Schema.read(_reading(content))
-                    summary.schemas[schema.id] = schema
-                elif opcode == Opcode.CHANNEL:
-                    channel = records.Channel.read(_reading(content))
-                    summary.channels[channel.id] = channel
-                elif opcode == Opcode.CHUNK_INDEX:
-                    summary.chunks.append(records.ChunkIndex.read(_reading(content)))
-                elif opcode == Opcode.STATISTICS:
-                    summary.statistics = records.Statistics.read(_reading(content))
-        except Exception:  # whatever the library makes of odd bytes
-            return None
-        return summary
-
-    def _takes_index(self, summary: _Summary) -> bool:
+    def _takes_index(self, summary: Summary) -> bool:
         """Take channels, counts and chunks from the summary; return whether it is sound."""
         statistics = summary.statistics
         if statistics is None or not summary.chunks:
             return False
-        counted = sum(sum(_counts(chunk).values()) for chunk in summary.chunks)
+        counted = sum(sum(counts_in(chunk).values()) for chunk in summary.chunks)
         of_channels = sum(statistics.channel_message_counts.values())
         sound = (
             statistics.chunk_count == len(summary.chunks)
@@ -163,22 +117,22 @@ class McapFile:
 
     # --- from the front ----------------------------------------------------------------------
 
-    def _scan(self, stream: BinaryIO, summary: _Summary | None) -> None:
+    def _scan(self, stream: BinaryIO, summary: Summary | None) -> None:
         """Find messages, channels and schemas from the front, past what is damaged."""
         run = _Run()
         checksum: tuple[int, int] | None = None
         damaged: list[str] = []
         for position, opcode, length in self._heads(stream, damaged):
             if opcode == Opcode.MESSAGE:
-                head = stream.read(_MESSAGE.size)
-                if length < _MESSAGE.size or len(head) < _MESSAGE.size:
+                head = stream.read(MESSAGE.size)
+                if length < MESSAGE.size or len(head) < MESSAGE.size:
                     damaged.append(f"the message at byte {position:,} is damaged")
                     continue
-                channel, _, log_ns, _ = _MESSAGE.unpack(head)
-                if run.add(position, _HEAD.size + length, log_ns):
+                channel, _, log_ns, _ = MESSAGE.unpack(head)
+                if run.add(position, HEAD.size + length, log_ns):
                     self._end_run(run)
                     run = _Run()
-                    run.add(position, _HEAD.size + length, log_ns)
+                    run.add(position, HEAD.size + length, log_ns)
                 self.counts[channel] += 1
                 continue
             self._end_run(run)
@@ -204,12 +158,12 @@ class McapFile:
     def _heads(self, stream: BinaryIO, damaged: list[str]) -> Iterator[tuple[int, int, int]]:
         """Yield where each record begins, its kind and its length; the stream stands behind."""
         position = len(MAGIC)
-        while position + _HEAD.size <= self._size:
+        while position + HEAD.size <= self._size:
             stream.seek(position)
-            opcode, length = _HEAD.unpack(stream.read(_HEAD.size))
+            opcode, length = HEAD.unpack(stream.read(HEAD.size))
             if self._fits(position, opcode, length):
                 yield position, opcode, length
-                position += _HEAD.size + length
+                position += HEAD.size + length
                 continue
             found = self._next_head(stream, position + 1)
             if found is None:
@@ -220,32 +174,32 @@ class McapFile:
             position = found
 
     def _fits(self, position: int, opcode: int, length: int) -> bool:
-        return opcode in _KNOWN and position + _HEAD.size + length <= self._size
+        return opcode in _KNOWN and position + HEAD.size + length <= self._size
 
     def _next_head(self, stream: BinaryIO, position: int) -> int | None:
         """Return where the next two records begin that follow each other; None if none do."""
-        while position + _HEAD.size <= self._size:
+        while position + HEAD.size <= self._size:
             stream.seek(position)
             window = stream.read(_SEARCHED_BYTES)
             for match in _HEAD_PATTERN.finditer(window):
                 if self._is_record(stream, position + match.start()):
                     return position + match.start()
-            position += max(len(window) - _HEAD.size + 1, 1)
+            position += max(len(window) - HEAD.size + 1, 1)
         return None
 
     def _is_record(self, stream: BinaryIO, position: int) -> bool:
         """Return whether a record begins here, and another one right behind it."""
         for _ in range(2):
             stream.seek(position)
-            head = stream.read(_HEAD.size)
+            head = stream.read(HEAD.size)
             if head[: len(MAGIC)] == MAGIC:
                 return True
-            if len(head) < _HEAD.size:
+            if len(head) < HEAD.size:
                 return False
-            opcode, length = _HEAD.unpack(head)
+            opcode, length = HEAD.unpack(head)
             if not self._fits(position, opcode, length):
                 return False
-            position += _HEAD.size + length
+            position += HEAD.size + length
         return True
 
     def _scan_chunk(
@@ -254,9 +208,9 @@ class McapFile:
         times = []
         counts: Counter[int] = Counter()
         try:
-            for opcode, content in _records(_chunk_data(stream.read(length))):
+            for opcode, content in records_in(chunk_data(stream.read(length))):
                 if opcode == Opcode.MESSAGE:
-                    channel, _, log_ns, _ = _MESSAGE.unpack_from(content)
+                    channel, _, log_ns, _ = MESSAGE.unpack_from(content)
                     counts[channel] += 1
                     times.append(log_ns)
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
@@ -265,17 +219,17 @@ class McapFile:
             damaged.append(f"the chunk at byte {position:,} is damaged ({error})")
         if times:
             self.counts += counts
-            read = partial(self._read_chunk, position, _HEAD.size + length)
+            read = partial(self._read_chunk, position, HEAD.size + length)
             self._parts.append((min(times), read))
 
     def _learn(self, opcode: int, content: bytes, damaged: list[str]) -> None:
         """Take a schema or a channel."""
         try:
             if opcode == Opcode.SCHEMA:
-                schema = records.Schema.read(_reading(content))
+                schema = read_schema(content)
                 self._schemas[schema.id] = schema
             else:
-                channel = records.Channel.read(_reading(content))
+                channel = read_channel(content)
                 self._described[channel.id] = channel
         except Exception as error:  # whatever the library makes of odd bytes
             what = "schema" if opcode == Opcode.SCHEMA else "channel"
@@ -286,14 +240,11 @@ class McapFile:
             read = partial(self._read_run, run.position, run.length)
             self._parts.append((run.begin_ns, read))
 
-    def _tell(self, summary: _Summary | None, damaged: list[str]) -> None:
+    def _tell(self, summary: Summary | None, damaged: list[str]) -> None:
         """Note what scanning found wrong, and what the summary promised besides."""
         name = self.path.name
-        found = sum(self.counts.values())
-        promised = 0
-        if summary is not None and summary.statistics is not None:
-            promised = summary.statistics.message_count
-        more = f" of the {promised:,} that its summary counts" if promised > found else ""
+        found, promised = sum(self.counts.values()), self._promised(summary)
+        more = f" of the {promised:,} that its summary counts" if promised else ""
         others = f", and {len(damaged) - 1} more places" if len(damaged) > 1 else ""
         if self._cut_off:
             self.notes.append(
@@ -306,7 +257,15 @@ class McapFile:
                 f"{name} is damaged: {damaged[0]}{others}; {found:,} messages{more} are read"
             )
         elif more:
-            self.notes.append(f"{name} is damaged: it has only {found:,} messages{more}")
+            self.notes.append(f"{name} is damaged: it has {found:,} messages{more}")
+
+    def _promised(self, summary: Summary | None) -> int:
+        """Return how many messages the summary counts, if any channel has fewer; else 0."""
+        if summary is None or summary.statistics is None:
+            return 0
+        counts = summary.statistics.channel_message_counts
+        short = any(self.counts[channel] < count for channel, count in counts.items())
+        return sum(counts.values()) if short else 0
 
     def _verify(self, stream: BinaryIO, end: int, checksum: int) -> None:
         """Note if the checksum of everything before the summary is wrong."""
@@ -327,10 +286,8 @@ class McapFile:
     ) -> Iterator[RawMessage]:
         try:
             data = self._bytes(position, length)
-            if _HEAD.unpack_from(data) != (Opcode.CHUNK, length - _HEAD.size):
-                raise BagFileError("there is none")
-            content = _chunk_data(data[_HEAD.size :])
-        except (OSError, struct.error, BagFileError) as error:
+            content = chunk_data(data[HEAD.size :])
+        except (OSError, BagFileError) as error:
             self._note_damage(f"the chunk at byte {position:,} is damaged ({error})")
             return
         yield from self._sorted(content, topics)
@@ -354,17 +311,17 @@ class McapFile:
         """Yield the messages among records, in the order of their times."""
         found = []
         try:
-            for opcode, content in _records(data):
+            for opcode, content in records_in(data):
                 if opcode != Opcode.MESSAGE:
                     continue
-                channel, _, log_ns, _ = _MESSAGE.unpack_from(content)
+                channel, _, log_ns, _ = MESSAGE.unpack_from(content)
                 topic = topics.get(channel)
                 if topic is None:
                     continue
                 if log_ns >= LATEST_NS:
                     self._note_damage(f"a message of {topic} has an impossible time")
                     continue
-                found.append(RawMessage(topic, log_ns, content[_MESSAGE.size :]))
+                found.append(RawMessage(topic, log_ns, content[MESSAGE.size :]))
         except (BagFileError, struct.error) as error:
             self._note_damage(f"a record is damaged ({error})")
         found.sort(key=lambda message: message.log_ns)
@@ -392,7 +349,7 @@ class McapFile:
         channel = Channel(
             found.topic,
             schema.name,
-            _text(schema.data) if schema.encoding == "ros2msg" else "",
+            schema.data.decode(errors="replace") if schema.encoding == "ros2msg" else "",
             found.metadata.get("topic_type_hash", ""),
         )
         channel, wrong = with_qos(channel, found.metadata.get("offered_qos_profiles", ""))
@@ -418,70 +375,3 @@ class _Run:
         self.length += length
         self.begin_ns = min(self.begin_ns, log_ns)
         return False
-
-
-def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the kind and the content of each record; raises BagFileError where one is cut."""
-    position = 0
-    while position < len(data):
-        if position + _HEAD.size > len(data):
-            raise BagFileError("a record is cut off")
-        opcode, length = _HEAD.unpack_from(data, position)
-        position += _HEAD.size
-        if position + length > len(data):
-            raise BagFileError("a record is longer than what contains it")
-        yield opcode, data[position : position + length]
-        position += length
-
-
-def _chunk_data(content: bytes) -> bytes:
-    """Return the records in a chunk; raises BagFileError if it is damaged."""
-    if len(content) < _CHUNK.size:
-        raise BagFileError("it is cut off")
-    _, _, size, checksum, name_length = _CHUNK.unpack_from(content)
-    begin = _CHUNK.size + name_length + 8
-    compression = content[_CHUNK.size : _CHUNK.size + name_length]
-    data = content[begin:]
-    if begin > len(content) or int.from_bytes(content[begin - 8 : begin], "little") > len(data):
-        raise BagFileError("it is longer than its record")
-    data = data[: int.from_bytes(content[begin - 8 : begin], "little")]
-    if size > LARGEST_MESSAGE_BYTES:
-        raise BagFileError(f"it claims to contain {size:,} bytes")
-    if compression == b"zstd":
-        data = decompressed(data, size)
-    elif compression == b"lz4":
-        data = _decompressed_lz4(data, size)
-    elif compression:
-        raise BagFileError(f"its compression {compression[:20]!r} is unknown")
-    if len(data) != size:
-        raise BagFileError("it has another size than it says")
-    if checksum and zlib.crc32(data) != checksum:
-        raise BagFileError("its checksum is wrong")
-    return data
-
-
-def _decompressed_lz4(data: bytes, size: int) -> bytes:
-    try:
-        content: bytes = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1)
-    except (RuntimeError, MemoryError, ValueError) as error:
-        raise BagFileError(f"its compression is damaged ({first_line(error)})") from None
-    return content
-
-
-def _counts(chunk: records.ChunkIndex) -> dict[int, int]:
-    """Return how many messages of each channel a chunk has, by the length of their indexes."""
-    end = chunk.chunk_start_offset + chunk.chunk_length + chunk.message_index_length
-    placed = sorted((offset, channel) for channel, offset in chunk.message_index_offsets.items())
-    ends = [*(offset for offset, _ in placed[1:]), end]
-    return {
-        channel: (end - offset - _HEAD.size - 6) // 16
-        for (offset, channel), end in zip(placed, ends, strict=True)
-    }
-
-
-def _reading(content: bytes) -> Any:
-    return ReadDataStream(BytesIO(content))
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")

@@ -231,8 +231,8 @@ def _page(data: dict[str, Any]) -> str:
     def text(name: str) -> str:
         return (files / name).read_text(encoding="utf-8")
 
-    # A script element ends at the first "</", even inside a string.
-    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    # Within a script element, "</" and "<!--" mean something, even inside a string.
+    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "TITLE": html.escape(f"{data['bag']} - td3_driver"),
         "STYLE": text("uPlot.min.css") + text("report.css"),

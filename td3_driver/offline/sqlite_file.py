@@ -147,9 +147,9 @@ class SqliteFile:
         while True:
             try:
                 for row, channel, time_ns, kind in self._connection.execute(_NEXT_ROWS, (latest,)):
-                    latest = row
+                    repeated, latest = row <= latest, max(row, latest)
                     whole = isinstance(time_ns, int) and 0 <= time_ns < LATEST_NS
-                    if kind != "blob" or not whole or not isinstance(channel, int):
+                    if repeated or kind != "blob" or not whole or not isinstance(channel, int):
                         odd += 1
                         continue
                     times.append(time_ns)
