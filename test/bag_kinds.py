@@ -98,6 +98,11 @@ KINDS = [
     Kind("chunks", options={"compression": CompressionType.ZSTD}),
     Kind("lz4", options={"compression": CompressionType.LZ4}),
     Kind("uncompressed", options={"compression": _NONE}),
+    Kind(
+        "chunks_no_checksums",
+        options={"compression": _NONE, "enable_crcs": False},
+        checksums=False,
+    ),
     Kind("no_chunks", options={"use_chunking": False, "enable_data_crcs": True}),
     Kind("no_chunks_no_checksums", options={"use_chunking": False}, checksums=False),
     Kind(

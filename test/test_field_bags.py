@@ -127,11 +127,16 @@ def test_other_qos_in_the_description_costs_nothing(
     assert contents(path) == whole(recording)
 
 
+@pytest.mark.parametrize(
+    "qos",
+    ["[" * 9999, "- " * 9999, "- 1", "a: {", "x" * 10**5],
+    ids=["deep", "deep list", "number", "cut", "long"],
+)
 @pytest.mark.parametrize("name", ["chunks", "sqlite"])
 def test_a_qos_that_cannot_be_read_costs_itself(
-    name: str, recording: Recording, tmp_path: Path
+    name: str, qos: str, recording: Recording, tmp_path: Path
 ) -> None:
-    odd = [replace(recording.topics[0], qos="[" * 5000), *recording.topics[1:]]
+    odd = [replace(recording.topics[0], qos=qos), *recording.topics[1:]]
     path = write_kind(tmp_path / "bag", replace(recording, topics=odd), BY_NAME[name])
     assert contents(path) == whole(recording)
     (note,) = notes_after_reading(path)

@@ -10,12 +10,15 @@ parts, each read only when its time has come, so that the parts of all files can
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import itemgetter
 from typing import Protocol
 
+import yaml
 import zstandard
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
@@ -27,7 +30,8 @@ LARGEST_MESSAGE_BYTES = 1 << 30
 """No message or chunk of messages is decompressed to more than this."""
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_LONGEST_QOS = 100_000
+_LONGEST_QOS = 20_000
+_DEEPEST_QOS = 3
 
 
 class BagFileError(ValueError):
@@ -111,14 +115,30 @@ def with_qos(channel: Channel, qos: object) -> tuple[Channel, str]:
     Bags of newer distributions name the values that older ones number: they become numbers.
     """
     try:
-        if not isinstance(qos, str) or len(qos) > _LONGEST_QOS:
-            raise ValueError("it is not a short text")
-        profiles = parse_qos(qos)
-        text = dump_qos_v8(profiles)
-    except Exception as error:  # whatever the library makes of odd text
+        if not isinstance(qos, str) or not _is_flat(qos):
+            raise ValueError("it is no list of profiles")
+        text, latched = _normalised(qos)
+    except Exception as error:  # whatever the libraries make of odd text
         return channel, f"the QoS of {channel.topic} cannot be read ({first_line(error)})"
-    latched = any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
     return replace(channel, qos=text, latched=latched), ""
+
+
+def _is_flat(qos: str) -> bool:
+    """Return whether a text is short, and not nested deeply, which would take long to parse."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", qos[:_LONGEST_QOS]):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    plain = re.fullmatch(r"[\w\s:,{}\[\]-]*", qos) and not re.search(r"-\s+-\s", qos)
+    return len(qos) <= _LONGEST_QOS and deepest <= _DEEPEST_QOS and bool(plain)
+
+
+@lru_cache
+def _normalised(qos: str) -> tuple[str, bool]:
+    """Return QoS with its values as numbers, and whether it is that of a latched topic."""
+    profiles = parse_qos(yaml.safe_load(qos) or [])
+    latched = any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
+    return dump_qos_v8(profiles), latched
 
 
 def decompressed(data: bytes, most_bytes: int = LARGEST_MESSAGE_BYTES) -> bytes:

@@ -9,8 +9,9 @@ says wrong, or not at all, costs nothing but that.
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ SUFFIXES = (".mcap", ".db3")
 """In this order one kind is read, where a folder has several and nothing says which."""
 
 _LARGEST_METADATA_BYTES = 10_000_000
+# No more than this is lost before a damaged place.
+_DECOMPRESSED_BYTES = 1 << 16
 _READERS: dict[bytes, Callable[[Path], BagFile]] = {
     mcap_records.MAGIC: McapFile,
     sqlite_file.MAGIC: SqliteFile,
@@ -101,6 +104,8 @@ class BagFiles:
                 raise BagFileError(f"it has neither {METADATA} nor a .mcap or .db3 file")
             if not any(file.name.endswith(".mcap") for file in there):
                 self.notes.append(f"the recording was cut off: there is no {METADATA}")
+            if holes := _holes(there):
+                self.notes.append(f"files are missing, by the others' numbers: {_listed(holes)}")
             return there
         self.metadata = read_metadata(described)
         if self.metadata.wrong:
@@ -151,10 +156,13 @@ class BagFiles:
         with file.open("rb") as source, whole.open("wb") as target:
             reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
             try:
-                while data := reader.read(1 << 20):
+                while data := reader.read(_DECOMPRESSED_BYTES):
                     target.write(data)
             except (zstandard.ZstdError, MemoryError) as error:
-                self.notes.append(f"{file.name} is damaged: its compression ({first_line(error)})")
+                damage = f"its compression is damaged ({first_line(error)})"
+                if not target.tell():
+                    raise BagFileError(damage) from None
+                self.notes.append(f"{file.name}: {damage}; what is before that is read")
         return whole
 
 
@@ -254,6 +262,20 @@ def _bag_files(folder: Path) -> list[Path]:
         if found:
             return [file for file in found if file.is_file()]
     return []
+
+
+def _holes(files: list[Path]) -> list[str]:
+    """Return which numbers are missing in the names of files that were split, as `bag_3`."""
+    numbered: dict[str, set[int]] = defaultdict(set)
+    for file in files:
+        if match := re.fullmatch(r"(.+_)(\d{1,6})", file.name.partition(".")[0]):
+            numbered[match[1]].add(int(match[2]))
+    return [
+        f"{stem}{number}"
+        for stem, numbers in numbered.items()
+        for number in range(max(numbers))
+        if number not in numbers
+    ]
 
 
 def _begin(file: Path) -> bytes:

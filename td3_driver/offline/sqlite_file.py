@@ -36,6 +36,7 @@ _JOURNALS = ("-wal", "-journal")
 _ROWS = "SELECT rowid, topic_id, timestamp, typeof(data) FROM messages NOT INDEXED"
 _NEXT_ROWS = f"{_ROWS} WHERE rowid > ? ORDER BY rowid"
 _LAST_ROW = 2**63 - 1
+_MOST_GAPS = 1000
 
 
 class SqliteFile:
@@ -144,12 +145,14 @@ class SqliteFile:
         times, rows, channels = array("q"), array("q"), array("q")
         odd = gaps = 0
         latest = -_LAST_ROW
-        while True:
+        while gaps < _MOST_GAPS:
             try:
                 for row, channel, time_ns, kind in self._connection.execute(_NEXT_ROWS, (latest,)):
-                    repeated, latest = row <= latest, max(row, latest)
+                    if row <= latest:  # or damaged pages could lead around in a circle
+                        raise sqlite3.DatabaseError("rows are not in order")
+                    latest = row
                     whole = isinstance(time_ns, int) and 0 <= time_ns < LATEST_NS
-                    if repeated or kind != "blob" or not whole or not isinstance(channel, int):
+                    if kind != "blob" or not whole or not isinstance(channel, int):
                         odd += 1
                         continue
                     times.append(time_ns)
@@ -193,7 +196,7 @@ class SqliteFile:
     def _tell(self, odd: int, gaps: int) -> None:
         found = self._rows.shape[1]
         if odd or gaps:
-            places = f"{gaps} places of its table cannot be read" if gaps else ""
+            places = f"its table cannot be read in {gaps} places" if gaps else ""
             rows = f"{odd} rows are no messages" if odd else ""
             what = " and ".join(text for text in (places, rows) if text)
             self.notes.append(f"{self.path.name} is damaged: {what}; {found:,} messages are read")
