@@ -172,11 +172,12 @@ class EventDetector:
     def why_nothing(self) -> str:
         """Return why no decisions were found."""
         findings = self._frames.findings
-        if self.count:
-            return f"none of its {self.count} frames is on a route"
         reasons = "; ".join(filter(None, (findings.stamps.wrong(), *findings.reasons.values())))
+        invalid = f"{sum(findings.unreadable.values())} messages are invalid"
+        if self.count:
+            nothing = f"none of its {self.count} frames is on a route"
+            return f"{nothing}, and {invalid} ({reasons})" if reasons else nothing
         return (
             f"of its {findings.images} images, {findings.unmatched_images} have no odometry of "
-            f"the same stamp, and {sum(findings.unreadable.values())} messages are invalid"
-            + (f" ({reasons})" if reasons else "")
+            f"the same stamp, and {invalid}" + (f" ({reasons})" if reasons else "")
         )

@@ -59,6 +59,8 @@ BACK_S = 1.0
 SPEED_AGE_S = 0.25
 """A speedometer message further than this from the odometry belongs to another tick."""
 DEFAULT_DELTA_S = 0.05
+FARTHEST_M = 1e7
+"""Positions beyond this are on no map, and their squares beyond some numbers."""
 
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
@@ -189,6 +191,12 @@ class BagFrames:
         return None
 
 
+def _check_place(positions: np.ndarray) -> None:
+    farthest_m = np.abs(positions).max(initial=0.0)
+    if farthest_m > FARTHEST_M:
+        raise ConversionError(f"a position of {farthest_m:g} m is on no map")
+
+
 def _listed(bag: Bag) -> str:
     return ", ".join(sorted(name for name, topic in bag.topics.items() if topic.count))
 
@@ -300,7 +308,9 @@ class _Reading:
         )
 
     def _on_path(self, message: RawMessage) -> None:
-        self._routes.append((message.log_ns, route_from_path(self._bag.decode(message))))
+        route = route_from_path(self._bag.decode(message))
+        _check_place(route[:, :2])
+        self._routes.append((message.log_ns, route))
 
     def _on_ackermann(self, message: RawMessage) -> None:
         self._ackermanns.add(message.log_ns, ackermann_from_message(self._bag.decode(message)))
@@ -347,6 +357,7 @@ class _Reading:
             return None
         odometry_log_ns, odometry = found
         pose, yaw_rate = odometry_from_message(odometry)
+        _check_place(np.array([pose.x, pose.y]))
         control = self._statuses.nearest(stamp_ns, self._tolerance_ns)
         events = self._take_events(stamp_ns)
         answer = self._answer(waiting)
