@@ -340,6 +340,7 @@ def _inspect(given: argparse.Namespace) -> int:
     from td3_driver.learning.manifest import CheckpointError
     from td3_driver.offline import inspection, report
     from td3_driver.offline.bag import Bag, BagError
+    from td3_driver.offline.output import check_output
 
     page = given.out or Path(f"{given.bag.resolve().stem}.html")
     if given.csv is not None and given.csv.resolve() == page.resolve():
@@ -347,7 +348,7 @@ def _inspect(given: argparse.Namespace) -> int:
     try:
         with Bag(given.bag) as bag:
             for path in filter(None, (page, given.csv)):
-                bag.refuse_to_overwrite(path)
+                check_output(path, bag)
             names = {"role_name": given.role_name, "camera": given.camera}
             inspector = inspection.Inspector(bag, given.run, given.compare, names)
             result = inspector.inspect()

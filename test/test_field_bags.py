@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -39,6 +40,7 @@ from td3_driver.config import SimulatorConfig
 from td3_driver.offline.bag import METADATA, Bag, BagError
 from td3_driver.offline.events import EventDetector
 from td3_driver.offline.frames import BagFrames
+from td3_driver.offline.output import writing
 from td3_driver.offline.writer import BagWriter, repair
 
 TICKS = 30
@@ -379,6 +381,33 @@ def test_a_repaired_bag_stands_beside_the_old_one_whatever_its_name(
     assert done.path == tmp_path / "v1.2-repaired"
 
 
+def test_a_page_that_cannot_be_written_is_one_plain_line(
+    recording: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_kind(tmp_path / "bag", recording, BY_NAME["chunks"])
+    for out, reason in ((tmp_path / "no" / "page.html", "no folder"), (tmp_path, "a folder")):
+        assert cli.main(["inspect", str(path), "--run", "none", "--out", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert f"{out} cannot be written" in said and reason in said and said.count("\n") == 1
+    both = ["--out", str(tmp_path / "x"), "--csv", str(tmp_path / "x")]
+    assert cli.main(["inspect", str(path), "--run", "none", *both]) == 2
+    assert "would both be" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_earlier_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("earlier")
+    with (
+        pytest.raises(
+            BagError, match=r"No space left on device\); what was there before still is"
+        ),
+        writing(page) as new,
+    ):
+        new.write_text("later")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert page.read_text() == "earlier" and list(tmp_path.iterdir()) == [page]
+
+
 # --- counts, kinds and files ---------------------------------------------------------------------
 
 
@@ -444,6 +473,55 @@ def test_a_recording_cut_off_with_its_journal_is_read_with_it(
     before = {item.name: item.read_bytes() for item in killed.iterdir()}
     assert len(contents(killed)) == len(recording.messages) + 1
     assert {item.name: item.read_bytes() for item in killed.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "definition",
+    ["string[100000] x", "".join(f"int8 x{i}\n" for i in range(20_000)), "A x", "string x\nB y"],
+    ids=["array", "fields", "recursion", "unknown type"],
+)
+def test_a_definition_that_takes_for_ever_gives_way_to_the_known_one(
+    definition: str, recording: Recording, tmp_path: Path
+) -> None:
+    name = topics.ODOMETRY.name(CARLA)
+    odd = [
+        replace(topic, definition=definition, type_hash="") if topic.name == name else topic
+        for topic in recording.topics
+    ]
+    path = write_kind(tmp_path / "bag", replace(recording, topics=odd), BY_NAME["chunks"])
+    with Bag(path) as bag:
+        assert len(list(BagFrames(bag, CARLA))) == TICKS
+        assert any(name in note and "the one known here is used" in note for note in bag.notes)
+
+
+def test_a_view_in_a_table_s_place_is_refused(recording: Recording, tmp_path: Path) -> None:
+    path = write_kind(tmp_path / "bag", recording, BY_NAME["sqlite"])
+    (file,) = path.glob("*.db3")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.executescript(
+            "ALTER TABLE messages RENAME TO other; CREATE VIEW messages AS WITH RECURSIVE "
+            "t(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM t) "
+            "SELECT id, 1 AS topic_id, id AS timestamp, x'00' AS data FROM t;"
+        )
+    with pytest.raises(BagError, match="it has no table 'messages'"):
+        Bag(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "bag.mcap")
+    with pytest.raises(BagError, match="neither a file nor a folder"):
+        Bag(tmp_path / "bag.mcap")
+
+
+def test_what_is_wrong_with_a_bag_is_told_before_learning_from_it(
+    recording: Recording,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write_kind(tmp_path / "bag", recording, BY_NAME["split"])
+    (path / "bag_3.mcap").unlink()
+    assert cli.main(["pretrain", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert "missing of the files that metadata.yaml names: bag_3.mcap" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", [METADATA, "bag_0.mcap", "link"])

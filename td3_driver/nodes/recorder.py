@@ -206,6 +206,9 @@ class BagThread:
                 "is readable up to this point, and `td3-driver repair` completes it"
             )
             self.bag.abandon()
+        except Exception as error:  # whatever ends this thread ends the recording
+            self.failure = f"recording has ended: {self.bag.file} is readable up to here ({error})"
+            self.bag.abandon()
 
     def _write_all(self) -> None:
         """Write until closed, or until the disk is nearly full."""

@@ -69,11 +69,11 @@ class Bag:
     def __init__(self, path: str | Path) -> None:
         """Open a bag's folder or file; raises BagError if it is not a bag, or is empty."""
         self.path = Path(path)
-        if not self.path.exists():
-            raise BagError(f"there is no bag {self.path}")
         try:
+            if not self.path.exists():
+                raise BagError(f"there is no bag {self.path}")
             self._files = BagFiles(self.path)
-        except (BagFileError, OSError) as error:
+        except (BagFileError, OSError) as error:  # BagError is neither
             raise BagError(f"{self.path} cannot be read as a bag: {first_line(error)}") from None
         self._notes = list(self._files.notes)
         self._lost: dict[str, int] = {}
@@ -114,12 +114,10 @@ class Bag:
         if text not in self._notes:
             self._notes.append(text)
 
-    def refuse_to_overwrite(self, path: Path) -> None:
-        """Raise BagError if a path is that of a file of the bag, by whatever name."""
-        if path.exists() and any(
-            file.exists() and file.samefile(path) for file in self._files.paths
-        ):
-            raise BagError(f"{path} is a file of the bag {self.path}: choose another name")
+    @property
+    def paths(self) -> list[Path]:
+        """The bag's files."""
+        return self._files.paths
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
         """Yield the messages of some or all topics, in the order they were recorded.

@@ -96,6 +96,8 @@ class BagFiles:
     def _find(self) -> list[Path]:
         """Return the files to read; notes what the description says of others."""
         if not self.path.is_dir():
+            if not self.path.is_file():
+                raise BagFileError("it is neither a file nor a folder")
             return [self.path]
         there = _bag_files(self.path)
         described = self.path / METADATA
@@ -153,6 +155,16 @@ class BagFiles:
         """Decompress a file to a temporary one, as far as it is intact."""
         folder = self._closing.enter_context(tempfile.TemporaryDirectory())
         whole = Path(folder) / file.name.removesuffix(COMPRESSED)
+        try:
+            self._decompress(file, whole)
+        except OSError as error:
+            raise BagFileError(
+                f"it cannot be decompressed into {folder} ({error.strerror}): set TMPDIR to a "
+                "folder with more room"
+            ) from None
+        return whole
+
+    def _decompress(self, file: Path, whole: Path) -> None:
         with file.open("rb") as source, whole.open("wb") as target:
             reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
             try:
@@ -163,7 +175,6 @@ class BagFiles:
                 if not target.tell():
                     raise BagFileError(damage) from None
                 self.notes.append(f"{file.name}: {damage}; what is before that is read")
-        return whole
 
 
 def read_metadata(path: Path) -> Metadata:

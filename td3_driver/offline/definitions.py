@@ -19,6 +19,11 @@ from rosbags.typesys.store import Typestore
 _COMMON = {1: Stores.ROS1_NOETIC, 2: Stores.ROS2_JAZZY}
 _TYPE_NAME = re.compile(r"\w+/msg/\w+")
 _HASH = re.compile(r"RIHS01_[0-9a-f]{64}")
+# What takes the library long: it writes code for each element of an array that is not of numbers.
+_LONGEST_DEFINITION = 100_000
+_MOST_ELEMENTS = 2000
+_ARRAY = re.compile(r"^\s*([\w/]+)(?:<=\d+)?\[(\d+)\]", re.MULTILINE)
+_NUMBER = re.compile(r"bool|byte|char|u?int(8|16|32|64)|float(32|64)")
 
 
 class DefinitionError(ValueError):
@@ -124,10 +129,19 @@ def typestore_from_ros1(type_name: str, definition: str) -> Typestore:
 
 @functools.lru_cache(maxsize=64)
 def _defined_store(type_name: str, definition: str) -> Typestore:
+    _check_length(type_name, definition)
     store = get_typestore(Stores.EMPTY)
     store.register(get_types_from_msg(definition, type_name))
     store.get_msgdef(type_name)
     return store
+
+
+def _check_length(type_name: str, definition: str) -> None:
+    elements = sum(
+        int(count) for kind, count in _ARRAY.findall(definition) if not _NUMBER.fullmatch(kind)
+    )
+    if len(definition) > _LONGEST_DEFINITION or elements > _MOST_ELEMENTS:
+        raise DefinitionError(f"the definition of {type_name} is too long to be read")
 
 
 @functools.cache

@@ -24,7 +24,6 @@ from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
-from td3_driver.files import replacing
 from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.bag_file import first_line
 from td3_driver.offline.bag_findings import ODD_MESSAGE
@@ -32,6 +31,7 @@ from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrame, BagFrames
 from td3_driver.offline.networks import Networks, evaluate, find_checkpoint, load_networks
+from td3_driver.offline.output import writing
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
@@ -422,9 +422,9 @@ def _stretches(rows: _Rows, columns: dict[str, np.ndarray]) -> list[Stretch]:
 
 
 def write_csv(inspection: Inspection, path: Path) -> None:
-    """Write the table, one row for each decision; unknown values are left empty."""
+    """Write the table, one row for each decision, unknown values empty; raises BagError."""
     names = list(inspection.columns)
-    with replacing(path) as new, new.open("w", newline="") as file:
+    with writing(path) as new, new.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         for row in zip(*inspection.columns.values(), strict=True):

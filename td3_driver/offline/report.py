@@ -22,8 +22,8 @@ import numpy as np
 
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
-from td3_driver.files import replacing
 from td3_driver.offline.inspection import Inspection, Inspector, observations_of
+from td3_driver.offline.output import writing
 from td3_driver.offline.saliency import saliencies
 
 PICTURES = 480
@@ -76,11 +76,14 @@ KINDS = {
 
 
 def write_report(inspector: Inspector, inspection: Inspection, path: Path) -> None:
-    """Write the page; this reads the bag once more for the pictures."""
+    """Write the page; this reads the bag once more for the pictures.
+
+    Raises BagError if it cannot be written.
+    """
     moments = find_moments(inspection)
     wanted = spread(inspection.decisions, PICTURES, [moment["index"] for moment in moments])
     pictures = list(_pictures(inspector, wanted))
-    with replacing(path) as new:
+    with writing(path) as new:
         new.write_text(_page(_data(inspection, moments, pictures)), encoding="utf-8")
 
 

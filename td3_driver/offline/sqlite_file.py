@@ -89,9 +89,12 @@ class SqliteFile:
         return connection
 
     def _check_tables(self) -> None:
+        # A view could have rows without end.
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+        tables = {row[0] for row in self._connection.execute(query)}
         for table, needed in _NEEDED.items():
             columns = self._columns(table)
-            if not columns:
+            if table not in tables:
                 raise BagFileError(f"it has no table {table!r}")
             if missing := sorted(needed - columns):
                 raise BagFileError(f"its table {table!r} has no column {missing[0]!r}")
