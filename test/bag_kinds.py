@@ -47,6 +47,8 @@ class Message:
     topic: int
     log_ns: int
     data: bytes
+    raw: bool = False
+    """Whether its data are written as they are, even where messages are compressed."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,10 @@ def write_kind(path: Path, recording: Recording, kind: Kind) -> Path:
         file = path / f"{path.name}_{place}{kind.suffix}"
         if kind.compressed == "message":
             compress = zstandard.ZstdCompressor().compress
-            part = [replace(message, data=compress(message.data)) for message in part]
+            part = [
+                message if message.raw else replace(message, data=compress(message.data))
+                for message in part
+            ]
         if kind.suffix == ".mcap":
             write_mcap(file, recording.topics, part, **kind.options)
         else:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zstandard
 from bag_kinds import Kind, Message, Recording, edit_description, write_kind
+from mcap.opcode import Opcode
 
 from td3_driver.offline.bag import METADATA
+from td3_driver.offline.mcap_records import HEAD, MAGIC
 
 # Reads bags by their paths, one a line, JSON; answers what it found, and what it was told.
 READER = """
@@ -102,6 +105,10 @@ class Spoiler:
         self._ways += [self._spoil_contents] * 4
         if kind.described:
             self._ways += [self._spoil_description] * 2
+        if kind.suffix == ".mcap" and kind.compressed != "file":
+            self._ways += [self._spoil_records] * 2
+        if kind.compressed == "message":
+            self._ways.append(self._spoil_compression)
         if kind.files > 1:
             self._ways.append(self._lose_file)
         if kind.suffix == ".db3" and kind.compressed != "file":
@@ -163,6 +170,45 @@ class Spoiler:
 
     def _flip_bit(self, data: bytearray, place: int) -> None:
         data[place] ^= 1 << int(self._rng.integers(8))
+
+    def _spoil_records(self, path: Path) -> Spoilt:
+        """Change the length of a record of an MCAP file, or a checksum."""
+        file = self._file(self._copy(path))
+        data = bytearray(file.read_bytes())
+        places, place = [], len(MAGIC)
+        while place + HEAD.size < len(data) - len(MAGIC):
+            places.append(place)
+            place += HEAD.size + HEAD.unpack_from(data, place)[1]
+        place = self._pick(places)
+        opcode, length = HEAD.unpack_from(data, place)
+        # A chunk's follows three times, the footer's two places; it is all that DataEnd has.
+        checksums = {Opcode.CHUNK: 24, Opcode.FOOTER: 16, Opcode.DATA_END: 0}
+        if opcode in checksums and self._rng.integers(2):
+            self._flip(data, place + HEAD.size + checksums[opcode])
+            what = "the checksum"
+        else:
+            lengths = [0, 1, length + 1, max(length - 1, 0), length + 5000, 2**40, 2**64 - 1]
+            longer = self._pick(lengths)
+            HEAD.pack_into(data, place, opcode, longer)
+            what = f"{longer} as the length"
+        file.write_bytes(data)
+        return Spoilt(f"{file.name}: {what} of record {opcode} at {place}", path, self._recording)
+
+    def _spoil_compression(self, path: Path) -> Spoilt:
+        messages = list(self._recording.messages)
+        number = int(self._rng.integers(len(messages)))
+        data = bytearray(zstandard.ZstdCompressor().compress(messages[number].data))
+        what = self._pick(["cut off", "a large size", "nothing behind the head"])
+        if what == "cut off":
+            del data[len(data) // 2 :]
+        elif what == "a large size":
+            data[4:] = b"\xe0" + (2**50).to_bytes(8, "little") + bytes(data[6:])
+        else:
+            del data[5:]
+        messages[number] = replace(messages[number], data=bytes(data), raw=True)
+        recording = replace(self._recording, messages=messages)
+        write_kind(path, recording, self.kind)
+        return Spoilt(f"compression of a message: {what}", path, recording)
 
     # --- contents ------------------------------------------------------------------------------
 

@@ -85,6 +85,8 @@ class SqliteFile:
             path, mode = folder / self.path.name, ""
         connection = sqlite3.connect(path.resolve().as_uri() + mode, uri=True)
         self._closing.callback(connection.close)
+        # Whatever that sounds like: it has SQLite read a file that was cut off.
+        connection.execute("PRAGMA writable_schema = ON")
         connection.text_factory = lambda data: data.decode(errors="replace")
         return connection
 
