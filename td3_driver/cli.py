@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_pretrain(commands.add_parser("pretrain", help=summary, description=summary))
     summary = "Write a page about a bag: what its driver saw, and how a run's networks judge it."
     _add_inspect(commands.add_parser("inspect", help=summary, description=summary))
-    summary = "Copy the intact part of a bag that was cut off to a new bag beside it."
+    summary = "Copy what can be read of a damaged bag to a new bag; say what is left out."
     _add_repair(commands.add_parser("repair", help=summary, description=summary))
     return parser
 

@@ -3,7 +3,7 @@
 
 """Good bags with one thing spoilt: read rightly, read but for what is told, or refused in words.
 
-TD3_DRIVER_SPOILT_BAGS is how many are tried; docs/safety.md has the counts of a long run.
+TD3_DRIVER_SPOILT_BAGS is how many are tried; docs/bags.md has the counts of a long run.
 """
 
 from __future__ import annotations

@@ -9,30 +9,28 @@ demand. What cannot be read is left out and told in `Bag.notes`; it never costs 
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rosbags.typesys.store import Typestore
 
 from td3_driver.offline.bag_file import (
-    BagFile,
     BagFileError,
-    Channel,
     Part,
     RawMessage,
     decompressed,
     first_line,
     in_order,
     is_compressed,
+    listed_shortly,
 )
 from td3_driver.offline.bag_folder import METADATA, BagFiles, shortage
+from td3_driver.offline.bag_topics import BagTopic, join
 from td3_driver.offline.definitions import (
     DefinitionError,
-    is_known,
     typestore,
     typestore_from_ros1,
     verified,
@@ -41,26 +39,12 @@ from td3_driver.offline.definitions import (
 __all__ = ["METADATA", "Bag", "BagError", "BagTopic", "RawMessage"]
 
 
+LONGEST_NOTE = 700
+MOST_NOTES = 100
+
+
 class BagError(ValueError):
     """A bag cannot be used; the message says why and what is missing."""
-
-
-@dataclass(frozen=True)
-class BagTopic:
-    """A topic of a bag."""
-
-    name: str
-    type_name: str
-    count: int
-    definition: str = ""
-    """Definition of the message type, if the bag contains it."""
-    qos: str = ""
-    """The QoS that its publishers offered, in rosbag2's format."""
-    latched: bool = False
-    """Whether late subscribers received its last message."""
-    ros_version: int = 2
-    type_hash: str = ""
-    """RIHS01 hash of the message type, if the bag contains it."""
 
 
 class Bag:
@@ -75,17 +59,17 @@ class Bag:
             self._files = BagFiles(self.path)
         except (BagFileError, OSError) as error:  # BagError is neither
             raise BagError(f"{self.path} cannot be read as a bag: {first_line(error)}") from None
-        self._notes = list(self._files.notes)
+        joined = join(self._files.opened)
+        self.topics = joined.topics
+        """Topics by name."""
+        self._channels = joined.channels
+        self._notes: list[str] = []
         self._lost: dict[str, int] = {}
         self._damage = ""
         self._decoders: dict[str, Callable[[bytes], Any]] = {}
         self._to_cdr: dict[str, Typestore] = {}
-        self.topics: dict[str, BagTopic] = {}
-        """Topics by name."""
-        self._channels: list[tuple[BagFile, dict[int, str]]] = [
-            (file, {}) for file in self._files.opened
-        ]
-        self._find_topics()
+        for note in (*self._files.notes, *joined.notes, self._shortage()):
+            self.note(note)
         if not any(topic.count for topic in self.topics.values()):
             self.close()
             why = "".join(f"; {note}" for note in self._notes[:3])
@@ -110,8 +94,9 @@ class Bag:
         return [*self._notes, *self._losses()]
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
-        if text not in self._notes:
+        """Add a note of one line, once; a long one is cut, and beyond many none is added."""
+        text = " ".join(text.split())[:LONGEST_NOTE]
+        if text and text not in self._notes and len(self._notes) < MOST_NOTES:
             self._notes.append(text)
 
     @property
@@ -130,7 +115,7 @@ class Bag:
         found: Counter[str] = Counter()
         for message in in_order(self._parts(wanted)):
             data = message.data
-            if is_compressed(data):
+            if self.topics[message.topic].ros_version == 2 and is_compressed(data):
                 try:
                     data = decompressed(data)
                 except BagFileError as error:
@@ -151,6 +136,8 @@ class Bag:
             decoder = self._decoders[message.topic] = self._decoder(self.topics[message.topic])
         try:
             return decoder(message.data)
+        except BagError:
+            raise
         except Exception as error:  # whatever the library makes of odd bytes
             raise BagError(
                 f"{self.path}: a message on {message.topic} is damaged: {first_line(error)}"
@@ -171,68 +158,13 @@ class Bag:
                 f"{self.path}: {topic.name} cannot be converted: {first_line(error)}"
             ) from None
 
-    # --- topics --------------------------------------------------------------------------------
-
-    def _find_topics(self) -> None:
-        """Take each topic's channels, of all files, that can be read as one type."""
-        unreadable: Counter[str] = Counter()
-        variants: dict[str, dict[tuple[str, str], list[tuple[int, int]]]] = defaultdict(dict)
-        for place, file in enumerate(self._files.opened):
-            for number, channel in file.channels.items():
-                if channel.refusal:
-                    unreadable[f"{channel.topic or 'no topic'}: {channel.refusal}"] += file.counts[
-                        number
-                    ]
-                    continue
-                key = (channel.type_name, _essence(channel.definition))
-                variants[channel.topic].setdefault(key, []).append((place, number))
-        for reason, count in unreadable.items():
-            if count:
-                self.note(f"{count:,} messages are left out, those of {reason}")
-        for name, kinds in variants.items():
-            self._take(name, kinds)
-        self._compare_with_promises()
-
-    def _take(self, name: str, kinds: dict[tuple[str, str], list[tuple[int, int]]]) -> None:
-        """Take the kind of messages that a topic has most of; note the others."""
-        by_count = {
-            key: sum(self._files.opened[place].counts[number] for place, number in found)
-            for key, found in kinds.items()
-        }
-        chosen = max(by_count, key=lambda key: by_count[key])
-        # A file without the definition does not contradict another's.
-        bare = (chosen[0], "")
-        if not chosen[1]:
-            chosen = max(
-                (key for key in kinds if key[0] == chosen[0]), key=lambda key: by_count[key]
-            )
-        taken = dict.fromkeys([chosen, bare])
-        places = [place for key in taken for place in kinds.get(key, [])]
-        count = sum(by_count.get(key, 0) for key in taken)
-        for key, of_kind in by_count.items():
-            if key not in taken and of_kind:
-                self.note(
-                    f"{of_kind:,} messages on {name} are left out: they are {key[0]}, defined "
-                    f"otherwise than the other {count:,} ({chosen[0]})"
-                )
-        channels = [self._files.opened[place].channels[number] for place, number in places]
-        for place, number in places:
-            self._channels[place][1][number] = name
-        self.topics[name] = _topic(name, channels, count)
-        if count and not self.topics[name].definition and not is_known(chosen[0]):
-            self.note(
-                f"{name} cannot be decoded: its type {chosen[0]} is defined neither in the bag "
-                "nor here"
-            )
-
-    def _compare_with_promises(self) -> None:
-        """Note what the description promises and no file holds; what was left out is there."""
+    def _shortage(self) -> str:
+        """Return what the description promises and no file holds; what is left out is there."""
         found: Counter[str] = Counter()
         for file in self._files.opened:
             for number, count in file.counts.items():
                 found[file.channels[number].topic] += count
-        if text := shortage(self._files.metadata, found):
-            self.note(text)
+        return shortage(self._files.metadata, found)
 
     def _parts(self, wanted: Collection[str]) -> Iterator[Part]:
         for file, channels in self._channels:
@@ -252,10 +184,9 @@ class Bag:
             f"{lost:,} of {self.topics[name].count:,} on {name}"
             for name, lost in sorted(self._lost.items())
         ]
-        return [
-            f"{sum(self._lost.values()):,} messages cannot be read ({', '.join(listed)})"
-            + (f": {'; '.join(reasons[:3])}" if reasons else "")
-        ]
+        why = f": {listed_shortly(reasons)}" if reasons else ""
+        lost = sum(self._lost.values())
+        return [f"{lost:,} messages cannot be read ({listed_shortly(listed)}){why}"]
 
     # --- definitions ---------------------------------------------------------------------------
 
@@ -277,30 +208,18 @@ class Bag:
             raise BagError(f"{self.path}: {topic.name}: {error}") from None
 
     def _decoder(self, topic: BagTopic) -> Callable[[bytes], Any]:
-        store = self._typestore(topic)
+        try:
+            store = self._typestore(topic)
+        except BagError as error:
+            return _refusing(str(error))  # the definition is not tried again for each message
         decode = store.deserialize_cdr if topic.ros_version == 2 else store.deserialize_ros1
         return lambda data: decode(data, topic.type_name)
 
 
-def _topic(name: str, channels: Collection[Channel], count: int) -> BagTopic:
-    """Return the topic of channels of one type: what any of them says holds for all."""
-    first = next(iter(channels))
-    told = next((channel for channel in channels if channel.definition), first)
-    return BagTopic(
-        name,
-        first.type_name,
-        count,
-        told.definition,
-        next((channel.qos for channel in channels if channel.qos), ""),
-        any(channel.latched for channel in channels),
-        first.ros_version,
-        told.type_hash,
-    )
+def _refusing(text: str) -> Callable[[bytes], Any]:
+    """Return a decoder of messages that cannot be decoded."""
 
+    def refuse(data: bytes) -> Any:
+        raise BagError(text)
 
-_COMMENT = re.compile(r"#[^\n]*")
-
-
-def _essence(definition: str) -> str:
-    """Return a definition without what does not matter: comments and blanks."""
-    return " ".join(_COMMENT.sub("", definition).split())
+    return refuse

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
@@ -32,6 +32,7 @@ LARGEST_MESSAGE_BYTES = 1 << 30
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _LONGEST_QOS = 20_000
 _DEEPEST_QOS = 3
+_MOST_LISTED = 3
 
 
 class BagFileError(ValueError):
@@ -161,6 +162,12 @@ def decompressed(data: bytes, most_bytes: int = LARGEST_MESSAGE_BYTES) -> bytes:
 def is_compressed(data: bytes) -> bool:
     """Return whether bytes begin like those of zstd, as no message does."""
     return data[:4] == _ZSTD_MAGIC
+
+
+def listed_shortly(names: Sequence[str], separator: str = ", ") -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return separator.join(name[:200] for name in names[:_MOST_LISTED]) + more
 
 
 def first_line(error: BaseException) -> str:

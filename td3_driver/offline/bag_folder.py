@@ -22,7 +22,13 @@ import yaml
 import zstandard
 
 from td3_driver.offline import mcap_records, ros1_file, sqlite_file
-from td3_driver.offline.bag_file import BagFile, BagFileError, first_line, is_compressed
+from td3_driver.offline.bag_file import (
+    BagFile,
+    BagFileError,
+    first_line,
+    is_compressed,
+    listed_shortly,
+)
 from td3_driver.offline.mcap_file import McapFile
 from td3_driver.offline.ros1_file import Ros1File
 from td3_driver.offline.sqlite_file import SqliteFile
@@ -73,13 +79,15 @@ class BagFiles:
         self.metadata = Metadata()
         self._closing = ExitStack()
         try:
-            failures = [failure for file in self._find() if (failure := self._open(file))]
+            failures = {file: why for file in self._find() if (why := self._open(file))}
             if not self.opened:
-                raise BagFileError("; ".join(failures[:3]) or "it has no files")
+                reasons = [f"{file.name}: {why}" for file, why in failures.items()]
+                alone = failures.get(path)  # the bag is that file
+                raise BagFileError(alone or listed_shortly(reasons, "; ") or "it has no files")
         except BaseException:
             self.close()
             raise
-        self.notes += failures
+        self.notes += [f"{file.name} cannot be read: {why}" for file, why in failures.items()]
 
     def close(self) -> None:
         """Close them."""
@@ -107,7 +115,9 @@ class BagFiles:
             if not any(file.name.endswith(".mcap") for file in there):
                 self.notes.append(f"the recording was cut off: there is no {METADATA}")
             if holes := _holes(there):
-                self.notes.append(f"files are missing, by the others' numbers: {_listed(holes)}")
+                self.notes.append(
+                    f"files are missing, by the others' numbers: {listed_shortly(holes)}"
+                )
             return there
         self.metadata = read_metadata(described)
         if self.metadata.wrong:
@@ -118,12 +128,14 @@ class BagFiles:
             return named
         found = [file for file in named if file.is_file()]
         if missing:
-            self.notes.append(f"missing of the files that {METADATA} names: {_listed(missing)}")
+            self.notes.append(
+                f"missing of the files that {METADATA} names: {listed_shortly(missing)}"
+            )
         unnamed = [file for file in there if file not in found]
         if unnamed:
             self.notes.append(
                 f"read although {METADATA} does not name them: "
-                f"{_listed([file.name for file in unnamed])}"
+                f"{listed_shortly([file.name for file in unnamed])}"
             )
         return [*found, *unnamed]
 
@@ -134,9 +146,9 @@ class BagFiles:
             whole = self._decompressed(file) if is_compressed(begin) else file
             self.opened.append(self._reader(whole)(whole))
         except OSError as error:
-            return f"{file.name} cannot be read ({error.strerror or first_line(error)})"
+            return error.strerror or first_line(error)
         except BagFileError as error:
-            return f"{file.name} cannot be read: {error}"
+            return str(error)
         self._closing.callback(self.opened[-1].close)
         self.notes += self.opened[-1].notes
         return ""
@@ -250,15 +262,12 @@ def shortage(metadata: Metadata, found: Mapping[str, int]) -> str:
     if not short and total >= metadata.total:
         return ""
     promised = max(sum(metadata.counts.values()), metadata.total)
-    topics = _listed([f"{has:,} of {count:,} on {name}" for name, (has, count) in short.items()])
+    topics = listed_shortly(
+        [f"{has:,} of {count:,} on {name}" for name, (has, count) in short.items()]
+    )
     return f"{METADATA} promises {promised:,} messages, the files hold {total:,}" + (
         f" ({topics})" if topics else ""
     )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name[:200] for name in names[:3]) + more
 
 
 def _bag_files(folder: Path) -> list[Path]:
