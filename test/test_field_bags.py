@@ -37,7 +37,9 @@ from td3_driver import cli
 from td3_driver.bridge import messages, topics
 from td3_driver.bridge.messages import LARGEST_IMAGE_PX, ConversionError
 from td3_driver.config import SimulatorConfig
+from td3_driver.offline import bag as bag_module
 from td3_driver.offline.bag import METADATA, Bag, BagError
+from td3_driver.offline.definitions import DefinitionError
 from td3_driver.offline.events import EventDetector
 from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.output import writing
@@ -491,6 +493,22 @@ def test_a_definition_that_takes_for_ever_gives_way_to_the_known_one(
     with Bag(path) as bag:
         assert len(list(BagFrames(bag, CARLA))) == TICKS
         assert any(name in note and "the one known here is used" in note for note in bag.notes)
+
+
+def test_a_definition_that_cannot_be_read_is_tried_once(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    monkeypatch.setattr(bag_module, "verified", lambda *given: tried.append(given) or refuse())
+
+    def refuse() -> None:
+        raise DefinitionError("odd")
+
+    with Bag(write_kind(tmp_path / "bag", recording, BY_NAME["chunks"])) as bag:
+        for message in bag.messages([IMAGE]):
+            with pytest.raises(BagError, match="odd"):
+                bag.decode(message)
+    assert len(tried) == 1
 
 
 def test_a_view_in_a_table_s_place_is_refused(recording: Recording, tmp_path: Path) -> None:
