@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.context import Context
+from rclpy.exceptions import NameValidationException
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
@@ -110,14 +111,15 @@ class PlayerNode(ConfiguredNode):
                 continue
             try:
                 message_type = topics.message_class(topic.type_name)
-            except (ImportError, AttributeError):
+                publishers[name] = self.create_publisher(
+                    message_type, name, self._qos(topic).profile()
+                )
+            except (ImportError, AttributeError, TypeError, ValueError):
                 self.get_logger().warning(
                     f"{name} is not played: its type {topic.type_name} is not installed"
                 )
-                continue
-            publishers[name] = self.create_publisher(
-                message_type, name, self._qos(topic).profile()
-            )
+            except NameValidationException:
+                self.get_logger().warning(f"{name!r} is not played: it is no topic's name")
         return publishers
 
     def _qos(self, topic: BagTopic) -> Qos:
