@@ -263,8 +263,9 @@ def test_the_largest_image_that_settings_can_mean_is_read() -> None:
     width, height = 64, LARGEST_IMAGE_PX[1]
     for suffix in (".png", ".jpg"):
         data = encoded(np.zeros((height, width, 4), np.uint8), suffix)
-        image = messages.image_from_compressed(CompressedImage(data=data))
-        assert image.shape == (height, width, 4)
+        for filled_up in (data, data + bytes(5000)):
+            image = messages.image_from_compressed(CompressedImage(data=filled_up))
+            assert image.shape == (height, width, 4)
 
 
 def test_a_raw_image_beyond_that_is_refused_before_anything_is_made_of_it() -> None:

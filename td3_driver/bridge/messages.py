@@ -134,7 +134,7 @@ def image_from_compressed(message: Any) -> np.ndarray:
     if magic is None:
         raise ConversionError("the compressed image is neither a JPEG nor a PNG")
     _check_size(*_compressed_size(data, magic))
-    if _ENDS[magic] not in data[-_LONGEST_END:]:
+    if _ENDS[magic] not in data.rstrip(b"\0")[-_LONGEST_END:]:  # some cameras fill up with 0
         raise ConversionError("the compressed image is cut off")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

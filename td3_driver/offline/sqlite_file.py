@@ -60,7 +60,7 @@ class SqliteFile:
         except sqlite3.Error as error:
             self.close()
             raise BagFileError(f"it cannot be read as an SQLite file ({error})") from None
-        except BagFileError:
+        except BaseException:
             self.close()
             raise
 
