@@ -525,6 +525,19 @@ def test_a_view_in_a_table_s_place_is_refused(recording: Recording, tmp_path: Pa
         Bag(path)
 
 
+def test_damage_in_twenty_thousand_places_is_told_once(
+    recording: Recording, tmp_path: Path
+) -> None:
+    file = tmp_path / "bag.mcap"
+    write_mcap(file, recording.topics, recording.messages, use_chunking=False)
+    data = file.read_bytes()
+    odd = 2 * (b"\x08" + bytes(8)) + b"\xee" * 9  # two records of no length, and no record
+    file.write_bytes(data[:2000] + odd * 20_000 + data[2000:-2000])
+    with Bag(file) as bag:
+        assert len(bag.notes) < 10 and all(len(note) < 800 for note in bag.notes)
+        assert "more places" in "".join(bag.notes)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "bag.mcap")
     with pytest.raises(BagError, match="neither a file nor a folder"):

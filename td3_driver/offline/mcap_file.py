@@ -50,6 +50,7 @@ _KNOWN = range(Opcode.HEADER, Opcode.DATA_END + 1)
 _HEAD_PATTERN = re.compile(rb"(?=[\x01-\x0f](?s:.{4})\x00{4})")
 # Messages outside chunks are read back in runs of about this size.
 _RUN_BYTES = 1 << 20
+_LEAST_SEARCHED_BYTES = 1 << 12
 _SEARCHED_BYTES = 1 << 20
 
 
@@ -121,12 +122,12 @@ class McapFile:
         """Find messages, channels and schemas from the front, past what is damaged."""
         run = _Run()
         checksum: tuple[int, int] | None = None
-        damaged: list[str] = []
+        damaged = _Damage()
         for position, opcode, length in self._heads(stream, damaged):
             if opcode == Opcode.MESSAGE:
                 head = stream.read(MESSAGE.size)
                 if length < MESSAGE.size or len(head) < MESSAGE.size:
-                    damaged.append(f"the message at byte {position:,} is damaged")
+                    damaged.add(f"the message at byte {position:,} is damaged")
                     continue
                 channel, _, log_ns, _ = MESSAGE.unpack(head)
                 if run.add(position, HEAD.size + length, log_ns):
@@ -152,15 +153,18 @@ class McapFile:
             self._schemas |= summary.schemas
             self._described |= summary.channels
         self._tell(summary, damaged)
-        if checksum is not None and checksum[1] and not damaged:
+        if checksum is not None and checksum[1] and not damaged.places:
             self._verify(stream, *checksum)
 
-    def _heads(self, stream: BinaryIO, damaged: list[str]) -> Iterator[tuple[int, int, int]]:
+    def _heads(self, stream: BinaryIO, damaged: _Damage) -> Iterator[tuple[int, int, int]]:
         """Yield where each record begins, its kind and its length; the stream stands behind."""
         position = len(MAGIC)
         while position + HEAD.size <= self._size:
             stream.seek(position)
-            opcode, length = HEAD.unpack(stream.read(HEAD.size))
+            head = stream.read(HEAD.size)
+            if len(head) < HEAD.size:  # somebody has just cut it off
+                return
+            opcode, length = HEAD.unpack(head)
             if self._fits(position, opcode, length):
                 yield position, opcode, length
                 position += HEAD.size + length
@@ -168,9 +172,9 @@ class McapFile:
             found = self._next_head(stream, position + 1)
             if found is None:
                 if not self._cut_off:
-                    damaged.append(f"what follows byte {position:,} is damaged")
+                    damaged.add(f"what follows byte {position:,} is damaged")
                 return
-            damaged.append(f"bytes {position:,} to {found:,} are damaged")
+            damaged.add(f"bytes {position:,} to {found:,} are damaged")
             position = found
 
     def _fits(self, position: int, opcode: int, length: int) -> bool:
@@ -178,9 +182,11 @@ class McapFile:
 
     def _next_head(self, stream: BinaryIO, position: int) -> int | None:
         """Return where the next two records begin that follow each other; None if none do."""
+        size = _LEAST_SEARCHED_BYTES
         while position + HEAD.size <= self._size:
             stream.seek(position)
-            window = stream.read(_SEARCHED_BYTES)
+            window = stream.read(size)
+            size = min(2 * size, _SEARCHED_BYTES)
             for match in _HEAD_PATTERN.finditer(window):
                 if self._is_record(stream, position + match.start()):
                     return position + match.start()
@@ -202,9 +208,7 @@ class McapFile:
             position += HEAD.size + length
         return True
 
-    def _scan_chunk(
-        self, stream: BinaryIO, position: int, length: int, damaged: list[str]
-    ) -> None:
+    def _scan_chunk(self, stream: BinaryIO, position: int, length: int, damaged: _Damage) -> None:
         times = []
         counts: Counter[int] = Counter()
         try:
@@ -216,13 +220,13 @@ class McapFile:
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                     self._learn(opcode, content, damaged)
         except (BagFileError, struct.error) as error:
-            damaged.append(f"the chunk at byte {position:,} is damaged ({error})")
+            damaged.add(f"the chunk at byte {position:,} is damaged ({error})")
         if times:
             self.counts += counts
             read = partial(self._read_chunk, position, HEAD.size + length)
             self._parts.append((min(times), read))
 
-    def _learn(self, opcode: int, content: bytes, damaged: list[str]) -> None:
+    def _learn(self, opcode: int, content: bytes, damaged: _Damage) -> None:
         """Take a schema or a channel."""
         try:
             if opcode == Opcode.SCHEMA:
@@ -233,28 +237,28 @@ class McapFile:
                 self._described[channel.id] = channel
         except Exception as error:  # whatever the library makes of odd bytes
             what = "schema" if opcode == Opcode.SCHEMA else "channel"
-            damaged.append(f"a {what} is damaged ({first_line(error)})")
+            damaged.add(f"a {what} is damaged ({first_line(error)})")
 
     def _end_run(self, run: _Run) -> None:
         if run.begin_ns is not None:
             read = partial(self._read_run, run.position, run.length)
             self._parts.append((run.begin_ns, read))
 
-    def _tell(self, summary: Summary | None, damaged: list[str]) -> None:
+    def _tell(self, summary: Summary | None, damaged: _Damage) -> None:
         """Note what scanning found wrong, and what the summary promised besides."""
         name = self.path.name
         found, promised = sum(self.counts.values()), self._promised(summary)
         more = f" of the {promised:,} that its summary counts" if promised else ""
-        others = f", and {len(damaged) - 1} more places" if len(damaged) > 1 else ""
+        others = f", and {damaged.places - 1} more places" if damaged.places > 1 else ""
         if self._cut_off:
             self.notes.append(
                 f"the recording was cut off: {name} is read up to its last intact part "
                 "(`td3-driver repair` makes it readable for other tools)"
-                + (f"; {damaged[0]}{others}" if damaged else "")
+                + (f"; {damaged.first}{others}" if damaged.places else "")
             )
-        elif damaged:
+        elif damaged.places:
             self.notes.append(
-                f"{name} is damaged: {damaged[0]}{others}; {found:,} messages{more} are read"
+                f"{name} is damaged: {damaged.first}{others}; {found:,} messages{more} are read"
             )
         elif more:
             self.notes.append(f"{name} is damaged: it has {found:,} messages{more}")
@@ -356,6 +360,19 @@ class McapFile:
         if wrong:
             self.notes.append(wrong)
         return channel
+
+
+@dataclass
+class _Damage:
+    """What is damaged in a file: the first place, and how many there are."""
+
+    first: str = ""
+    places: int = 0
+
+    def add(self, text: str) -> None:
+        """Note a place."""
+        self.first = self.first or text
+        self.places += 1
 
 
 @dataclass
