@@ -81,13 +81,15 @@ class BagFiles:
         try:
             failures = {file: why for file in self._find() if (why := self._open(file))}
             if not self.opened:
-                reasons = [f"{file.name}: {why}" for file, why in failures.items()]
+                reasons = [f"{file.name}: {why}" for file, why in failures.items()] or self.notes
                 alone = failures.get(path)  # the bag is that file
                 raise BagFileError(alone or listed_shortly(reasons, "; ") or "it has no files")
         except BaseException:
             self.close()
             raise
         self.notes += [f"{file.name} cannot be read: {why}" for file, why in failures.items()]
+        if path.is_dir() and not (path / METADATA).is_file():
+            self.notes.append(f"there is no {METADATA}: nothing says whether the bag is complete")
 
     def close(self) -> None:
         """Close them."""
@@ -112,8 +114,6 @@ class BagFiles:
         if not described.is_file():
             if not there:
                 raise BagFileError(f"it has neither {METADATA} nor a .mcap or .db3 file")
-            if not any(file.name.endswith(".mcap") for file in there):
-                self.notes.append(f"the recording was cut off: there is no {METADATA}")
             if holes := _holes(there):
                 self.notes.append(
                     f"files are missing, by the others' numbers: {listed_shortly(holes)}"
