@@ -14,6 +14,7 @@ import numpy as np
 
 from td3_driver.bridge import topics
 from td3_driver.driving.reward import SOLID_MARKINGS
+from td3_driver.offline.bag_file import listed_shortly
 from td3_driver.offline.frames import BagFrame, BagFrames
 
 # A watchdog repeats its stop; stops closer together than this are one event.
@@ -172,7 +173,8 @@ class EventDetector:
     def why_nothing(self) -> str:
         """Return why no decisions were found."""
         findings = self._frames.findings
-        reasons = "; ".join(filter(None, (findings.stamps.wrong(), *findings.reasons.values())))
+        found = filter(None, (findings.stamps.wrong(), *findings.reasons.values()))
+        reasons = listed_shortly(list(found), "; ")
         invalid = f"{sum(findings.unreadable.values())} messages are invalid"
         if self.count:
             nothing = f"none of its {self.count} frames is on a route"

@@ -96,7 +96,8 @@ class McapFile:
     def _takes_index(self, summary: Summary) -> bool:
         """Take channels, counts and chunks from the summary; return whether it is sound."""
         statistics = summary.statistics
-        if statistics is None or not summary.chunks:
+        # Without a checksum, a wrong time of a chunk would put its messages in a wrong place.
+        if statistics is None or not summary.chunks or not summary.verified:
             return False
         counted = sum(sum(counts_in(chunk).values()) for chunk in summary.chunks)
         of_channels = sum(statistics.channel_message_counts.values())
