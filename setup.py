@@ -25,11 +25,13 @@ REPEATED = {
     "install_requires": [
         "carla==0.9.16",
         "gymnasium>=1.0",
+        "lz4",
         "matplotlib",
         "mcap>=1.6",
         "networkx",
         "numpy>=1.26",
         "packaging",
+        "pillow",
         "pydantic>=2",
         "pyyaml",
         "rosbags>=0.11",

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_pretrain(commands.add_parser("pretrain", help=summary, description=summary))
     summary = "Write a page about a bag: what its driver saw, and how a run's networks judge it."
     _add_inspect(commands.add_parser("inspect", help=summary, description=summary))
-    summary = "Copy the intact part of a bag that was cut off to a new bag beside it."
+    summary = "Copy what can be read of a damaged bag to a new bag; say what is left out."
     _add_repair(commands.add_parser("repair", help=summary, description=summary))
     return parser
 
@@ -347,10 +347,15 @@ def _inspect(given: argparse.Namespace) -> int:
     from td3_driver.learning.manifest import CheckpointError
     from td3_driver.offline import inspection, report
     from td3_driver.offline.bag import Bag, BagError
+    from td3_driver.offline.output import check_output
 
     page = given.out or Path(f"{given.bag.resolve().stem}.html")
+    if given.csv is not None and given.csv.resolve() == page.resolve():
+        raise ConfigError(f"the page and the table would both be {page}: name another file")
     try:
         with Bag(given.bag) as bag:
+            for path in filter(None, (page, given.csv)):
+                check_output(path, bag)
             names = {"role_name": given.role_name, "camera": given.camera}
             inspector = inspection.Inspector(bag, given.run, given.compare, names)
             result = inspector.inspect()
@@ -377,9 +382,12 @@ def _repair(given: argparse.Namespace) -> int:
     from td3_driver.offline.writer import repair
 
     try:
-        print(f"wrote {repair(given.bag)}")
+        done = repair(given.bag)
     except (BagError, OSError) as error:
         return _refuse(error)
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"wrote {done.path}: {done.messages:,} messages")
     return 0
 
 

@@ -617,10 +617,10 @@ class DriverConfig(Section):
         le=10.0,
     )
     image_width_px: int = _setting(
-        0, "Width that images must have; 0 = the first image's.", "px", ge=0
+        0, "Width that images must have; 0 = the first image's.", "px", ge=0, le=8192
     )
     image_height_px: int = _setting(
-        0, "Height that images must have; 0 = the first image's.", "px", ge=0
+        0, "Height that images must have; 0 = the first image's.", "px", ge=0, le=8192
     )
     resume_after: tuple[Fault | Literal["none"], ...] = _setting(
         HARMLESS,

@@ -166,12 +166,14 @@ def _nest(root: ElementTree.Element, index: int, rng: np.random.Generator) -> st
 
 
 class ManyReader:
-    """A process that reads maps one after another, started again after one that ends it."""
+    """A process that reads one after another, started again after one that ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: str = READER) -> None:
+        """Start it; `code` is what it runs."""
+        self._code = code
         self._start()
 
-    def answer(self, text: str) -> dict | None:
+    def answer(self, text: object) -> dict | None:
         """Return what became of a document; None if it ended the process or hung."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(text) + "\n")
@@ -195,7 +197,7 @@ class ManyReader:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", READER],
+            [sys.executable, "-c", self._code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -24,9 +24,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_drives import CARLA, Drive, Recorded, drive, write
+from bag_kinds import BY_NAME, Recording, recording_of, write_kind
 from carla_graph import Observer, own_domain, ros_node, simulator_node
 from driver_runs import make_run, small_config
 from node_process import NodeProcess, node_process, parameters
+from rclpy.context import Context
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
@@ -46,6 +49,7 @@ from td3_driver.bridge.topics import Topic
 from td3_driver.driving.task import DrivingTask
 from td3_driver.learning.policy import Policy
 from td3_driver.nodes import recorder
+from td3_driver.nodes.player import PlayerNode
 from td3_driver.nodes.recorder import BagThread, LostMessages, suitable_qos
 from td3_driver.offline.bag import Bag
 from td3_driver.offline.frames import BagFrames
@@ -388,6 +392,37 @@ def test_what_the_package_s_own_nodes_told_stays_silent(driven: Drive, tmp_path:
             player.communicate(timeout=60.0)
         listener.spin(0.3)
     assert not listener.received[told]
+
+
+ODD_TYPES = {"short": "x", "relative": "/msg/x", "unknown": "odd_msgs/msg/Odd", "long": "a/b/c/d"}
+
+
+def test_what_cannot_be_played_costs_itself(driven: Drive, tmp_path: Path) -> None:
+    recording = recording_of(driven.messages)
+    clock = recording.topics[recording.messages[4].topic]
+    odd = [replace(clock, name=f"/{name}", type_name=odd) for name, odd in ODD_TYPES.items()]
+    odd.append(replace(clock, name="/a b"))
+    last = recording.messages[-1]
+    added = [
+        replace(last, topic=len(recording.topics) + place, log_ns=last.log_ns + 1)
+        for place in range(len(odd))
+    ]
+    path = write_kind(
+        tmp_path / "bag",
+        Recording([*recording.topics, *odd], [*recording.messages, *added]),
+        BY_NAME["chunks"],
+    )
+    context = Context()
+    context.init(args=[], domain_id=own_domain())
+    player = PlayerNode(context, [Parameter("bag", value=str(path))])
+    try:
+        played = {publisher.topic_name for publisher in player.publishers}
+        assert topics.IMAGE.name(CARLA) in played
+        assert not played & {topic.name for topic in odd}
+    finally:
+        player.close()
+        player.destroy_node()
+        context.try_shutdown()
 
 
 def by_lap(outputs: Sequence[PolicyOutput]) -> list[list[PolicyOutput]]:

@@ -48,6 +48,8 @@ def process_status(failures: Sequence[Failure], stalls: int = 0) -> Any:
         policy="the baseline",
         saturated_share=0.0,
         commands_limited=0,
+        sensors="",
+        commanders="",
         failures=failures,
     )
     return node.latest["driver: process"]

@@ -116,7 +116,7 @@ def test_a_cut_off_bag_is_read_up_to_its_last_whole_part(
         assert "was cut off" in bag.notes[0]
     # Each tick was flushed: no more than the last one, of about the share's size, is lost.
     assert share * 30 - 3 <= len(images) <= 30
-    with Ros2Reader(repair(path)) as reader:
+    with Ros2Reader(repair(path).path) as reader:
         assert sum(item.msgcount for item in reader.connections if item.topic == IMAGE) == len(
             images
         )
@@ -215,7 +215,7 @@ def test_a_ros_1_bag_is_read_and_played_as_ros_2(driven: Drive, tmp_path: Path) 
     "make, reason",
     [
         (lambda path: None, "there is no bag"),
-        (lambda path: path.mkdir(), "is not a bag"),
+        (lambda path: path.mkdir(), "neither metadata.yaml nor"),
         (lambda path: BagWriter(path).close(), "is empty"),
         (lambda path: path.write_bytes(b"no bag"), "cannot be read as a bag"),
     ],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import re
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bag_drives import CARLA, Drive, drive, write
+from bag_drives import CARLA, Drive, Recorded, drive, write
 from browser import Page, find_browser, open_browser
 from driver_runs import make_run, small_config
 from safetensors.torch import save_file
@@ -289,6 +290,34 @@ def test_a_bag_that_cannot_be_inspected_is_refused_in_plain_words(
     assert not out.exists()
 
 
+def with_another(driven: Drive, place: int) -> list[Recorded]:
+    """Return the messages, with a copy of the one at a place that may be changed."""
+    messages = list(driven.messages)
+    messages[place] = replace(messages[place], message=copy.deepcopy(messages[place].message))
+    return messages
+
+
+def test_an_image_from_a_place_on_no_map_is_left_out(
+    driven: Drive, run: RunFolder, tmp_path: Path
+) -> None:
+    place = [item.topic is topics.ODOMETRY for item in driven.messages].index(True)
+    odd = with_another(driven, place)
+    odd[place].message.pose.pose.position.x = 1e308
+    with Bag(write(tmp_path / "bag", odd)) as opened:
+        inspection = Inspector(opened, run.path).inspect()
+    assert any("a position of 1e+308 m is on no map" in note for note in inspection.notes)
+    assert np.abs(inspection.path).max() < 1000.0
+
+
+def test_a_route_of_no_numbers_is_named(driven: Drive, run: RunFolder, tmp_path: Path) -> None:
+    place = [item.topic is topics.WAYPOINTS for item in driven.messages].index(True)
+    odd = with_another(driven, place)
+    odd[place].message.poses[0].pose.position.x = float("nan")
+    with Bag(write(tmp_path / "bag", odd)) as opened, pytest.raises(BagError) as refusal:
+        Inspector(opened, run.path).inspect()
+    assert "is on a route, and 1 messages are invalid (the pose is not" in str(refusal.value)
+
+
 def test_a_bag_that_is_nowhere_on_a_route_says_so(
     driven: Drive, run: RunFolder, tmp_path: Path
 ) -> None:
@@ -322,6 +351,26 @@ def page_file(bag: Path, run: RunFolder, tmp_path_factory: pytest.TempPathFactor
     arguments = ["inspect", str(bag), "--run", str(run.path), "--compare", str(other.path)]
     assert cli.main([*arguments, "--out", str(page)]) == 0
     return page
+
+
+@pytest.mark.long
+def test_a_name_of_markup_leaves_the_page_whole(
+    driven: Drive, run: RunFolder, tmp_path: Path
+) -> None:
+    name = "<!--<script>&amp;"
+    bag = write(tmp_path / name, driven.messages)
+    file = tmp_path / "page.html"
+    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(file)]) == 0
+    assert data_of(file)["bag"] == name
+    text = file.read_text()
+    assert "<" not in text[text.index('id="data">') + len('id="data">') :].partition("</")[0]
+    if find_browser() is None:
+        pytest.skip("no Chromium is installed (Debian/Ubuntu: apt install chromium)")
+    with open_browser(tmp_path / "profile") as page:
+        page.open(file)
+        page.wait("window.report && window.report.state().picture >= 0")
+        assert page.evaluate("document.getElementById('bag').textContent") == name
+        assert page.problems == []
 
 
 @pytest.fixture

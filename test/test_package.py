@@ -30,6 +30,7 @@ MANIFESTS = [ROOT / "package.xml", *sorted(ROOT.glob("interfaces/*/package.xml")
 # Python packages that are neither ROS packages nor Python's own, by the name they are imported by:
 # where each comes from in a ROS workspace.
 ROSDEP_KEYS = {
+    "PIL": "python3-pil",
     "cv2": "python3-opencv",
     "matplotlib": "python3-matplotlib",
     "networkx": "python3-networkx",
@@ -38,7 +39,7 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-IMPORTED_AS = {"pyyaml": "yaml"}
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"td3_driver"}
 NODES = {

@@ -225,7 +225,7 @@ def test_a_run_goes_on_another_machine_but_not_as_another_task() -> None:
     run.check_same(Config(training=TrainingConfig(torch_threads=1)), both)
     other = Config(
         driving=DrivingConfig(max_speed_mps=7.5),
-        learning=LearningConfig(device="cpu", batch_size=64, hidden=(9,) * 500),
+        learning=LearningConfig(device="cpu", batch_size=64, hidden=(9,) * 16),
     )
     with pytest.raises(RunError) as told:
         run.check_same(other, both)

@@ -49,6 +49,7 @@ from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.saved_networks import SavedNetworks
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Standing
+from td3_driver.learning.validation import Validation
 from td3_driver.lockstep.starts import STARTS_FOLDER, read_starts
 from td3_driver.runs import RunFolder
 
@@ -178,7 +179,7 @@ class Saved:
         sampling = torch.Generator()
         counters = checkpoint.load(self.path, learner, replay, {"sampling": sampling})
         monitor, starts = HealthMonitor(lambda line: None), np.random.default_rng(2)
-        standing = restore_counters(self.path, counters, monitor, starts)
+        standing = restore_counters(self.path, counters, monitor, starts, Validation.none())
         progress = sum(standing.returns) + sum(standing.completions)
         tensors = checkpoint.learner_tensors(learner, {})
         finite = math.isfinite(progress) and all(map(_is_finite, tensors.values()))

@@ -11,15 +11,22 @@ collision's impulse, which the bridge passes on as CARLA has them.
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
 
+from td3_driver.config import DriverConfig, limits
 from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
 
 NANOSECONDS = 1_000_000_000
+LARGEST_IMAGE_PX: tuple[int, int] = (
+    limits(DriverConfig.model_fields["image_width_px"])["le"],
+    limits(DriverConfig.model_fields["image_height_px"])["le"],
+)
+"""Width and height beyond which no image is read: a driver cannot be set to take it."""
 
 # Where each encoding keeps blue, green, red and alpha; -1 where it has no alpha.
 IMAGE_CHANNELS: dict[str, tuple[int, ...]] = {
@@ -108,19 +115,62 @@ def image_from_message(message: Any) -> np.ndarray:
     return image
 
 
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+# What a whole image ends with; a decoder fills in what a cut one lacks, and says nothing.
+_ENDS = {_JPEG: b"\xff\xd9", _PNG: b"IEND"}
+_LONGEST_END = 64
+
+
 def image_from_compressed(message: Any) -> np.ndarray:
-    """Return what `image_from_message` does for a `sensor_msgs/CompressedImage` (JPEG or PNG)."""
-    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    """Return what `image_from_message` does for a `sensor_msgs/CompressedImage` (JPEG or PNG).
+
+    Raises ConversionError for an image that is larger than LARGEST_IMAGE_PX, cut off or damaged;
+    its size is read before any memory is taken for it.
+    """
+    data = bytes(message.data)
+    if not data:
+        raise ConversionError("the compressed image is empty")
+    magic = next((magic for magic in _ENDS if data.startswith(magic)), None)
+    if magic is None:
+        raise ConversionError("the compressed image is neither a JPEG nor a PNG")
+    _check_size(*_compressed_size(data, magic))
+    if _ENDS[magic] not in data.rstrip(b"\0")[-_LONGEST_END:]:  # some cameras fill up with 0
+        raise ConversionError("the compressed image is cut off")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
     if image is None:
-        raise ConversionError(f"the compressed image ({message.format!r}) cannot be decoded")
+        raise ConversionError("the compressed image cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
+
+
+def _compressed_size(data: bytes, magic: bytes) -> tuple[int, int]:
+    """Return width and height by the header of a JPEG or PNG."""
+    from PIL.JpegImagePlugin import JpegImageFile  # only recordings have compressed images
+    from PIL.PngImagePlugin import PngImageFile
+
+    try:
+        width, height = (JpegImageFile if magic == _JPEG else PngImageFile)(BytesIO(data)).size
+    except Exception:  # whatever the library makes of odd bytes
+        raise ConversionError("the compressed image's header is damaged") from None
+    return width, height
+
+
+def _check_size(width: int, height: int) -> None:
+    if not width or not height:
+        raise ConversionError(f"the image is empty: {width} x {height} pixels")
+    if width > LARGEST_IMAGE_PX[0] or height > LARGEST_IMAGE_PX[1]:
+        raise ConversionError(
+            f"the image is too large: {width} x {height} pixels, more than "
+            f"{LARGEST_IMAGE_PX[0]} x {LARGEST_IMAGE_PX[1]}"
+        )
 
 
 def _pixels(message: Any, channels: int) -> np.ndarray:
     """Return uint8 (height, width, channels), without the padding at the rows' ends."""
     height, width, step = message.height, message.width, message.step
-    if not height or not width:
-        raise ConversionError(f"the image is empty: {width} x {height} pixels")
+    _check_size(width, height)
     if step < width * channels:
         raise ConversionError(
             f"the image's rows have {step} bytes, too few for {width} {message.encoding} pixels"

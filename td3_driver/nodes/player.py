@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.context import Context
+from rclpy.exceptions import NameValidationException
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
@@ -24,7 +25,6 @@ from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.recorded import topics_of_nodes
 from td3_driver.bridge.topics import Direction, Qos
 from td3_driver.config import ConfigError
-from td3_driver.driving.world import WorldError
 from td3_driver.offline.bag import Bag, BagError, BagTopic, RawMessage
 from td3_driver.offline.bag_names import bag_names
 
@@ -69,8 +69,9 @@ class PlayerNode(ConfiguredNode):
             self._names = bag_names(self._bag, self.config.carla)
         except BagError as error:
             raise ConfigError(str(error)) from None
-        for note in self._bag.notes:
-            self.get_logger().warning(note)
+        self._told: set[str] = set()
+        self._unplayable: set[str] = set()
+        self._tell()
         self._contract = {topic.name(self._names): topic for topic in topics.TOPICS}
         self._publishers_by_topic = self._create_publishers()
         self._clock_publisher: Publisher | None = None
@@ -80,10 +81,11 @@ class PlayerNode(ConfiguredNode):
         self._clocked_by = odometry
 
     def run(self) -> None:
-        """Play to the end, or over and over; raises WorldError if the bag cannot be read."""
+        """Play to the end, or over and over."""
         self._wait_for_listener()
         while self.context.ok():
             messages = self._play_once()
+            self._tell()
             self.get_logger().info(f"played all of {self._bag.path}: {messages} messages")
             if not self.get_parameter("loop").value:
                 break
@@ -92,6 +94,13 @@ class PlayerNode(ConfiguredNode):
     def close(self) -> None:
         """Close the bag."""
         self._bag.close()
+
+    def _tell(self) -> None:
+        """Log what is wrong with the bag, as far as that is new."""
+        for note in self._bag.notes:
+            if note not in self._told:
+                self._told.add(note)
+                self.get_logger().warning(note)
 
     def _create_publishers(self) -> dict[str, Publisher]:
         types = {name: topic.type_name for name, topic in self._bag.topics.items()}
@@ -102,14 +111,15 @@ class PlayerNode(ConfiguredNode):
                 continue
             try:
                 message_type = topics.message_class(topic.type_name)
-            except (ImportError, AttributeError):
+                publishers[name] = self.create_publisher(
+                    message_type, name, self._qos(topic).profile()
+                )
+            except (ImportError, AttributeError, TypeError, ValueError):
                 self.get_logger().warning(
                     f"{name} is not played: its type {topic.type_name} is not installed"
                 )
-                continue
-            publishers[name] = self.create_publisher(
-                message_type, name, self._qos(topic).profile()
-            )
+            except NameValidationException:
+                self.get_logger().warning(f"{name!r} is not played: it is no topic's name")
         return publishers
 
     def _qos(self, topic: BagTopic) -> Qos:
@@ -162,19 +172,21 @@ class PlayerNode(ConfiguredNode):
         begin_ns: int | None = None
         begin_s = reported_s = time.monotonic()
         count = 0
-        try:
-            for message in self._bag.messages(list(self._publishers_by_topic)):
-                begin_ns = message.log_ns if begin_ns is None else begin_ns
-                played_s = 1e-9 * (message.log_ns - begin_ns)
-                if not self._sleep_until(begin_s + played_s / self._rate):
-                    return count
+        for message in self._bag.messages(list(self._publishers_by_topic)):
+            begin_ns = message.log_ns if begin_ns is None else begin_ns
+            played_s = 1e-9 * (message.log_ns - begin_ns)
+            if not self._sleep_until(begin_s + played_s / self._rate):
+                return count
+            try:
                 self._publish(message)
                 count += 1
-                if time.monotonic() - reported_s >= LOG_PERIOD_S:
-                    reported_s = time.monotonic()
-                    self.get_logger().info(f"playing: {played_s:.1f} s")
-        except BagError as error:
-            raise WorldError(str(error)) from error
+            except (BagError, AttributeError) as error:  # another type under that name
+                if message.topic not in self._unplayable:
+                    self._unplayable.add(message.topic)
+                    self._bag.note(f"not all messages on {message.topic} are played: {error}")
+            if time.monotonic() - reported_s >= LOG_PERIOD_S:
+                reported_s = time.monotonic()
+                self.get_logger().info(f"playing: {played_s:.1f} s")
         return count
 
     def _sleep_until(self, due_s: float) -> bool:

@@ -67,7 +67,5 @@ def driver_of(bag: Bag, config: CarlaConfig) -> str:
         found = [name for name in found if config.role_name in name.split("/")] or found
     if len(found) == 1:
         return found[0]
-    note = f"several drivers reported ({', '.join(found)}), none of them taken for the car's"
-    if note not in bag.notes:
-        bag.notes.append(note)
+    bag.note(f"several drivers reported ({', '.join(found)}), none of them taken for the car's")
     return DEFAULT_DRIVER

@@ -14,6 +14,7 @@ import numpy as np
 
 from td3_driver.bridge import topics
 from td3_driver.driving.reward import SOLID_MARKINGS
+from td3_driver.offline.bag_file import listed_shortly
 from td3_driver.offline.frames import BagFrame, BagFrames
 
 # A watchdog repeats its stop; stops closer together than this are one event.
@@ -151,6 +152,10 @@ class EventDetector:
             f"{count} messages on {topic} were skipped as invalid: {findings.reasons[topic]}"
             for topic, count in findings.unreadable.items()
         ]
+        if wrong := findings.stamps.wrong():
+            notes.append(wrong)
+        if findings.unmatched_images:
+            notes.append(f"{findings.unmatched_images} images have no odometry of the same stamp")
         if findings.repeated_images:
             notes.append(f"{findings.repeated_images} images arrived twice or too late")
         if findings.speed_from_odometry:
@@ -168,11 +173,13 @@ class EventDetector:
     def why_nothing(self) -> str:
         """Return why no decisions were found."""
         findings = self._frames.findings
+        found = filter(None, (findings.stamps.wrong(), *findings.reasons.values()))
+        reasons = listed_shortly(list(found), "; ")
+        invalid = f"{sum(findings.unreadable.values())} messages are invalid"
         if self.count:
-            return f"none of its {self.count} frames is on a route"
-        reasons = "; ".join(findings.reasons.values())
+            nothing = f"none of its {self.count} frames is on a route"
+            return f"{nothing}, and {invalid} ({reasons})" if reasons else nothing
         return (
             f"of its {findings.images} images, {findings.unmatched_images} have no odometry of "
-            f"the same stamp, and {sum(findings.unreadable.values())} messages are invalid"
-            + (f" ({reasons})" if reasons else "")
+            f"the same stamp, and {invalid}" + (f" ({reasons})" if reasons else "")
         )

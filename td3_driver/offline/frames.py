@@ -10,8 +10,9 @@ within `HOLD_S`, so no more than that is held in memory.
 
 from __future__ import annotations
 
+import math
 from bisect import insort
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ from td3_driver.bridge.messages import (
     ns_from_stamp,
     odometry_from_message,
     route_from_path,
+    speed_from_message,
 )
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig
@@ -43,6 +45,7 @@ from td3_driver.driving.world import (
     VehicleControl,
 )
 from td3_driver.offline.bag import Bag, BagError, RawMessage
+from td3_driver.offline.bag_findings import ODD_MESSAGE, Findings
 from td3_driver.offline.bag_names import bag_names, driver_of, image_topic
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.recorded_stops import RecordedStops
@@ -56,6 +59,8 @@ BACK_S = 1.0
 SPEED_AGE_S = 0.25
 """A speedometer message further than this from the odometry belongs to another tick."""
 DEFAULT_DELTA_S = 0.05
+FARTHEST_M = 1e7
+"""Positions beyond this are on no map, and their squares beyond some numbers."""
 
 _COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
@@ -76,32 +81,6 @@ class BagFrame:
     """When the first of the two was recorded."""
     status_known: bool = False
     """Whether `frame.control` was recorded, and is not just the default."""
-
-
-@dataclass
-class Findings:
-    """Findings from reading a bag's frames; complete once all have been read."""
-
-    images: int = 0
-    unmatched_images: int = 0
-    """Images without odometry of the same stamp."""
-    repeated_images: int = 0
-    """Images whose stamp had been seen before, or that came too late to be sorted."""
-    images_held: int = 0
-    """Most images held at once, waiting for the messages that belong to them."""
-    unreadable: Counter[str] = field(default_factory=Counter)
-    """Invalid messages, by topic."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """What was wrong with the first of them, by topic."""
-    speed_from_odometry: int = 0
-    """Frames without a speedometer message near them."""
-    jumps_back: int = 0
-    unstamped_stops: list[tuple[int, int]] = field(default_factory=list)
-    """When stops were commanded that answer no image, and how long no image had come (ns)."""
-    recorded_stops: RecordedStops = field(default_factory=RecordedStops)
-    """What the driver's watchdog reported about its stops."""
-    policy_record: PolicyRecord = field(default_factory=PolicyRecord)
-    """What the driver published about its policy and its decisions."""
 
 
 Item = TypeVar("Item")
@@ -206,10 +185,16 @@ class BagFrames:
         for message in self.bag.messages([topics.STATUS.name(self.names)]):
             try:
                 delta_s = float(self.bag.decode(message).fixed_delta_seconds)
-            except (BagError, AttributeError):  # another type under that name
+            except ODD_MESSAGE:
                 return None
             return round(delta_s, 6) if 0.0 < delta_s < 1.0 else None
         return None
+
+
+def _check_place(positions: np.ndarray) -> None:
+    farthest_m = np.abs(positions).max(initial=0.0)
+    if farthest_m > FARTHEST_M:
+        raise ConversionError(f"a position of {farthest_m:g} m is on no map")
 
 
 def _listed(bag: Bag) -> str:
@@ -265,22 +250,19 @@ class _Reading:
                 continue
             try:
                 handlers[message.topic](message)
-            except (BagError, ConversionError, AttributeError) as error:
-                self._unreadable(message.topic, error)
+            except ODD_MESSAGE as error:
+                self._findings.note_unreadable(message.topic, error)
         yield from self._hand_on(lambda waiting: True)
-
-    def _unreadable(self, topic: str, error: Exception) -> None:
-        self._findings.unreadable[topic] += 1
-        self._findings.reasons.setdefault(topic, str(error))
 
     def _on_image(self, message: RawMessage) -> Iterator[BagFrame]:
         self._findings.images += 1
         self._image_log_ns = message.log_ns
         try:
             stamp_ns = self._stamp_ns(message)
-        except (BagError, AttributeError) as error:
-            self._unreadable(message.topic, error)
+        except ODD_MESSAGE as error:
+            self._findings.note_unreadable(message.topic, error)
             return
+        self._findings.stamps.note(stamp_ns)
         if self._latest_ns is not None and stamp_ns < self._latest_ns - BACK_S * 1e9:
             yield from self._hand_on(lambda waiting: True)
             self._jump_back()
@@ -317,7 +299,7 @@ class _Reading:
         self._odometries.add(ns_from_stamp(odometry.header.stamp), (message.log_ns, odometry))
 
     def _on_speed(self, message: RawMessage) -> None:
-        self._speeds.add(message.log_ns, float(self._bag.decode(message).data))
+        self._speeds.add(message.log_ns, speed_from_message(self._bag.decode(message)))
 
     def _on_status(self, message: RawMessage) -> None:
         status = self._bag.decode(message)
@@ -326,7 +308,9 @@ class _Reading:
         )
 
     def _on_path(self, message: RawMessage) -> None:
-        self._routes.append((message.log_ns, route_from_path(self._bag.decode(message))))
+        route = route_from_path(self._bag.decode(message))
+        _check_place(route[:, :2])
+        self._routes.append((message.log_ns, route))
 
     def _on_ackermann(self, message: RawMessage) -> None:
         self._ackermanns.add(message.log_ns, ackermann_from_message(self._bag.decode(message)))
@@ -359,8 +343,8 @@ class _Reading:
             self._handed_on_ns = waiting.stamp_ns
             try:
                 frame = self._frame(waiting)
-            except (BagError, ConversionError, AttributeError) as error:
-                self._unreadable(waiting.message.topic, error)
+            except ODD_MESSAGE as error:
+                self._findings.note_unreadable(waiting.message.topic, error)
                 continue
             if frame is not None:
                 yield frame
@@ -373,6 +357,7 @@ class _Reading:
             return None
         odometry_log_ns, odometry = found
         pose, yaw_rate = odometry_from_message(odometry)
+        _check_place(np.array([pose.x, pose.y]))
         control = self._statuses.nearest(stamp_ns, self._tolerance_ns)
         events = self._take_events(stamp_ns)
         answer = self._answer(waiting)
@@ -402,7 +387,9 @@ class _Reading:
         speed = self._speeds.nearest(log_ns, int(SPEED_AGE_S * 1e9))
         if speed is None:
             self._findings.speed_from_odometry += 1
-            return float(odometry.twist.twist.linear.x)
+            speed = float(odometry.twist.twist.linear.x)
+            if not math.isfinite(speed):
+                raise ConversionError(f"the speed is not finite: {speed}")
         return speed
 
     def _take_events(self, until_ns: int) -> list[Collision | LaneInvasion]:

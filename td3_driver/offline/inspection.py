@@ -20,17 +20,18 @@ import torch
 from tqdm import tqdm
 
 from td3_driver.bridge import topics
-from td3_driver.bridge.messages import ConversionError
 from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
-from td3_driver.files import replacing
 from td3_driver.offline.bag import Bag, BagError
+from td3_driver.offline.bag_file import first_line
+from td3_driver.offline.bag_findings import ODD_MESSAGE
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
 from td3_driver.offline.frames import BagFrame, BagFrames
 from td3_driver.offline.networks import Networks, evaluate, load_networks
+from td3_driver.offline.output import writing
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
@@ -187,8 +188,8 @@ class Inspector:
                 name = topics.WORLD_INFO.name(self.frames.names)
                 return None, [f"there is no map, because nothing was recorded on {name}"]
             return RoadMap.from_opendrive(world.map_name, world.opendrive), []
-        except (BagError, ConversionError, RoadMapError) as error:
-            return None, [f"the map cannot be drawn: {error}"]
+        except (RoadMapError, *ODD_MESSAGE) as error:
+            return None, [f"the map cannot be drawn: {first_line(error)}"]
 
     def _network_notes(self) -> list[str]:
         return [
@@ -422,9 +423,9 @@ def _stretches(rows: _Rows, columns: dict[str, np.ndarray]) -> list[Stretch]:
 
 
 def write_csv(inspection: Inspection, path: Path) -> None:
-    """Write the table, one row for each decision; unknown values are left empty."""
+    """Write the table, one row for each decision, unknown values empty; raises BagError."""
     names = list(inspection.columns)
-    with replacing(path) as new, new.open("w", newline="") as file:
+    with writing(path) as new, new.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         for row in zip(*inspection.columns.values(), strict=True):

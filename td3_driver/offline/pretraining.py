@@ -125,7 +125,7 @@ def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuff
 
 
 def _shown(source: BagFrames, progress: tqdm) -> Iterator[BagFrame]:
-    """Yield a bag's frames, and advance the bar by its images."""
+    """Yield a bag's frames, and advance the bar by its images; tell what was wrong."""
     seen = 0
     for frame in source:
         progress.update(source.findings.images - seen)
@@ -133,6 +133,8 @@ def _shown(source: BagFrames, progress: tqdm) -> Iterator[BagFrame]:
         yield frame
     progress.update(source.findings.images - seen)
     print(_oddities(source).strip("; "), end="")
+    for note in source.bag.notes:
+        print(f"{source.bag.path}: {note}")
 
 
 def _oddities(source: BagFrames) -> str:
@@ -144,6 +146,7 @@ def _oddities(source: BagFrames) -> str:
         "messages are invalid": sum(findings.unreadable.values()),
     }
     found = [f"{count} {what}" for what, count in counts.items() if count]
+    found += filter(None, [findings.stamps.wrong()])
     return f"; in {source.bag.path}, {', '.join(found)}\n" if found else ""
 
 

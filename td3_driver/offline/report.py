@@ -22,8 +22,8 @@ import numpy as np
 
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
-from td3_driver.files import replacing
 from td3_driver.offline.inspection import Inspection, Inspector, observations_of
+from td3_driver.offline.output import writing
 from td3_driver.offline.saliency import saliencies
 
 PICTURES = 480
@@ -76,11 +76,14 @@ KINDS = {
 
 
 def write_report(inspector: Inspector, inspection: Inspection, path: Path) -> None:
-    """Write the page; this reads the bag once more for the pictures."""
+    """Write the page; this reads the bag once more for the pictures.
+
+    Raises BagError if it cannot be written.
+    """
     moments = find_moments(inspection)
     wanted = spread(inspection.decisions, PICTURES, [moment["index"] for moment in moments])
     pictures = list(_pictures(inspector, wanted))
-    with replacing(path) as new:
+    with writing(path) as new:
         new.write_text(_page(_data(inspection, moments, pictures)), encoding="utf-8")
 
 
@@ -231,8 +234,8 @@ def _page(data: dict[str, Any]) -> str:
     def text(name: str) -> str:
         return (files / name).read_text(encoding="utf-8")
 
-    # A script element ends at the first "</", even inside a string.
-    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    # Within a script element, "</" and "<!--" mean something, even inside a string.
+    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "TITLE": html.escape(f"{data['bag']} - td3_driver"),
         "STYLE": text("uPlot.min.css") + text("report.css"),

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +17,13 @@ import yaml
 from mcap.writer import CompressionType, Writer
 
 from td3_driver.files import replacing
-from td3_driver.offline.bag import METADATA, Bag, BagError
-from td3_driver.offline.definitions import embedded_definition
+from td3_driver.offline.bag import METADATA, Bag, BagError, BagTopic
+from td3_driver.offline.definitions import (
+    DefinitionError,
+    embedded_definition,
+    is_known,
+    typestore,
+)
 
 # The latest version that Humble can read; later distributions can read it as well.
 METADATA_VERSION = 5
@@ -157,16 +165,73 @@ class BagWriter:
         }
 
 
-def repair(path: str | Path) -> Path:
-    """Copy the intact part of a bag of any kind to a new bag beside it; return its path.
+@dataclass(frozen=True)
+class Repaired:
+    """A new bag, and what of the old one it has."""
 
-    Raises BagError if there is nothing to copy, or if the new bag exists.
+    path: Path
+    messages: int
+    notes: list[str]
+    """What was left out, or found wrong, in words."""
+
+
+def repair(path: str | Path) -> Repaired:
+    """Copy the intact part of a bag of any kind to a new bag beside it.
+
+    Raises BagError if there is nothing to copy, or if the new bag exists or cannot be written; in
+    that case nothing is left of it.
     """
     with Bag(path) as bag:
-        with BagWriter(bag.path.with_name(f"{bag.path.stem}-repaired")) as writer:
-            for topic in bag.topics.values():
-                text = topic.definition if topic.ros_version == 2 else ""
-                writer.add_topic(topic.name, topic.type_name, topic.qos, text)
-            for message in bag.messages():
-                writer.write(message.topic, message.log_ns, bag.serialised(message))
-        return writer.path
+        old = Path(os.path.abspath(bag.path))
+        name = old.name if old.is_dir() else old.stem
+        writer = BagWriter(old.with_name(f"{name}-repaired"))
+        try:
+            left_out = _copy(bag, writer)
+            if not writer.messages:
+                reasons = "; ".join([*bag.notes, *left_out][:3])
+                raise BagError(f"{bag.path}: none of its messages can be copied ({reasons})")
+            writer.close()
+        except BaseException as error:
+            writer.abandon()
+            shutil.rmtree(writer.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise BagError(
+                    f"{writer.path} cannot be written ({error.strerror}), and is removed again; "
+                    f"{bag.path} is as it was"
+                ) from None
+            raise
+        return Repaired(writer.path, writer.messages, [*bag.notes, *left_out])
+
+
+def _copy(bag: Bag, writer: BagWriter) -> list[str]:
+    """Copy what can be copied; return what cannot, in words."""
+    left_out = []
+    for topic in bag.topics.values():
+        try:
+            _add_topic(writer, topic)
+        except DefinitionError as error:
+            left_out.append(f"{topic.count:,} messages on {topic.name} are left out: {error}")
+    failures: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for message in bag.messages(list(writer.topics)):
+        try:
+            data = bag.serialised(message)
+        except BagError as error:
+            failures[message.topic] += 1
+            reasons.setdefault(message.topic, str(error))
+            continue
+        writer.write(message.topic, message.log_ns, data)
+    for name, count in failures.items():
+        left_out.append(f"{count:,} messages on {name} are left out: {reasons[name]}")
+    return left_out
+
+
+def _add_topic(writer: BagWriter, topic: BagTopic) -> None:
+    """Add a topic as the bag describes it, or else as it is known here; raises DefinitionError."""
+    definition = topic.definition if topic.ros_version == 2 else ""
+    if definition and is_known(topic.type_name):
+        try:
+            typestore(topic.type_name, definition)
+        except DefinitionError:
+            definition = ""
+    writer.add_topic(topic.name, topic.type_name, topic.qos, definition, topic.type_hash)
