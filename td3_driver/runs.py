@@ -71,7 +71,7 @@ class RunFolder:
         if name_or_path:
             path = Path(name_or_path) if os.sep in name_or_path else RUNS / name_or_path
             _check_name(path)
-            _check_utf8(path.resolve())
+            _check_utf8(Path(os.path.abspath(path)))
             _check_latest(path)
             try:
                 path.mkdir(parents=True, exist_ok=True)
