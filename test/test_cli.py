@@ -211,6 +211,29 @@ def test_export_writes_a_file_that_evaluate_drives_with(
     assert by_checkpoint["distance_m"] > 0.1
 
 
+def test_a_camera_test_says_that_an_untrained_policy_is_not_shown_to_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run", small_config(time_limit_s=3.0))
+    arguments = ["evaluate", str(run.path), "--camera-test", "--map", "ring_quarry"]
+    assert cli.main([*arguments, "--episodes", "1"]) == 2
+    assert "--episodes: the camera test needs two or more" in capsys.readouterr().err
+    assert cli.main([*arguments, "--episodes", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "It is not shown to drive by its camera: it completes only 0." in said
+    outcome = json.loads((run.path / "camera_test.json").read_text())
+    assert not outcome["looks"]
+    assert {
+        each["name"]: len(each["completions"]) for each in outcome["conditions"]
+    } == dict.fromkeys(
+        ("real", "black", "frozen", "foreign", "half a second late", "mirrored", "road hidden")
+        + ("sky hidden",),
+        2,
+    )
+    assert (run.path / "camera_test.png").read_bytes().startswith(b"\x89PNG")
+    assert f"  {run.path / 'camera_test.png'}" in said.splitlines()
+
+
 @pytest.mark.parametrize("command", ["drive", "evaluate"])
 def test_a_policy_file_that_cannot_be_used_is_told(
     command: str, started: list[Process], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,14 +15,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from td3_driver.deployment.loading import load_policy
+from td3_driver.config import ConfigError
+from td3_driver.deployment.loading import LoadedPolicy, load_policy
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.world import Frame
+from td3_driver.driving.world import Frame, Start
+from td3_driver.evaluation.camera_test import CONDITIONS, CameraTest, camera_test
+from td3_driver.evaluation.pictures import draw_camera_test
 from td3_driver.evaluation.rollout import DrivenEpisode, drive_episode, report, seeded_starts
 from td3_driver.files import replacing
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
 from td3_driver.simulator.world import SimulatedWorld
+
+CAMERA_TEST_EPISODES = 10
 
 
 @dataclass
@@ -77,20 +82,10 @@ def drive_run(
     policy_file: Path | None = None,
 ) -> list[EvaluatedDrive]:
     """Drive the episodes of an evaluation; the first `filmed` ones keep their camera frames."""
-    config = folder.config
-    settings = config.evaluation
-    names = tuple(maps or settings.maps)
-    count = settings.episodes if episodes is None else episodes
-    torch.set_num_threads(1)  # one observation at a time gains nothing from more
-    policy = load_policy(folder, policy_file or "", config.driving, config.simulator.fixed_delta_s)
-    starts = StartSampler(names, settings.route_length_m)
-    world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
-    env = DrivingEnv(world, starts, config.driving)
-    first = settings.seed if seed is None else seed
+    prepared = _prepare(folder, maps, episodes, seed, policy_file)
+    env, policy = prepared.env, prepared.policy
     drives: list[EvaluatedDrive] = []
-    progress = tqdm(
-        seeded_starts(names, count, first, starts.on_map), "evaluate", count, unit="episode"
-    )
+    progress = tqdm(prepared.starts, "evaluate", unit="episode")
     for start in progress:
         drive = _Recorder(keep_images=len(drives) < filmed)
         episode = drive_episode(env, policy.act, start, drive.watch)
@@ -99,6 +94,73 @@ def drive_run(
         progress.set_postfix_str(f"completion {np.mean(completions):.2f}")
     env.close()
     return drives
+
+
+def evaluate_camera(
+    run: str | Path,
+    maps: Sequence[str] | None = None,
+    episodes: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    policy_file: Path | None = None,
+) -> tuple[CameraTest, list[Path]]:
+    """Test whether a policy drives by its camera; return the outcome and the files written.
+
+    The arguments are those of `evaluate_run`, with 10 episodes and `camera_test.json` as defaults;
+    a picture is drawn beside it. Raises ConfigError, also for a single episode.
+    """
+    if episodes == 1:
+        raise ConfigError("--episodes: the camera test needs two or more; each lends its images")
+    folder = RunFolder(run)
+    out = out or folder.path / "camera_test.json"
+    prepared = _prepare(folder, maps, episodes or CAMERA_TEST_EPISODES, seed, policy_file)
+    with tqdm(
+        total=CONDITIONS * len(prepared.starts), desc="camera test", unit="episode"
+    ) as progress:
+
+        def done(name: str, completion: float) -> None:
+            progress.set_postfix_str(f"{name}: {completion:.2f}")
+            progress.update()
+
+        result = camera_test(
+            prepared.env, prepared.policy.act, prepared.starts, folder.config, done
+        )
+    prepared.env.close()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as new:
+        new.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
+    picture = out.with_suffix(".png")
+    draw_camera_test(result, picture)
+    return result, [out, picture]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What an evaluation drives with."""
+
+    env: DrivingEnv
+    policy: LoadedPolicy
+    starts: Sequence[Start]
+
+
+def _prepare(
+    folder: RunFolder,
+    maps: Sequence[str] | None,
+    episodes: int | None,
+    seed: int | None,
+    policy_file: Path | None,
+) -> _Prepared:
+    config = folder.config
+    settings = config.evaluation
+    names = tuple(maps or settings.maps)
+    count = settings.episodes if episodes is None else episodes
+    torch.set_num_threads(1)  # one observation at a time gains nothing from more
+    policy = load_policy(folder, policy_file or "", config.driving, config.simulator.fixed_delta_s)
+    sampler = StartSampler(names, settings.route_length_m)
+    world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
+    first = settings.seed if seed is None else seed
+    starts = tuple(seeded_starts(names, count, first, sampler.on_map))
+    return _Prepared(DrivingEnv(world, sampler, config.driving), policy, starts)
 
 
 class _Recorder:

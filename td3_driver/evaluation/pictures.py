@@ -22,6 +22,7 @@ from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.road_map import RoadMap
 
 if TYPE_CHECKING:
+    from td3_driver.evaluation.camera_test import CameraTest
     from td3_driver.evaluation.evaluate import EvaluatedDrive
     from td3_driver.runs import RunFolder
 
@@ -105,6 +106,23 @@ def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
     axis.legend(loc="best", fontsize=8)
     with replacing(picture) as new:
         figure.savefig(new, dpi=100)
+
+
+def draw_camera_test(result: CameraTest, picture: Path) -> None:
+    """Draw what a policy saw under each condition of a camera test, and how far it came."""
+    count = len(result.conditions)
+    figure = Figure(figsize=(1.6 * count, 2.6), layout="constrained")
+    for axis, condition in zip(figure.subplots(1, count), result.conditions, strict=True):
+        image = result.examples[condition.name]
+        grey = image.ndim == 2
+        axis.imshow(image if grey else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+        axis.set_title(condition.name, fontsize=9)
+        axis.set_xlabel(f"{condition.completion:.0%} of the routes", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.suptitle(result.verdict(), fontsize=10, parse_math=False)
+    with replacing(picture) as new:
+        figure.savefig(new, dpi=110)
 
 
 def draw_map(axis: Axes, road_map: RoadMap) -> None:
