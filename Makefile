@@ -1,4 +1,5 @@
 # make train      set up what is missing, learn to drive, then drive on roads never seen
+#                 (TASK=camera_lane: by the camera alone)
 # make test       set up what is missing, then every check there is
 # make test-fast  only the short tests without a ROS graph, for while you write
 #
@@ -7,6 +8,7 @@
 # (leave out what the distribution provides of interfaces/).
 
 PYTHON ?= python3
+TASK ?= first_drive
 BIN := .venv/bin
 # Interfaces built beside a ROS distribution are found by this alone; the ROS wheels add it too.
 RUN := LD_LIBRARY_PATH="$(CURDIR)/.venv/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)
@@ -29,7 +31,7 @@ setup-development:
 	@$(PYTHON) tools/setup_environment.py --development
 
 train: setup
-	$(RUN)/td3-driver train --config first_drive --evaluate $(ARGS)
+	$(RUN)/td3-driver train --config $(TASK) --evaluate $(ARGS)
 
 lint: setup-development
 	$(BIN)/ruff check

@@ -223,13 +223,7 @@ def test_a_camera_test_says_that_an_untrained_policy_is_not_shown_to_look(
     assert "It is not shown to drive by its camera: it completes only 0." in said
     outcome = json.loads((run.path / "camera_test.json").read_text())
     assert not outcome["looks"]
-    assert {
-        each["name"]: len(each["completions"]) for each in outcome["conditions"]
-    } == dict.fromkeys(
-        ("real", "black", "frozen", "foreign", "half a second late", "mirrored", "road hidden")
-        + ("sky hidden",),
-        2,
-    )
+    assert [len(each["completions"]) for each in outcome["conditions"]] == [2] * 8
     assert (run.path / "camera_test.png").read_bytes().startswith(b"\x89PNG")
     assert f"  {run.path / 'camera_test.png'}" in said.splitlines()
 
