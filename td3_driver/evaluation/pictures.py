@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from td3_driver.driving.reward import End
 from td3_driver.files import replacing
 from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.road_map import RoadMap
@@ -38,23 +39,23 @@ _CURVES = (
 )
 
 
+FILM_S = 10.0
+"""Longest film of a drive."""
+
+
 def illustrate(folder: RunFolder, drives: Sequence[EvaluatedDrive]) -> list[Path]:
-    """Draw all pictures of a run and its drives; return the files and folders written."""
-    curve = folder.path / "learning_curve.png"
+    """Draw all pictures of a run and its drives; return the files written."""
+    curve, sheet = folder.path / "learning_curve.png", folder.path / "drives.png"
     learning_curve(folder.path / "metrics.csv", curve)
-    written = [folder.path / "evaluation.json", curve]
-    drawn = folder.path / "drives"
-    drawn.mkdir(exist_ok=True)
+    drives_sheet(drives, sheet)
+    written = [folder.path / "evaluation.json", curve, sheet]
     config = folder.config
     frames_per_s = 1.0 / config.simulator.fixed_delta_s / config.driving.action_repeat
-    for drive in drives:
-        start = drive.episode.start
-        name = f"{plain_name(start.map_name)}-{start.seed}"
-        drive_picture(drive, drawn / f"{name}.png")
-        if drive.images:
-            film(drive.images, drawn / f"{name}.mp4", frames_per_s)
-            written.append(drawn / f"{name}.mp4")
-    return [*written, drawn]
+    filmed = next((drive.images for drive in drives if drive.images), None)
+    if filmed is not None:
+        written.append(folder.path / "drive.mp4")
+        film(filmed[: round(FILM_S * frames_per_s)], written[-1], frames_per_s)
+    return written
 
 
 def learning_curve(metrics: Path, picture: Path) -> None:
@@ -84,28 +85,40 @@ def learning_curve(metrics: Path, picture: Path) -> None:
         figure.savefig(new, dpi=110)
 
 
-def drive_picture(drive: EvaluatedDrive, picture: Path) -> None:
-    """Draw a drive on its map: the route dashed, the driven path coloured by speed."""
-    start, summary = drive.episode.start, drive.episode.summary
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    axis = figure.subplots()
-    draw_map(axis, RoadMap.load(start.map_name))
-    axis.plot(drive.route[:, 0], drive.route[:, 1], "--", color="0.25", lw=0.8, label="route")
-    points = np.array(drive.positions)
-    pieces = list(np.stack([points[:-1], points[1:]], axis=1))
-    path = LineCollection(pieces, array=np.array(drive.speeds[1:]), lw=2.5)
-    axis.add_collection(path)
-    figure.colorbar(path, ax=axis, label="speed [m/s]", shrink=0.7)
-    axis.plot(*points[0], "o", color="tab:green", label="start")
-    axis.plot(*points[-1], "s", color="tab:red", label=f"end: {summary.ended_by}")
-    axis.set_title(
-        f"{plain_name(start.map_name)}, seed {start.seed}: "
-        f"{summary.route_completion:.0%} of {summary.route_length_m:.0f} m",
-        parse_math=False,
-    )
-    axis.legend(loc="best", fontsize=8)
+def drives_sheet(drives: Sequence[EvaluatedDrive], picture: Path) -> None:
+    """Draw all drives over their maps, a panel for each map, coloured by speed."""
+    by_map: dict[str, list[EvaluatedDrive]] = {}
+    for drive in drives:
+        by_map.setdefault(drive.episode.start.map_name, []).append(drive)
+    figure = Figure(figsize=(5.0 * len(by_map), 5.4), layout="constrained")
+    axes = figure.subplots(1, len(by_map), squeeze=False)[0]
+    fastest = max(max(drive.speeds) for drive in drives)
+    for axis, (name, group) in zip(axes, by_map.items(), strict=True):
+        draw_map(axis, RoadMap.load(name))
+        completions = [drive.episode.summary.route_completion for drive in group]
+        for drive in group:
+            path = _draw_drive(axis, drive)
+            path.set_clim(0.0, fastest)
+        axis.set_title(
+            f"{plain_name(name)}: {len(group)} drives, completion {np.mean(completions):.2f}",
+            fontsize=10,
+            parse_math=False,
+        )
+    figure.colorbar(path, ax=axes, label="speed [m/s]", shrink=0.7)
     with replacing(picture) as new:
         figure.savefig(new, dpi=100)
+
+
+def _draw_drive(axis: Axes, drive: EvaluatedDrive) -> LineCollection:
+    """Draw a drive from its start (dot) to its end (square, or a cross where it failed)."""
+    points = np.array(drive.positions)
+    pieces = list(np.stack([points[:-1], points[1:]], axis=1))
+    path = LineCollection(pieces, array=np.array(drive.speeds[1:]), lw=2.0)
+    axis.add_collection(path)
+    axis.plot(*points[0], "o", color="tab:green", ms=5)
+    reached = drive.episode.summary.ended_by == End.ROUTE_END.value
+    axis.plot(*points[-1], "s" if reached else "X", color="tab:blue" if reached else "tab:red")
+    return path
 
 
 def draw_camera_test(result: CameraTest, picture: Path) -> None:
