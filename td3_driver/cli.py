@@ -268,7 +268,9 @@ def _evaluate(given: argparse.Namespace) -> int:
     arguments = (given.run, given.map, given.episodes, given.seed, given.out, given.policy)
     try:
         if given.camera_test:
-            result, written = evaluate.evaluate_camera(*arguments)
+            from td3_driver.evaluation.camera_evaluation import evaluate_camera
+
+            result, written = evaluate_camera(*arguments)
             print("\n".join([result.table(), "written:", *(f"  {path}" for path in written)]))
             return 0
         report = evaluate.evaluate_run(*arguments)

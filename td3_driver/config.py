@@ -247,6 +247,21 @@ class DrivingConfig(Section):
         "In training, show the critic the parts of the route that the vector leaves out (an "
         "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
     )
+    route_offset_m: float = _setting(
+        0.0,
+        "Largest sideways error, either way, of where training and evaluation observe the route; "
+        "drawn for each episode. Reward and ends keep the truth.",
+        "m",
+        ge=0.0,
+        le=10.0,
+    )
+    route_turn_rad: float = _setting(
+        0.0,
+        "Largest error, either way, of the heading at which they observe it, drawn likewise.",
+        "rad",
+        ge=0.0,
+        le=0.5,
+    )
     action_repeat: int = _setting(1, "Ticks for which one action is held.", ge=1, le=10)
 
     max_steering_angle_rad: float = _setting(

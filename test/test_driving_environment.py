@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env
 
 from td3_driver.config import VECTOR_PARTS, DrivingConfig, SimulatorConfig
 from td3_driver.driving.environment import STARTS_TRIED, DrivingEnv
+from td3_driver.driving.route import RouteError
 from td3_driver.driving.world import (
     Collision,
     Frame,
@@ -424,3 +425,19 @@ def test_the_report_has_the_agreed_structure() -> None:
 
 def test_the_report_of_no_episode_is_nothing_completed() -> None:
     assert report([]) == {"route_completion_mean": 0.0, "episodes": []}
+
+
+def test_what_is_observed_of_the_route_can_be_wrong_while_the_reward_keeps_the_truth() -> None:
+    true, wrong = make_env(), make_env(route_offset_m=1.5, route_turn_rad=0.1)
+    start = sample_start(np.random.default_rng(0))
+    error = RouteError.drawn(start, wrong.task.config)
+    pairs = [env.reset(options={"start": start})[0] for env in (true, wrong)]
+    assert abs(error.offset_m) > 0.01
+    for _ in range(20):
+        difference = pairs[1]["vector"] - pairs[0]["vector"]
+        assert difference[1] == pytest.approx(error.offset_m, abs=1e-4)
+        assert difference[2] == pytest.approx(-error.turn_rad, abs=1e-5)
+        assert np.array_equal(pairs[0]["image"], pairs[1]["image"])
+        steps = [env.step(FORWARD) for env in (true, wrong)]
+        assert steps[0][1:4] == steps[1][1:4]
+        pairs = [step[0] for step in steps]

@@ -11,9 +11,10 @@ import math
 import numpy as np
 import pytest
 
+from td3_driver.config import DrivingConfig
 from td3_driver.driving.angles import wrap_angle
-from td3_driver.driving.route import RouteTracker
-from td3_driver.driving.world import Pose
+from td3_driver.driving.route import NO_ERROR, RouteError, RouteTracker
+from td3_driver.driving.world import Pose, Start
 
 
 def straight(length: int = 50, yaw: float = 0.0) -> np.ndarray:
@@ -202,3 +203,34 @@ def test_repeated_points_are_left_out() -> None:
 def test_a_bad_route_is_refused(route: np.ndarray) -> None:
     with pytest.raises(ValueError, match="route"):
         RouteTracker(route)
+
+
+def test_a_misjudged_place_is_off_to_the_left_and_turned_left() -> None:
+    seen = RouteError(1.5, 0.1).misplaced(Pose(10.0, 20.0, math.pi / 2))
+    assert (seen.x, seen.y) == pytest.approx((8.5, 20.0))
+    assert seen.yaw == pytest.approx(math.pi / 2 + 0.1)
+    straight = RouteTracker(np.array([[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]]))
+    observed = straight.project(RouteError(1.5, 0.1).misplaced(Pose(10.0, 0.0, 0.0)))
+    assert observed.lateral_m == pytest.approx(1.5)
+    assert observed.heading_error_rad == pytest.approx(-0.1)
+
+
+def test_errors_are_uniform_within_the_settings_and_the_same_for_one_start() -> None:
+    config = DrivingConfig(route_offset_m=1.5, route_turn_rad=0.1)
+
+    def drawn(seed: int, x: float = 1.0) -> RouteError:
+        place = Pose(x, 2.0, 0.0)
+        return RouteError.drawn(Start("town", place, place, seed), config)
+
+    errors = [drawn(seed) for seed in range(400)]
+    offsets = np.array([each.offset_m for each in errors])
+    turns = np.array([each.turn_rad for each in errors])
+    assert np.abs(offsets).max() <= 1.5 and np.abs(turns).max() <= 0.1
+    # The deviation of a uniform distribution of width w is w / sqrt(12).
+    assert np.std(offsets) == pytest.approx(3.0 / math.sqrt(12), rel=0.1)
+    assert np.std(turns) == pytest.approx(0.2 / math.sqrt(12), rel=0.1)
+    assert abs(np.corrcoef(offsets, turns)[0, 1]) < 0.15
+    assert drawn(7) == drawn(7) and drawn(7) != drawn(7, x=1.1)
+    place = Pose(0.0, 0.0, 0.0)
+    assert RouteError.drawn(Start("town", place, place, 3), DrivingConfig()) is NO_ERROR
+    assert not NO_ERROR and RouteError(turn_rad=0.1)

@@ -24,6 +24,7 @@ from td3_driver.driving.observation import (
     vector_scale,
 )
 from td3_driver.driving.reward import End
+from td3_driver.driving.route import RouteError
 from td3_driver.driving.task import DrivingTask
 from td3_driver.driving.world import (
     Collision,
@@ -106,7 +107,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             except StartRefusedError:
                 if given or not tries_left:
                     raise
-        observation = self.task.begin(self.frame)
+        observation = self.task.begin(self.frame, RouteError.drawn(start, self.task.config))
         self._running = True
         return observation, {"start": start}
 

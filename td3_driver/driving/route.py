@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from td3_driver.config import DrivingConfig
 from td3_driver.driving.angles import wrap_angle
-from td3_driver.driving.world import Pose
+from td3_driver.driving.world import Pose, Start
 
 # The search for the nearest stretch stays near the last one, so a route that crosses or passes
 # itself is followed in order.
@@ -28,6 +30,44 @@ class Projection:
     """Distance from the route, + = left of it."""
     heading_error_rad: float
     """The route's heading minus the car's: + = the car has to turn left."""
+
+
+@dataclass(frozen=True)
+class RouteError:
+    """How a car misjudges where it is on its route, as by an error of GPS or of the map."""
+
+    offset_m: float = 0.0
+    """How far left of its place the car takes itself to be."""
+    turn_rad: float = 0.0
+    """How far left of its heading it takes itself to face."""
+
+    def __bool__(self) -> bool:
+        """Return whether there is any error."""
+        return bool(self.offset_m or self.turn_rad)
+
+    @classmethod
+    def drawn(cls, start: Start, config: DrivingConfig) -> RouteError:
+        """Return the error of an episode, uniform within the settings; the same for one start."""
+        if not (config.route_offset_m or config.route_turn_rad):
+            return NO_ERROR
+        place = np.array([start.pose.x, start.pose.y], np.float64).view(np.uint64).tolist()
+        sideways, turn = np.random.default_rng([start.seed, *place]).uniform(-1.0, 1.0, 2)
+        return cls(
+            float(sideways) * config.route_offset_m,
+            float(turn) * config.route_turn_rad,
+        )
+
+    def misplaced(self, pose: Pose) -> Pose:
+        """Return where a car at `pose` takes itself to be."""
+        return replace(
+            pose,
+            x=pose.x - self.offset_m * math.sin(pose.yaw),
+            y=pose.y + self.offset_m * math.cos(pose.yaw),
+            yaw=wrap_angle(pose.yaw + self.turn_rad),
+        )
+
+
+NO_ERROR = RouteError()
 
 
 class RouteTracker:

@@ -16,7 +16,7 @@ from td3_driver.config import DrivingConfig
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
 from td3_driver.driving.observation import Course, Observation, Observer
 from td3_driver.driving.reward import End, EndDetector, RewardTerms, reward_terms
-from td3_driver.driving.route import RouteTracker
+from td3_driver.driving.route import NO_ERROR, RouteError, RouteTracker
 from td3_driver.driving.world import (
     Collision,
     Frame,
@@ -89,16 +89,21 @@ class Handling:
 class DrivingTask(Handling):
     """One episode at a time, from `begin` through decisions to its end."""
 
-    def begin(self, frame: Frame) -> Observation:
+    _route_error = NO_ERROR
+
+    def begin(self, frame: Frame, route_error: RouteError = NO_ERROR) -> Observation:
         """Start an episode at `frame`, whose route is the one to follow.
 
-        Raises WorldError if there is no route.
+        It is observed with a `route_error` that reward and ends do not have. Raises WorldError if
+        there is no route.
         """
         try:
             self._tracker = RouteTracker(frame.route)
+            self._observed_tracker = RouteTracker(frame.route) if route_error else self._tracker
         except ValueError as error:
             raise WorldError(f"the episode cannot start: {error}") from error
         self.reset(frame.speed)
+        self._route_error = route_error
         self.projection = self._tracker.project(frame.pose)
         self._ends = EndDetector(self.config, self._tracker.length_m)
         self._decisions = 0
@@ -162,4 +167,8 @@ class DrivingTask(Handling):
         return Outcome(self._observe(frame), terms, end)
 
     def _observe(self, frame: Frame) -> Observation:
-        return self.observe(frame, Course(self._tracker, frame.pose, self.projection))
+        if not self._route_error:
+            return self.observe(frame, Course(self._tracker, frame.pose, self.projection))
+        pose = self._route_error.misplaced(frame.pose)
+        projection = self._observed_tracker.project(pose)
+        return self.observe(frame, Course(self._observed_tracker, pose, projection))

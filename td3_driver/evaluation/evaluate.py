@@ -15,19 +15,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from td3_driver.config import ConfigError
 from td3_driver.deployment.loading import LoadedPolicy, load_policy
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import Frame, Start
-from td3_driver.evaluation.camera_test import CONDITIONS, CameraTest, camera_test
-from td3_driver.evaluation.pictures import draw_camera_test
 from td3_driver.evaluation.rollout import DrivenEpisode, drive_episode, report, seeded_starts
 from td3_driver.files import replacing
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
 from td3_driver.simulator.world import SimulatedWorld
-
-CAMERA_TEST_EPISODES = 10
 
 
 @dataclass
@@ -82,7 +77,7 @@ def drive_run(
     policy_file: Path | None = None,
 ) -> list[EvaluatedDrive]:
     """Drive the episodes of an evaluation; the first `filmed` ones keep their camera frames."""
-    prepared = _prepare(folder, maps, episodes, seed, policy_file)
+    prepared = prepare(folder, maps, episodes, seed, policy_file)
     env, policy = prepared.env, prepared.policy
     drives: list[EvaluatedDrive] = []
     progress = tqdm(prepared.starts, "evaluate", unit="episode")
@@ -96,46 +91,8 @@ def drive_run(
     return drives
 
 
-def evaluate_camera(
-    run: str | Path,
-    maps: Sequence[str] | None = None,
-    episodes: int | None = None,
-    seed: int | None = None,
-    out: Path | None = None,
-    policy_file: Path | None = None,
-) -> tuple[CameraTest, list[Path]]:
-    """Test whether a policy drives by its camera; return the outcome and the files written.
-
-    The arguments are those of `evaluate_run`, with 10 episodes and `camera_test.json` as defaults;
-    a picture is drawn beside it. Raises ConfigError, also for a single episode.
-    """
-    if episodes == 1:
-        raise ConfigError("--episodes: the camera test needs two or more; each lends its images")
-    folder = RunFolder(run)
-    out = out or folder.path / "camera_test.json"
-    prepared = _prepare(folder, maps, episodes or CAMERA_TEST_EPISODES, seed, policy_file)
-    with tqdm(
-        total=CONDITIONS * len(prepared.starts), desc="camera test", unit="episode"
-    ) as progress:
-
-        def done(name: str, completion: float) -> None:
-            progress.set_postfix_str(f"{name}: {completion:.2f}")
-            progress.update()
-
-        result = camera_test(
-            prepared.env, prepared.policy.act, prepared.starts, folder.config, done
-        )
-    prepared.env.close()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as new:
-        new.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
-    picture = out.with_suffix(".png")
-    draw_camera_test(result, picture)
-    return result, [out, picture]
-
-
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """What an evaluation drives with."""
 
     env: DrivingEnv
@@ -143,13 +100,14 @@ class _Prepared:
     starts: Sequence[Start]
 
 
-def _prepare(
+def prepare(
     folder: RunFolder,
     maps: Sequence[str] | None,
     episodes: int | None,
     seed: int | None,
     policy_file: Path | None,
-) -> _Prepared:
+) -> Prepared:
+    """Return what drives an evaluation's episodes; see `evaluate_run` for the arguments."""
     config = folder.config
     settings = config.evaluation
     names = tuple(maps or settings.maps)
@@ -160,7 +118,7 @@ def _prepare(
     world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
     first = settings.seed if seed is None else seed
     starts = tuple(seeded_starts(names, count, first, sampler.on_map))
-    return _Prepared(DrivingEnv(world, sampler, config.driving), policy, starts)
+    return Prepared(DrivingEnv(world, sampler, config.driving), policy, starts)
 
 
 class _Recorder:
