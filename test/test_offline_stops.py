@@ -73,6 +73,7 @@ class Sayings:
             commands_limited=0,
             sensors="",
             commanders="",
+            failures=(),
         )
         return Recorded(topics.DIAGNOSTICS, log_ns, said[0])
 

@@ -27,7 +27,7 @@ GROUP = Group("environment")
 SETUP = "run `make setup`, or `pip install -c constraints.txt .[onnx]`"
 SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
 # Packages that are imported under a different name.
-IMPORT_NAMES = {"pyyaml": "yaml"}
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 SHARED_MEMORY = Path("/dev/shm")
 # A segment each for the simulator, the trainer, the driver and a tool, and some to spare.
 SHARED_MEMORY_NEEDED_BYTES = 80 << 20
