@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The random shift against padding and cropping sample by sample."""
+"""The random shift against padding and cropping sample by sample; the random light."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from td3_driver.learning.augmentation import draw_shifts, shift_images
+from td3_driver.learning.augmentation import draw_shifts, jitter_light, shift_images
 
 MOST = 3
 
@@ -85,3 +85,31 @@ def test_any_memory_layout_gives_the_same_picture() -> None:
     one = random_shift(images, MOST, torch.Generator().manual_seed(2))
     other = random_shift(turned, MOST, torch.Generator().manual_seed(2))
     assert torch.equal(one, other)
+
+
+def test_light_changes_as_drawn_and_alike_in_a_whole_stack() -> None:
+    images = torch.rand((200, 3, 5, 4), generator=torch.Generator().manual_seed(1)).mul_(0.4)
+    changed = jitter_light(images, 0.3, torch.Generator().manual_seed(2))
+    again = jitter_light(images, 0.3, torch.Generator().manual_seed(2))
+    assert torch.equal(changed, again) and changed.min() >= -0.5 and changed.max() <= 0.5
+    contrasts, brightnesses = [], []
+    for before, after in zip(images, changed, strict=True):
+        inside = (after > -0.5) & (after < 0.5)
+        x, y = before[inside].double(), after[inside].double()
+        # A line through all pixels of a stack: y = contrast x + brightness.
+        contrast = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+        brightness = y.mean() - contrast * x.mean()
+        assert torch.allclose(y, contrast * x + brightness, atol=1e-5)
+        contrasts.append(float(contrast.log()))
+        brightnesses.append(float(brightness))
+    for drawn, most in ((contrasts, 0.3), (brightnesses, 0.15)):
+        assert max(map(abs, drawn)) <= most + 1e-4
+        assert np.std(drawn) == pytest.approx(2 * most / np.sqrt(12), rel=0.15)
+    assert abs(np.corrcoef(contrasts, brightnesses)[0, 1]) < 0.2
+
+
+def test_too_much_light_is_held_within_the_images_range() -> None:
+    images = torch.full((50, 1, 2, 2), 0.45)
+    changed = jitter_light(images, 1.0, torch.Generator().manual_seed(3))
+    assert changed.max() == 0.5
+    assert jitter_light(images.bfloat16(), 0.3, torch.Generator()).dtype == torch.bfloat16

@@ -41,6 +41,7 @@ EVERYTHING: dict[str, Any] = {
     "gradient_clip_norm": 1.0,
     "normalize_rewards": True,
     "learning_rate_decay_updates": 100,
+    "image_jitter": 0.3,
 }
 SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
 

@@ -194,6 +194,7 @@ EVERY_OPTION: dict[str, Any] = {
     "learning_rate_decay_updates": 120,
     "exploration_noise_decay_steps": 100,
     "normalize_rewards": True,
+    "image_jitter": 0.3,
 }
 
 
