@@ -77,8 +77,22 @@ def unit(field: FieldInfo) -> str:
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
+LookLevel = Literal["off", "mild", "strong"]
+TrainingLook = Literal[
+    "clear_noon",
+    "overcast",
+    "morning_haze",
+    "evening_sun",
+    "after_rain",
+    "drizzle",
+    "pale_road",
+    "worn_lines",
+]
+HeldOutLook = Literal["thick_fog", "dusk", "downpour", "red_earth"]
+
+
 class SimulatorConfig(Section):
-    """The embedded simulator: map, car, camera and traffic."""
+    """The embedded simulator: map, car, camera, looks and traffic."""
 
     map: str = _setting("ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file.")
     seed: int = _setting(0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31)
@@ -98,6 +112,17 @@ class SimulatorConfig(Section):
     camera_z_m: float = _setting(1.7, "Camera above the road.", "m", ge=0.3, le=10.0)
     camera_pitch_deg: float = _setting(
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
+    )
+    looks: LookLevel = _setting(
+        "off",
+        "How much light, weather, colours and the camera vary from episode to episode; off = each "
+        "map always looks the same. In training over topics, the weather is also published where "
+        "an episode begins. See docs/simulator.md.",
+    )
+    look: Literal["drawn", "training", "held_out", TrainingLook, HeldOutLook] = _setting(
+        "drawn",
+        "drawn = as simulator.looks says; training, held_out = one of the eight named looks to "
+        "train on, or of the four held out, drawn for each episode; or one look for all episodes.",
     )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
     faults: str = _setting(

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from td3_driver.driving.world import Pose
-from td3_driver.simulator.looks import Colour, brightened
+from td3_driver.looks import Colour
+from td3_driver.simulator.colours import brightened
 from td3_driver.simulator.pinhole import Intrinsics, Mounting
 
 _NEAREST_M = 0.2
@@ -21,6 +22,15 @@ _FARTHEST_M = 150.0
 _SHIFT = 4
 _GLASS: Colour = (58.0, 50.0, 46.0)
 _SHADOW: Colour = (38.0, 38.0, 38.0)
+
+
+Shade = Callable[[Colour, float, bool], Colour]
+"""What a colour is at a distance (m); the last argument says whether it is a vehicle's paint."""
+
+
+def as_painted(colour: Colour, distance_m: float, paint: bool) -> Colour:
+    """Return the colour itself: in the usual light, boxes have no haze."""
+    return colour
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,12 @@ def draw_boxes(
     pose: Pose,
     mounting: Mounting,
     intrinsics: Intrinsics,
+    shade: Shade = as_painted,
 ) -> None:
-    """Draw vehicles into `image` (height, width, 4), seen from a car at `pose`."""
+    """Draw vehicles into `image` (height, width, 4), seen from a car at `pose`.
+
+    `shade` says what becomes of their colours in the light and the haze.
+    """
     cosine, sine = math.cos(pose.yaw), math.sin(pose.yaw)
     widest = intrinsics.cx / intrinsics.focal
     seen = []
@@ -109,15 +123,22 @@ def draw_boxes(
         ):
             view = _View(ahead, aside, box.pose.yaw - pose.yaw, mounting, intrinsics)
             seen.append((math.hypot(ahead, aside), box, view))
-    for _, box, view in sorted(seen, key=lambda item: -item[0]):
-        _draw(image, box, view)
+    for distance_m, box, view in sorted(seen, key=lambda item: -item[0]):
+        paints = (
+            shade(box.colour, distance_m, True),
+            shade(_GLASS, distance_m, False),
+            shade(_SHADOW, distance_m, False),
+        )
+        _draw(image, box, view, paints)
 
 
-def _draw(image: np.ndarray, box: Box, view: _View) -> None:
+def _draw(image: np.ndarray, box: Box, view: _View, paints: tuple[Colour, Colour, Colour]) -> None:
+    """Draw one vehicle in its paint, with its glass and its shadow."""
+    paint, glass, below = paints
     waist = 0.55 * box.height
-    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, box.colour)
+    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, paint)
     cabin = _Block(
-        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, _GLASS
+        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, glass
     )
     eye_x, eye_y = view.eye()
     for block in (body, cabin):
@@ -126,15 +147,19 @@ def _draw(image: np.ndarray, box: Box, view: _View) -> None:
         points = view.of_camera(corners)
         if block is body:
             shadow = corners[list(_BOTTOM)] * (1.0, 1.0, 0.0)
-            _fill(image, view.of_camera(shadow), _SHADOW, view.intrinsics)
+            _fill(image, view.of_camera(shadow), below, view.intrinsics)
         for side, (x, y), brightness in _SIDES:
             # A side is visible if the eye is on its outer side.
             if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
-                paint = brightened(block.paint, brightness)
-                _fill(image, points[list(side)], paint, view.intrinsics)
+                _fill(
+                    image,
+                    points[list(side)],
+                    brightened(block.paint, brightness),
+                    view.intrinsics,
+                )
         if view.mounting.z > block.high:
             # The roof has the body's paint: only the cabin's sides are glass.
-            _fill(image, points[list(_TOP)], box.colour, view.intrinsics)
+            _fill(image, points[list(_TOP)], paint, view.intrinsics)
 
 
 def _fill(image: np.ndarray, points: np.ndarray, colour: Colour, k: Intrinsics) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from td3_driver.driving.world import Pose
+from td3_driver.looks import Colour
 from td3_driver.roads.lane_graph import LaneGraph, LanePlace
 from td3_driver.roads.opendrive import NO_JUNCTION, LaneKey
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.boxes import Box
-from td3_driver.simulator.looks import Colour
 from td3_driver.simulator.shapes import Rectangle
 
 FIRST_ACTOR_ID = 101
