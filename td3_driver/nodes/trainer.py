@@ -133,6 +133,7 @@ def train(node: ConfiguredNode) -> RunFolder:
             node,
             config.carla,
             on_outage=lambda line: simulation.publish_outage(line, world.counters),
+            looks=config.simulator,
         )
     ) as world:
         training, saved = _train_in(world, node, folder, simulation)

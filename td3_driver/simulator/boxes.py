@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -24,11 +26,14 @@ _GLASS: Colour = (58.0, 50.0, 46.0)
 _SHADOW: Colour = (38.0, 38.0, 38.0)
 
 
-Shade = Callable[[Colour, float, bool], Colour]
-"""What a colour is at a distance (m); the last argument says whether it is a vehicle's paint."""
+class Shade(Protocol):
+    """What light and haze make of a colour."""
+
+    def __call__(self, colour: Colour, distance_m: float, painted: bool) -> Colour:
+        """Return the colour as it is seen; `painted` = it is a vehicle's paint."""
 
 
-def as_painted(colour: Colour, distance_m: float, paint: bool) -> Colour:
+def as_painted(colour: Colour, distance_m: float, painted: bool) -> Colour:
     """Return the colour itself: in the usual light, boxes have no haze."""
     return colour
 
@@ -124,21 +129,14 @@ def draw_boxes(
             view = _View(ahead, aside, box.pose.yaw - pose.yaw, mounting, intrinsics)
             seen.append((math.hypot(ahead, aside), box, view))
     for distance_m, box, view in sorted(seen, key=lambda item: -item[0]):
-        paints = (
-            shade(box.colour, distance_m, True),
-            shade(_GLASS, distance_m, False),
-            shade(_SHADOW, distance_m, False),
-        )
-        _draw(image, box, view, paints)
+        _draw(image, box, view, partial(shade, distance_m=distance_m))
 
 
-def _draw(image: np.ndarray, box: Box, view: _View, paints: tuple[Colour, Colour, Colour]) -> None:
-    """Draw one vehicle in its paint, with its glass and its shadow."""
-    paint, glass, below = paints
+def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]) -> None:
     waist = 0.55 * box.height
-    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, paint)
+    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, box.colour)
     cabin = _Block(
-        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, glass
+        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, _GLASS
     )
     eye_x, eye_y = view.eye()
     for block in (body, cabin):
@@ -147,19 +145,17 @@ def _draw(image: np.ndarray, box: Box, view: _View, paints: tuple[Colour, Colour
         points = view.of_camera(corners)
         if block is body:
             shadow = corners[list(_BOTTOM)] * (1.0, 1.0, 0.0)
+            below = shade(_SHADOW, painted=False)
             _fill(image, view.of_camera(shadow), below, view.intrinsics)
         for side, (x, y), brightness in _SIDES:
             # A side is visible if the eye is on its outer side.
             if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
-                _fill(
-                    image,
-                    points[list(side)],
-                    brightened(block.paint, brightness),
-                    view.intrinsics,
-                )
+                paint = shade(brightened(block.paint, brightness), painted=block is body)
+                _fill(image, points[list(side)], paint, view.intrinsics)
         if view.mounting.z > block.high:
             # The roof has the body's paint: only the cabin's sides are glass.
-            _fill(image, points[list(_TOP)], paint, view.intrinsics)
+            roof = shade(box.colour, painted=True)
+            _fill(image, points[list(_TOP)], roof, view.intrinsics)
 
 
 def _fill(image: np.ndarray, points: np.ndarray, colour: Colour, k: Intrinsics) -> None:

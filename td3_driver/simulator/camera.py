@@ -200,8 +200,8 @@ def _shade(scene: Scene) -> Shade:
     """Return what light and haze make of other vehicles' colours."""
     air = scene.air
 
-    def shade(colour: Colour, distance_m: float, paint: bool) -> Colour:
-        factors = scene.vehicles if paint else scene.light
+    def shade(colour: Colour, distance_m: float, painted: bool) -> Colour:
+        factors = scene.vehicles if painted else scene.light
         blue, green, red = (
             min(255.0, one * factor) for one, factor in zip(colour, factors, strict=True)
         )

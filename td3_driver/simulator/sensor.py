@@ -52,7 +52,7 @@ class Sensor:
         if self._brighter.size:
             height, width = self._shape
             # Weyl steps: neighbouring images are far apart in the picture.
-            place = (number * 2654435761 + self._seed * 40503) % 2**32
+            place = (number * 2654435761 + self._seed * 2246822519) % 2**32
             top, left = place >> 26, (place >> 20) % _MARGIN_PX
             cut = np.s_[top : top + height, left : left + width]
             cv2.add(image, self._brighter[cut], dst=image)
