@@ -14,8 +14,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from td3_driver.config import Config, ConfigError, load, override
+from td3_driver.config import Config, ConfigError, LookChoice, load, override
 from td3_driver.doctor import findings
 from td3_driver.doctor.findings import Finding
 from td3_driver.launching import supervision
@@ -131,6 +132,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=_seed, help=f"Seed of the first episode{of_the_run}.")
+    parser.add_argument(
+        "--look",
+        choices=get_args(LookChoice),
+        metavar="LOOK",
+        help=f"As simulator.look{of_the_run}.",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -253,7 +260,13 @@ def _evaluate(given: argparse.Namespace) -> int:
 
     try:
         report = evaluate.evaluate_run(
-            given.run, given.map, given.episodes, given.seed, given.out, given.policy
+            given.run,
+            given.map,
+            given.episodes,
+            given.seed,
+            given.out,
+            given.policy,
+            given.look,
         )
     except (RoadMapError, OSError) as error:
         return _refuse(error)

@@ -89,6 +89,7 @@ TrainingLook = Literal[
     "worn_lines",
 ]
 HeldOutLook = Literal["thick_fog", "dusk", "downpour", "red_earth"]
+LookChoice = Literal["drawn", "training", "held_out", TrainingLook, HeldOutLook]
 
 
 class SimulatorConfig(Section):
@@ -119,7 +120,7 @@ class SimulatorConfig(Section):
         "map always looks the same. In training over topics, the weather is also published where "
         "an episode begins. See docs/simulator.md.",
     )
-    look: Literal["drawn", "training", "held_out", TrainingLook, HeldOutLook] = _setting(
+    look: LookChoice = _setting(
         "drawn",
         "drawn = as simulator.looks says; training, held_out = one of the eight named looks to "
         "train on, or of the four held out, drawn for each episode; or one look for all episodes.",
