@@ -50,8 +50,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the run's latest policy, or an exported one; write the report and return it.
 
-    `maps`, `episodes`, `seed` and `look` (`simulator.look`) default to the run's own configuration, `out` to
-    `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside an exported policy.
+    `maps`, `episodes`, `seed` and `look` (`simulator.look`) default to the run's configuration,
+    `out` to `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside an exported
+    policy.
     Raises ConfigError or RoadMapError with a readable message.
     """
     folder = RunFolder(run)
