@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 import cv2
@@ -60,19 +60,64 @@ _SIDES = (
     ((3, 0, 4, 7), (0, 1), 0.55),
     ((1, 2, 6, 5), (0, -1), 0.62),
 )
-_BOTTOM, _TOP = (0, 1, 2, 3), (4, 5, 6, 7)
+_TOP = (4, 5, 6, 7)
+_SHADOW_CORNERS = np.arange(16, 20)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Face:
+    """An upright side of a block."""
+
+    corners: np.ndarray
+    """Numbers of its corners among the vehicle's."""
+    faces: tuple[int, int]
+    """Its direction in the vehicle's axes, as signs."""
+    outer: float
+    """Metres from the block's middle."""
+    brightness: float
+
+
+@dataclass(frozen=True, eq=False)
 class _Block:
     """One of the two blocks that make up a vehicle; metres, in the vehicle's axes."""
 
     middle: float
-    length: float
-    width: float
-    low: float
     high: float
-    paint: Colour
+    sides: list[_Face]
+    top: np.ndarray
+    """Numbers of its upper corners."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """A vehicle's body and cabin, and all of their corners and the shadow's."""
+
+    body: _Block
+    cabin: _Block
+    corners: np.ndarray
+    """float64 (20, 3): eight of the body, eight of the cabin, four of the shadow."""
+
+
+@lru_cache(maxsize=64)
+def _shape(length: float, width: float, height: float) -> _Shape:
+    """Return the shape of all vehicles of one size."""
+    waist = 0.55 * height
+    corners: list[np.ndarray] = []
+
+    def block(middle: float, length: float, width: float, low: float, high: float) -> _Block:
+        first = 8 * len(corners)
+        half = (length / 2.0, width / 2.0, high - low)
+        corners.append(_CORNERS * half + (middle, 0.0, low))
+        sides = [
+            _Face(np.array(side) + first, (x, y), abs(x) * half[0] + abs(y) * half[1], brightness)
+            for side, (x, y), brightness in _SIDES
+        ]
+        return _Block(middle, high, sides, np.array(_TOP) + first)
+
+    body = block(0.0, length, width, 0.18 * height, waist)
+    cabin = block(-0.04 * length, 0.52 * length, 0.86 * width, waist, height)
+    shadow = corners[0][:4] * (1.0, 1.0, 0.0)
+    return _Shape(body, cabin, np.concatenate([*corners, shadow]))
 
 
 @dataclass(frozen=True)
@@ -100,7 +145,9 @@ class _View:
         y = self.aside + sine * points[:, 0] + cosine * points[:, 1]
         z = points[:, 2] - self.mounting.z
         down, level = math.sin(self.mounting.pitch), math.cos(self.mounting.pitch)
-        return np.stack([level * x - down * z, y, down * x + level * z], axis=1)
+        seen = np.empty(points.shape)
+        seen[:, 0], seen[:, 1], seen[:, 2] = level * x - down * z, y, down * x + level * z
+        return seen
 
 
 def draw_boxes(
@@ -133,43 +180,46 @@ def draw_boxes(
 
 
 def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]) -> None:
-    waist = 0.55 * box.height
-    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, box.colour)
-    cabin = _Block(
-        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, _GLASS
-    )
+    shape = _shape(box.length, box.width, box.height)
+    points = view.of_camera(shape.corners)
+    # Projected together, unless some are behind the camera.
+    pixels = _pixels(points, view.intrinsics) if points[:, 0].min() >= _NEAREST_M else None
+
+    def fill(corners: np.ndarray, colour: Colour) -> None:
+        if pixels is not None:
+            _fill(image, pixels[corners], colour)
+        elif len(cut := _clip_near(points[corners])) >= 3:
+            _fill(image, _pixels(cut, view.intrinsics), colour)
+
+    fill(_SHADOW_CORNERS, shade(_SHADOW, painted=False))
     eye_x, eye_y = view.eye()
-    for block in (body, cabin):
-        half = np.array([block.length / 2.0, block.width / 2.0, block.high - block.low])
-        corners = _CORNERS * half + (block.middle, 0.0, block.low)
-        points = view.of_camera(corners)
-        if block is body:
-            shadow = corners[list(_BOTTOM)] * (1.0, 1.0, 0.0)
-            below = shade(_SHADOW, painted=False)
-            _fill(image, view.of_camera(shadow), below, view.intrinsics)
-        for side, (x, y), brightness in _SIDES:
+    for block, colour in ((shape.body, box.colour), (shape.cabin, _GLASS)):
+        painted = block is shape.body
+        for side in block.sides:
             # A side is visible if the eye is on its outer side.
-            if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
-                paint = shade(brightened(block.paint, brightness), painted=block is body)
-                _fill(image, points[list(side)], paint, view.intrinsics)
+            x, y = side.faces
+            if x * (eye_x - block.middle) + y * eye_y > side.outer:
+                fill(side.corners, shade(brightened(colour, side.brightness), painted=painted))
         if view.mounting.z > block.high:
             # The roof has the body's paint: only the cabin's sides are glass.
-            roof = shade(box.colour, painted=True)
-            _fill(image, points[list(_TOP)], roof, view.intrinsics)
+            fill(block.top, shade(box.colour, painted=True))
 
 
-def _fill(image: np.ndarray, points: np.ndarray, colour: Colour, k: Intrinsics) -> None:
-    """Project a convex polygon (n, 3), as depth, left, up, and fill it."""
-    if points[:, 0].min() < _NEAREST_M:
-        points = _clip_near(points)
-        if len(points) < 3:
-            return
+def _pixels(points: np.ndarray, k: Intrinsics) -> np.ndarray:
+    """Project points (n, 3), as depth, left, up: int32 (n, 2), in cv2's fixed point."""
     scale = k.focal / points[:, 0]
-    u, v = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
+    pixels = np.empty((len(points), 2))
+    pixels[:, 0], pixels[:, 1] = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
     # Beyond these bounds, cv2's fixed-point coordinates would overflow.
-    pixels = np.clip(np.stack([u, v], axis=1), -8.0 * k.width, 8.0 * k.width)
-    fixed = np.round(pixels * 2**_SHIFT).astype(np.int32)
-    cv2.fillConvexPoly(image, fixed, (*colour, 255.0), cv2.LINE_AA, _SHIFT)
+    bound = 8.0 * k.width
+    np.maximum(pixels, -bound, out=pixels)
+    np.minimum(pixels, bound, out=pixels)
+    return np.rint(pixels * 2**_SHIFT).astype(np.int32)
+
+
+def _fill(image: np.ndarray, pixels: np.ndarray, colour: Colour) -> None:
+    """Fill a convex polygon, int32 (n, 2)."""
+    cv2.fillConvexPoly(image, pixels, (*colour, 255.0), cv2.LINE_AA, _SHIFT)
 
 
 def _clip_near(points: np.ndarray) -> np.ndarray:

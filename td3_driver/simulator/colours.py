@@ -15,16 +15,19 @@ from td3_driver.looks import ASPHALT_TONE, USUAL, Colour
 
 def brightened(colour: Colour, factor: float) -> Colour:
     """Return a colour with all channels multiplied by `factor`, at most 255."""
-    blue, green, red = (min(255.0, factor * channel) for channel in colour)
-    return blue, green, red
+    blue, green, red = colour
+    return min(255.0, factor * blue), min(255.0, factor * green), min(255.0, factor * red)
 
 
 def mixed(colour: Colour, other: Colour, share: float) -> Colour:
     """Return a colour with a share of another."""
-    blue, green, red = (
-        one + (two - one) * share for one, two in zip(colour, other, strict=True)
-    )  # fmt: skip
-    return blue, green, red
+    blue, green, red = colour
+    other_blue, other_green, other_red = other
+    return (
+        blue + (other_blue - blue) * share,
+        green + (other_green - green) * share,
+        red + (other_red - red) * share,
+    )
 
 
 @dataclass(frozen=True)
