@@ -59,11 +59,13 @@ class Lane:
         left = right - 1
         span = along[right] - along[left]
         share = min(max((offset - along[left]) / span, 0.0), 1.0) if span > 0.0 else 0.0
-        x, y, yaw, z = (
-            one + (other - one) * share
-            for one, other in zip(values[left], values[right], strict=True)
-        )  # fmt: skip
-        return Pose(x, y, wrap_angle(yaw), z)
+        (x, y, yaw, z), (to_x, to_y, to_yaw, to_z) = values[left], values[right]
+        return Pose(
+            x + (to_x - x) * share,
+            y + (to_y - y) * share,
+            wrap_angle(yaw + (to_yaw - yaw) * share),
+            z + (to_z - z) * share,
+        )
 
     @cached_property
     def _columns(self) -> tuple[list[float], list[list[float]]]:

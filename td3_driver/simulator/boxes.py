@@ -141,13 +141,21 @@ class _View:
     def of_camera(self, points: np.ndarray) -> np.ndarray:
         """Convert points (n, 3) from the vehicle's axes to the camera's: depth, left, up."""
         cosine, sine = math.cos(self.turned), math.sin(self.turned)
-        x = self.ahead + cosine * points[:, 0] - sine * points[:, 1]
-        y = self.aside + sine * points[:, 0] + cosine * points[:, 1]
-        z = points[:, 2] - self.mounting.z
         down, level = math.sin(self.mounting.pitch), math.cos(self.mounting.pitch)
-        seen = np.empty(points.shape)
-        seen[:, 0], seen[:, 1], seen[:, 2] = level * x - down * z, y, down * x + level * z
-        return seen
+        axes = np.array(
+            [
+                [level * cosine, sine, down * cosine],
+                [-level * sine, cosine, -down * sine],
+                [-down, 0.0, level],
+            ]
+        )
+        below = -self.mounting.z
+        origin = (
+            level * self.ahead - down * below,
+            self.aside,
+            down * self.ahead + level * below,
+        )
+        return points @ axes + origin
 
 
 def draw_boxes(

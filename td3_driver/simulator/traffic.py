@@ -302,6 +302,8 @@ class Traffic:
             vehicle.behind = vehicle.path.pop(0)
             vehicle.offset -= self._graph.lanes[vehicle.behind].length
         vehicle.pose = self._graph.lanes[vehicle.path[0]].pose(vehicle.offset)
+        if not vehicle.claims:
+            return
         needed = set(vehicle.path)
         if vehicle.behind is not None and vehicle.offset < _LENGTH_M / 2.0 + 1.0:
             needed.add(vehicle.behind)
