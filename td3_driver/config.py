@@ -132,6 +132,12 @@ class SimulatorConfig(Section):
         "missing:image@80x3/500'; empty = none. See docs/carla.md.",
     )
 
+    @field_validator("looks", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # YAML reads `off` as false, in a file as on a command line.
+        return "off" if value is False else value
+
 
 ROS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """One part of a ROS name."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from td3_driver.config import SimulatorConfig
+from td3_driver.config import Config, ConfigError, SimulatorConfig, load, override
+from td3_driver.launching.settings import setting_overrides
 from td3_driver.looks import (
     ASPHALT_TONE,
     HELD_OUT,
@@ -92,6 +94,18 @@ def test_looks_follow_both_seeds_and_the_map() -> None:
     other = episode_look(SimulatorConfig(looks="strong", seed=4), 5, "a")
     assert len({draw(5, "a"), draw(6, "a"), draw(5, "b"), other}) == 4
     assert episode_look(SimulatorConfig(), 5, "a") is None
+
+
+def test_off_needs_no_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "some.yaml"
+    for text, level in (("off", "off"), ("strong", "strong")):
+        file.write_text(f"/**: {{ros__parameters: {{simulator: {{looks: {text}}}}}}}")
+        assert load(file).simulator.looks == level
+    base = override(Config(), {"simulator.looks": "strong"}, "the test")
+    given = setting_overrides(["simulator.looks=off"], base)
+    assert given == {"simulator.looks": "off"}
+    with pytest.raises(ConfigError, match=r"simulator\.looks"):
+        override(Config(), {"simulator.looks": True}, "the test")
 
 
 def test_all_kinds_of_weather_are_drawn() -> None:
