@@ -140,6 +140,17 @@ def test_it_is_darker_the_lower_the_sun(camera: Camera, plain: Look) -> None:
     assert 5.0 < means[3] < 0.5 * means[0]
 
 
+def test_clouds_take_light_and_the_skys_blue(camera: Camera, plain: Look) -> None:
+    clear, cloudy = (
+        grey_image(camera, under(plain, cloudiness=cloudiness)).astype(float)
+        for cloudiness in (0.0, 100.0)
+    )
+    assert cloudy[NEAR].mean() < 0.9 * clear[NEAR].mean()
+    assert np.ptp(cloudy[:20].mean(axis=(0, 1))[:3]) < 0.3 * np.ptp(
+        clear[:20].mean(axis=(0, 1))[:3]
+    )
+
+
 def test_a_low_sun_is_warm_and_clouds_are_not(camera: Camera, plain: Look) -> None:
     def redness(look: Look) -> float:
         camera.wear(look)
