@@ -14,9 +14,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from td3_driver import startup
-from td3_driver.config import Config, ConfigError, load, override, shown
+from td3_driver.config import Config, ConfigError, LookChoice, load, override, shown
 from td3_driver.doctor import findings
 from td3_driver.doctor.findings import Finding
 from td3_driver.launching import supervision
@@ -136,6 +137,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
     parser.add_argument("--seed", type=_seed, help=f"Seed of the first episode{of_the_run}.")
+    parser.add_argument(
+        "--look",
+        choices=get_args(LookChoice),
+        metavar="LOOK",
+        help=f"As simulator.look{of_the_run}.",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -265,7 +272,8 @@ def _evaluate(given: argparse.Namespace) -> int:
     from td3_driver.evaluation import evaluate
     from td3_driver.roads.errors import RoadMapError
 
-    arguments = (given.run, given.map, given.episodes, given.seed, given.out, given.policy)
+    asked = (given.run, given.map, given.episodes, given.seed, given.out, given.policy)
+    arguments = (*asked, given.look)
     try:
         if given.camera_test:
             from td3_driver.evaluation.camera_evaluation import evaluate_camera

@@ -106,10 +106,23 @@ WIDEST = 4096
 MOST_WEIGHTS = 1 << 28
 """Weights that a network may have: 1 GiB in single precision."""
 Width = Annotated[int, Field(ge=1, le=WIDEST)]
+LookLevel = Literal["off", "mild", "strong"]
+TrainingLook = Literal[
+    "clear_noon",
+    "overcast",
+    "morning_haze",
+    "evening_sun",
+    "after_rain",
+    "drizzle",
+    "pale_road",
+    "worn_lines",
+]
+HeldOutLook = Literal["thick_fog", "dusk", "downpour", "red_earth"]
+LookChoice = Literal["drawn", "training", "held_out", TrainingLook, HeldOutLook]
 
 
 class SimulatorConfig(Section):
-    """The embedded simulator: map, car, camera and traffic."""
+    """The embedded simulator: map, car, camera, looks and traffic."""
 
     map: str = _setting("ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file.")
     seed: int = _setting(0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31)
@@ -130,12 +143,29 @@ class SimulatorConfig(Section):
     camera_pitch_deg: float = _setting(
         0.0, "Pitch of the camera, + = looking down.", "deg", ge=-20.0, le=45.0
     )
+    looks: LookLevel = _setting(
+        "off",
+        "How much light, weather, colours and the camera vary from episode to episode; off = each "
+        "map always looks the same. In training over topics, the weather is also published where "
+        "an episode begins. See docs/simulator.md.",
+    )
+    look: LookChoice = _setting(
+        "drawn",
+        "drawn = as simulator.looks says; training, held_out = one of the eight named looks to "
+        "train on, or of the four held out, drawn for each episode; or one look for all episodes.",
+    )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
     faults: str = _setting(
         "",
         "Faults to inject, to test how a client handles them, such as 'lost_step@40, "
         "missing:image@80x3/500'; empty = none. See docs/carla.md.",
     )
+
+    @field_validator("looks", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # YAML reads `off` as false, in a file as on a command line.
+        return "off" if value is False else value
 
 
 ROS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

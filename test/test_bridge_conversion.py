@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from td3_driver.bridge import conversion
 from td3_driver.bridge.conversion import ConversionError
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
+from td3_driver.looks import NAMED, Weather
 from td3_driver.nodes.simulator.publications import vehicle_info_to_message
 from td3_driver.simulator.vehicle import VehicleParameters
 
@@ -215,3 +216,20 @@ def test_target_velocity_turns_right_for_plus():
     message = conversion.target_velocity_to_message(3.0, yaw_rate_rps=0.5)
     assert message.angular.z == -0.5
     assert conversion.target_velocity_from_message(message) == (3.0, 0.0, 0.5)
+
+
+def test_weather_round_trip():
+    weather = NAMED["downpour"].weather
+    assert conversion.weather_from_message(conversion.weather_to_message(weather)) == weather
+
+
+def test_weather_is_brought_into_range_or_refused():
+    message = conversion.weather_to_message(Weather(cloudiness=130.0, sun_altitude_angle=-91.0))
+    weather = conversion.weather_from_message(message)
+    assert (weather.cloudiness, weather.sun_altitude_angle) == (100.0, -90.0)
+    for field in message.get_fields_and_field_types():
+        for value in (math.nan, math.inf):
+            message = conversion.weather_to_message(Weather())
+            setattr(message, field, value)
+            with pytest.raises(ConversionError, match=field):
+                conversion.weather_from_message(message)

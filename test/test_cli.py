@@ -18,6 +18,8 @@ from td3_driver import cli
 from td3_driver.launching import supervision
 from td3_driver.launching.commands import COMMANDS
 from td3_driver.launching.parts import Process
+from td3_driver.looks import HELD_OUT, NAMED
+from td3_driver.simulator.camera import Camera
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -180,7 +182,7 @@ def test_an_unknown_map_is_told_by_evaluate(
 
 
 def test_evaluate_prints_a_table_and_writes_the_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "a", small_config(time_limit_s=1.0))
     out = tmp_path / "report.json"
@@ -189,6 +191,13 @@ def test_evaluate_prints_a_table_and_writes_the_report(
     table = capsys.readouterr().out
     assert "ring_quarry" in table and "completion" in table
     assert out.is_file()
+    worn = []
+    wear = Camera.wear
+    monkeypatch.setattr(
+        Camera, "wear", lambda camera, look: (worn.append(look), wear(camera, look))
+    )
+    assert cli.main([*arguments, "--look", "held_out", "--out", str(out)]) == 0
+    assert worn and set(worn) <= {NAMED[name] for name in HELD_OUT}
 
 
 @pytest.mark.long

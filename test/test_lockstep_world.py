@@ -36,8 +36,10 @@ from td3_driver.config import CarlaConfig, DrivingConfig, SimulatorConfig
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import FULL_BRAKE, Start, VehicleControl, WorldError
 from td3_driver.lockstep.counters import Counters
+from td3_driver.lockstep.episode_weather import EpisodeWeather
 from td3_driver.lockstep.rivals import Rivals
 from td3_driver.lockstep.world import CarlaWorld
+from td3_driver.looks import NAMED, episode_look
 from td3_driver.roads.map_files import MAPS_FOLDER
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
@@ -378,6 +380,48 @@ def test_close_brakes_and_plays(own_simulator, own_observer):
         )
     status = observer.received[topics.VEHICLE_STATUS][-1]
     assert conversion.control_from_message(status.control) == FULL_BRAKE
+
+
+def test_the_weather_of_an_episode_goes_out_where_it_begins(own_simulator, own_observer):
+    observer = own_observer
+    observer.listen(topics.WEATHER)
+    with ros_node("agent", own_domain()) as node:
+        world = CarlaWorld(node, CONFIG)
+        day = world.reset(make_start()).image[..., :3].mean()
+        world.close()
+        observer.spin(0.2)
+        assert not observer.received[topics.WEATHER]
+    with ros_node("agent", own_domain()) as node:
+        world = CarlaWorld(node, CONFIG, looks=SimulatorConfig(look="dusk"))
+        dusk = world.reset(make_start()).image[..., :3].mean()
+        # The observer may be found later than the simulator is.
+        observer.wait(
+            lambda: bool(observer.received[topics.WEATHER]) or not world.reset(make_start())
+        )
+        world.close()
+    # Down to float32, what was sent is what the embedded simulator shows in the first frame.
+    message = observer.latest[topics.WEATHER]
+    assert conversion.weather_from_message(message) == NAMED["dusk"].weather
+    assert dusk < 0.6 * day
+
+
+def test_the_weather_is_drawn_for_each_episode_and_needs_no_listener(monkeypatch):
+    monkeypatch.setattr("td3_driver.lockstep.episode_weather.DISCOVERY_S", 0.01)
+    looks = SimulatorConfig(looks="strong")
+    warned, waited = [], []
+    with ros_node("agent", own_domain()) as node:
+        lock_step = SimpleNamespace(spin_until=lambda *_: waited.append(1))
+        weather = EpisodeWeather(node, CONFIG, lock_step, looks)
+        monkeypatch.setattr(node, "get_logger", lambda: SimpleNamespace(warning=warned.append))
+        published = []
+        monkeypatch.setattr(weather, "_publisher", SimpleNamespace(publish=published.append))
+        for seed in (1, 2, 1):
+            weather.begin(replace(make_start(), seed=seed))
+    assert published[0] == published[2] != published[1]
+    drawn = episode_look(looks, 1, MAP).weather
+    assert published[0] == conversion.weather_to_message(drawn)
+    assert len(waited) == len(warned) == 1
+    assert "nobody listens to /carla/weather_control" in warned[0]
 
 
 def test_no_simulator_is_said_with_its_topics():

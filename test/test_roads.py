@@ -268,3 +268,27 @@ def test_map_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(RoadMapError, match="not text"):
         RoadMap.load(path)
+
+
+def test_places_on_lanes_are_found_as_by_trying_every_point(road_map: RoadMap) -> None:
+    graph = road_map.graph
+    lanes = list(graph.lanes.values())
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lane = lanes[int(rng.integers(len(lanes)))]
+        offset = float(rng.uniform(-1.0, lane.length + 1.0))
+        place = lane.pose(offset)
+        x, y, yaw = lane.at(offset).tolist()
+        assert (place.x, place.y) == pytest.approx((x, y), abs=1e-9)
+        assert math.remainder(place.yaw - yaw, math.tau) == pytest.approx(0.0, abs=1e-9)
+        away = {
+            key: np.hypot(other.points[:, 0] - x, other.points[:, 1] - y)
+            for key, other in graph.lanes.items()
+        }
+        near = {key: int(np.argmin(d)) for key, d in away.items() if d.min() <= 2.0}
+        found = graph.places_near(x, y, 2.0)
+        assert {place.key for place in found} == set(near)
+        for place in found:
+            # Two points can be equally near.
+            index = int(np.argmin(np.abs(graph.lanes[place.key].along - place.offset)))
+            assert away[place.key][index] == pytest.approx(away[place.key].min(), abs=1e-9)

@@ -15,7 +15,7 @@ from td3_driver.driving.world import Pose
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.boxes import Box
 from td3_driver.simulator.camera import Camera
-from td3_driver.simulator.looks import draw_looks
+from td3_driver.simulator.colours import draw_colours
 from td3_driver.simulator.pinhole import Intrinsics
 
 STRAIGHT = (
@@ -127,9 +127,9 @@ def test_vehicle_behind_is_not_seen(camera: Camera) -> None:
     assert np.array_equal(camera.render(LANE_CENTRE, [box]), camera.render(LANE_CENTRE))
 
 
-def test_looks_follow_seed_and_map() -> None:
-    assert draw_looks(3, "a") == draw_looks(3, "a")
-    assert len({draw_looks(3, "a"), draw_looks(4, "a"), draw_looks(3, "b")}) == 3
+def test_colours_follow_seed_and_map() -> None:
+    assert draw_colours(3, "a") == draw_colours(3, "a")
+    assert len({draw_colours(3, "a"), draw_colours(4, "a"), draw_colours(3, "b")}) == 3
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from standstill import measured, time_to_end_s
 from td3_driver.bridge import conversion, topics
 from td3_driver.bridge.run_state import RunCommand
 from td3_driver.driving.world import Pose, VehicleControl
+from td3_driver.looks import Weather
 from td3_driver.roads.road_map import RoadMap
 
 STEP_NS = 50_000_000
@@ -301,6 +302,25 @@ def test_a_goal_brings_a_route_to_it(client):
     client.wait(lambda: bool(client.received[topics.WAYPOINTS]))
     route = client.route()
     assert math.hypot(route[-1, 0] - goal.x, route[-1, 1] - goal.y) < 1.5
+
+
+def brightness(client):
+    client.listen_and_hear(topics.IMAGE)
+    return float(conversion.image_from_message(client.received[topics.IMAGE][-1])[..., :3].mean())
+
+
+def test_a_weather_acts_until_another_map_is_loaded(client):
+    before = brightness(client)
+    night = conversion.weather_to_message(Weather(sun_altitude_angle=-50.0))
+    fields = night.get_fields_and_field_types()
+    client.publish(topics.WEATHER, **{name: getattr(night, name) for name in fields})
+    client.wait(lambda: brightness(client) < 0.5 * before)
+    # One that cannot be is refused, and the simulator goes on.
+    client.publish(topics.WEATHER, cloudiness=math.nan)
+    client.spin(0.2)
+    assert brightness(client) < 0.5 * before
+    assert set_map(client, OTHER_MAP).successful
+    client.wait(lambda: brightness(client) > 0.7 * before)
 
 
 def test_another_map_restarts_the_clock(client):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from carla_msgs.msg import (
     CarlaEgoVehicleInfo,
     CarlaEgoVehicleStatus,
     CarlaLaneInvasionEvent,
+    CarlaWeatherParameters,
 )
 from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
@@ -42,11 +44,13 @@ from td3_driver.bridge.messages import (
     poses_from_path,
     route_from_path,
     speed_from_message,
+    weather_from_message,
     yaw_from_quaternion,
 )
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
+from td3_driver.looks import Weather
 
 MAP_FRAME = "map"
 
@@ -81,6 +85,8 @@ __all__ = [
     "target_velocity_to_message",
     "vector_to_message",
     "vehicle_status_to_message",
+    "weather_from_message",
+    "weather_to_message",
     "yaw_from_quaternion",
 ]
 
@@ -305,3 +311,8 @@ def target_velocity_from_message(message: Twist) -> tuple[float, float, float]:
         raise ConversionError(f"the velocity is not finite: {velocity}")
     forward, left, yaw_rate = velocity
     return forward, left, yaw_rate
+
+
+def weather_to_message(weather: Weather) -> CarlaWeatherParameters:
+    """Return a weather as a message."""
+    return CarlaWeatherParameters(**asdict(weather))

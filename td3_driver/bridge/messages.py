@@ -11,6 +11,7 @@ collision's impulse, which the bridge passes on as CARLA has them.
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from io import BytesIO
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from td3_driver.config import DriverConfig, limits
 from td3_driver.driving.control import AckermannCommand
 from td3_driver.driving.world import Collision, LaneInvasion, Pose, VehicleControl
+from td3_driver.looks import Weather
 
 NANOSECONDS = 1_000_000_000
 LARGEST_IMAGE_PX: tuple[int, int] = (
@@ -224,3 +226,15 @@ def lane_invasion_from_message(message: Any) -> LaneInvasion:
         stamp_ns=ns_from_stamp(message.header.stamp),
         crossed_lane_markings=tuple(message.crossed_lane_markings),
     )
+
+
+def weather_from_message(message: Any) -> Weather:
+    """Return a weather, with values beyond CARLA's ranges at their ends.
+
+    Raises ConversionError if one is not finite.
+    """
+    values = {field.name: float(getattr(message, field.name)) for field in fields(Weather)}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ConversionError(f"the weather's {name} is not finite: {value}")
+    return Weather(**values).bounded()

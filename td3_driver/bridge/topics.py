@@ -211,6 +211,11 @@ WAYPOINTS = _published(
     client_qos=LATCHED,
 )
 CONTROL = _subscribed("/carla/control", "carla_msgs/msg/CarlaControl", "PLAY, PAUSE or STEP_ONCE.")
+WEATHER = _subscribed(
+    "/carla/weather_control",
+    "carla_msgs/msg/CarlaWeatherParameters",
+    "Weather and sun, in force until replaced.",
+)
 VEHICLE_CONTROL = _subscribed(
     "/carla/{role}/vehicle_control_cmd",
     "carla_msgs/msg/CarlaEgoVehicleControl",

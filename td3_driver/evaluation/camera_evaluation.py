@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from td3_driver.config import ConfigError
+from td3_driver.config import ConfigError, LookChoice
 from td3_driver.evaluation.camera_test import CONDITIONS, CameraTest, camera_test
 from td3_driver.evaluation.evaluate import prepare
 from td3_driver.evaluation.pictures import draw_camera_test
@@ -28,6 +28,7 @@ def evaluate_camera(
     seed: int | None = None,
     out: Path | None = None,
     policy_file: Path | None = None,
+    look: LookChoice | None = None,
 ) -> tuple[CameraTest, list[Path]]:
     """Test whether a policy drives by its camera; return the outcome and the files written.
 
@@ -38,7 +39,7 @@ def evaluate_camera(
         raise ConfigError("--episodes: the camera test needs two or more; each lends its images")
     folder = RunFolder(run)
     out = out or folder.path / "camera_test.json"
-    prepared = prepare(folder, maps, episodes or CAMERA_TEST_EPISODES, seed, policy_file)
+    prepared = prepare(folder, maps, episodes or CAMERA_TEST_EPISODES, seed, policy_file, look)
     with tqdm(
         total=CONDITIONS * len(prepared.starts), desc="camera test", unit="episode"
     ) as progress:

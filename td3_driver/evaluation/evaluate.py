@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from td3_driver.config import LookChoice
 from td3_driver.deployment.loading import LoadedPolicy, load_policy
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import Frame, Start
@@ -45,18 +46,21 @@ def evaluate_run(
     seed: int | None = None,
     out: Path | None = None,
     policy_file: Path | None = None,
+    look: LookChoice | None = None,
 ) -> dict[str, Any]:
     """Evaluate the run's latest policy, or an exported one; write the report and return it.
 
-    `maps`, `episodes` and `seed` default to the run's own configuration, `out` to
-    `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside an exported policy.
+    `maps`, `episodes`, `seed` and `look` (`simulator.look`) default to the run's configuration,
+    `out` to `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside an exported
+    policy.
     Raises ConfigError or RoadMapError with a readable message.
     """
     folder = RunFolder(run)
     if out is None:
         beside = policy_file.with_suffix(".evaluation.json") if policy_file else None
         out = beside or folder.path / "evaluation.json"
-    return write_report(drive_run(folder, maps, episodes, seed, policy_file=policy_file), out)
+    drives = drive_run(folder, maps, episodes, seed, policy_file=policy_file, look=look)
+    return write_report(drives, out)
 
 
 def write_report(drives: Sequence[EvaluatedDrive], path: Path) -> dict[str, Any]:
@@ -75,9 +79,10 @@ def drive_run(
     seed: int | None = None,
     filmed: int = 0,
     policy_file: Path | None = None,
+    look: LookChoice | None = None,
 ) -> list[EvaluatedDrive]:
     """Drive the episodes of an evaluation; the first `filmed` ones keep their camera frames."""
-    prepared = prepare(folder, maps, episodes, seed, policy_file)
+    prepared = prepare(folder, maps, episodes, seed, policy_file, look)
     env, policy = prepared.env, prepared.policy
     drives: list[EvaluatedDrive] = []
     progress = tqdm(prepared.starts, "evaluate", unit="episode")
@@ -106,6 +111,7 @@ def prepare(
     episodes: int | None,
     seed: int | None,
     policy_file: Path | None,
+    look: LookChoice | None = None,
 ) -> Prepared:
     """Return what drives an evaluation's episodes; see `evaluate_run` for the arguments."""
     config = folder.config
@@ -115,7 +121,8 @@ def prepare(
     torch.set_num_threads(1)  # one observation at a time gains nothing from more
     policy = load_policy(folder, policy_file or "", config.driving, config.simulator.fixed_delta_s)
     sampler = StartSampler(names, settings.route_length_m)
-    world = SimulatedWorld(config.simulator.model_copy(update={"map": names[0]}))
+    changes = {"map": names[0], "look": look or config.simulator.look}
+    world = SimulatedWorld(config.simulator.model_copy(update=changes))
     first = settings.seed if seed is None else seed
     starts = tuple(seeded_starts(names, count, first, sampler.on_map))
     return Prepared(DrivingEnv(world, sampler, config.driving), policy, starts)

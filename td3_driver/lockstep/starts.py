@@ -58,7 +58,7 @@ class TownStarts:
     def __call__(self, rng: np.random.Generator) -> Start:
         """Draw a start; raises RoadMapError if the town has no route."""
         pose, goal = self._world.road_map.random_start(rng, self._route_length_m)
-        return Start(self._world.map_name, pose, goal)
+        return Start(self._world.map_name, pose, goal, _drawn_seed(rng))
 
 
 class ListedStarts:
@@ -81,7 +81,7 @@ class ListedStarts:
         pose, goal = self._starts[int(rng.integers(len(self._starts)))]
         if goal is None:
             goal = goal_ahead(road_map, rng, pose, self._route_length_m)
-        return Start(self._world.map_name, pose, goal)
+        return Start(self._world.map_name, pose, goal, _drawn_seed(rng))
 
     def _look_up(self) -> None:
         """Find the town's starts, and check them against its roads."""
@@ -153,7 +153,12 @@ class RouteStarts:
         last = int(np.searchsorted(self._along, self._along[first] + self._length_m)) + 1
         route = self._route[first:last].copy()
         poses = self._poses[first:last]
-        return Start(self._map_name, poses[0], poses[-1], route=route)
+        return Start(self._map_name, poses[0], poses[-1], _drawn_seed(rng), route)
+
+
+def _drawn_seed(rng: np.random.Generator) -> int:
+    """Return the seed of what else an episode draws, such as its weather."""
+    return int(rng.integers(2**31))
 
 
 def make_sampler(config: TrainingConfig, world: CarlaWorld) -> SampleStart:

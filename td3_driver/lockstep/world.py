@@ -26,7 +26,7 @@ from td3_driver.bridge.conversion import (
     same_control,
     speed_from_message,
 )
-from td3_driver.config import CarlaConfig
+from td3_driver.config import CarlaConfig, SimulatorConfig
 from td3_driver.driving.world import (
     FULL_BRAKE,
     Frame,
@@ -37,6 +37,7 @@ from td3_driver.driving.world import (
     WorldError,
 )
 from td3_driver.lockstep.counters import Counters
+from td3_driver.lockstep.episode_weather import EpisodeWeather
 from td3_driver.lockstep.lock_step import LockStep, SimulatorLostError, Tick
 from td3_driver.lockstep.placement import STANDING, Placement
 from td3_driver.lockstep.rivals import Rivals
@@ -69,12 +70,14 @@ class CarlaWorld:
         node: Node,
         config: CarlaConfig,
         on_outage: Callable[[str], object] = lambda line: None,
+        looks: SimulatorConfig | None = None,
     ) -> None:
         """Connect to the simulator and pause it; nothing else may spin `node`.
 
         `on_outage` is called with a line now and then while waiting for a lost simulator, and with
-        an empty line when it is back. Raises WorldError if the simulator or one of its topics does
-        not appear in time.
+        an empty line when it is back. `looks` are the settings by which each episode's weather is
+        drawn and published; None = it stays as it is. Raises WorldError if the simulator or one of
+        its topics does not appear in time.
         """
         self.on_outage = on_outage
         self._node = node
@@ -88,6 +91,7 @@ class CarlaWorld:
         self._town = Town(node, config, self.lock_step)
         self.rivals = Rivals(node, config)
         self.placement = Placement(node, config, self.lock_step, self._step)
+        self._weather = EpisodeWeather(node, config, self.lock_step, looks or SimulatorConfig())
         # Not one of the lock-step's, which waits for a subscriber: there may be no route planner.
         self.goals = topics.create_publisher(node, topics.GOAL, config)
         try:
@@ -119,7 +123,8 @@ class CarlaWorld:
     def reset(self, start: Start) -> Frame:
         """Bring the car to rest at `start.pose`, with a route from there to `start.goal`.
 
-        `start.seed` does not travel over topics: the simulator keeps its own. Raises
+        `start.seed` does not travel over topics, only the weather drawn for it: the simulator has
+        a seed of its own. Raises
         StartRefusedError if the car does not stay there or no route arrives, and WorldError.
         """
         try:
@@ -148,6 +153,8 @@ class CarlaWorld:
         if not self._town.is_of(start):
             self._town.change(start)
             self.frame = None
+        # It may act a tick later than it is sent, and putting the car down takes several.
+        self._weather.begin(start)
         frame = self.placement.put_down(start.pose)
         self._planned_route = self._known_route(start)
         if self._planned_route is None:
@@ -242,6 +249,7 @@ class CarlaWorld:
     def _destroy(self) -> None:
         self.lock_step.destroy()
         self.placement.destroy()
+        self._weather.destroy()
         self._node.destroy_publisher(self.goals)
 
     def _make_frame(self, tick: Tick, control: VehicleControl) -> Frame:

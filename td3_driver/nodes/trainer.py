@@ -134,6 +134,7 @@ def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
             node,
             config.carla,
             on_outage=lambda line: simulation.publish_outage(line, world.counters),
+            looks=config.simulator,
         )
     ) as world:
         training, saved = _train_in(world, node, folder, simulation)

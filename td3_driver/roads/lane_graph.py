@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 import numpy as np
@@ -51,8 +53,24 @@ class Lane:
 
     def pose(self, offset: float) -> Pose:
         """Return the pose of a car on the centre line, `offset` metres along the lane."""
-        x, y, yaw = self.at(offset).tolist()
-        return Pose(x, y, wrap_angle(yaw), float(np.interp(offset, self.along, self.heights)))
+        # As `at` does, but for one place plain numbers are ten times quicker than arrays.
+        along, values = self._columns
+        right = min(max(bisect.bisect_right(along, offset), 1), len(along) - 1)
+        left = right - 1
+        span = along[right] - along[left]
+        share = min(max((offset - along[left]) / span, 0.0), 1.0) if span > 0.0 else 0.0
+        (x, y, yaw, z), (to_x, to_y, to_yaw, to_z) = values[left], values[right]
+        return Pose(
+            x + (to_x - x) * share,
+            y + (to_y - y) * share,
+            wrap_angle(yaw + (to_yaw - yaw) * share),
+            z + (to_z - z) * share,
+        )
+
+    @cached_property
+    def _columns(self) -> tuple[list[float], list[list[float]]]:
+        """Distances along the lane, and x, y, yaw, z there, as plain numbers."""
+        return self.along.tolist(), np.column_stack([self.points, self.heights]).tolist()
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,9 @@ class LaneGraph:
         self._along = np.concatenate([lane.along for lane in lanes])
         self._owners = np.repeat(np.arange(len(lanes)), [len(lane.points) for lane in lanes])
         self._keys = [lane.key for lane in lanes]
+        self._by_x = np.argsort(self._points[:, 0], kind="stable")
+        """Numbers of the points in the order of x."""
+        self._sorted_x, self._sorted_y = self._points[self._by_x, :2].T.copy()
 
     def successors(self, key: LaneKey) -> list[LaneKey]:
         """Return the lanes that continue a lane, in a fixed order."""
@@ -106,15 +127,18 @@ class LaneGraph:
 
     def places_near(self, x: float, y: float, radius: float) -> list[LanePlace]:
         """Return the nearest place on every lane whose centre passes within `radius` metres."""
-        distance = np.hypot(self._points[:, 0] - x, self._points[:, 1] - y)
-        nearest: dict[int, int] = {}
-        for index in np.flatnonzero(distance <= radius).tolist():
-            owner = int(self._owners[index])
-            if owner not in nearest or distance[index] < distance[nearest[owner]]:
-                nearest[owner] = index
+        # Only the points between two values of x can be near enough.
+        first, last = self._sorted_x.searchsorted((x - radius, x + radius)).tolist()
+        ahead, aside = self._sorted_x[first:last] - x, self._sorted_y[first:last] - y
+        squared = ahead * ahead + aside * aside
+        near = (squared <= radius * radius).nonzero()[0]
+        nearest: dict[int, tuple[float, int]] = {}
+        for found in zip(squared[near].tolist(), self._by_x[near + first].tolist(), strict=True):
+            owner = int(self._owners[found[1]])
+            nearest[owner] = min(nearest.get(owner, found), found)
         return [
             LanePlace(self._keys[owner], float(self._along[index]))
-            for owner, index in nearest.items()
+            for owner, (_, index) in sorted(nearest.items())
         ]
 
     def path(self, start: LanePlace, goal: LanePlace) -> tuple[list[LaneKey], float]:

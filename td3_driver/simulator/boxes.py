@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from td3_driver.driving.world import Pose
-from td3_driver.simulator.looks import Colour, brightened
+from td3_driver.looks import Colour
+from td3_driver.simulator.colours import brightened
 from td3_driver.simulator.pinhole import Intrinsics, Mounting
 
 _NEAREST_M = 0.2
@@ -21,6 +24,18 @@ _FARTHEST_M = 150.0
 _SHIFT = 4
 _GLASS: Colour = (58.0, 50.0, 46.0)
 _SHADOW: Colour = (38.0, 38.0, 38.0)
+
+
+class Shade(Protocol):
+    """What light and haze make of a colour."""
+
+    def __call__(self, colour: Colour, distance_m: float, painted: bool) -> Colour:
+        """Return the colour as it is seen; `painted` = it is a vehicle's paint."""
+
+
+def as_painted(colour: Colour, distance_m: float, painted: bool) -> Colour:
+    """Return the colour itself: in the usual light, boxes have no haze."""
+    return colour
 
 
 @dataclass(frozen=True)
@@ -45,19 +60,64 @@ _SIDES = (
     ((3, 0, 4, 7), (0, 1), 0.55),
     ((1, 2, 6, 5), (0, -1), 0.62),
 )
-_BOTTOM, _TOP = (0, 1, 2, 3), (4, 5, 6, 7)
+_TOP = (4, 5, 6, 7)
+_SHADOW_CORNERS = np.arange(16, 20)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Face:
+    """An upright side of a block."""
+
+    corners: np.ndarray
+    """Numbers of its corners among the vehicle's."""
+    faces: tuple[int, int]
+    """Its direction in the vehicle's axes, as signs."""
+    outer: float
+    """Metres from the block's middle."""
+    brightness: float
+
+
+@dataclass(frozen=True, eq=False)
 class _Block:
     """One of the two blocks that make up a vehicle; metres, in the vehicle's axes."""
 
     middle: float
-    length: float
-    width: float
-    low: float
     high: float
-    paint: Colour
+    sides: list[_Face]
+    top: np.ndarray
+    """Numbers of its upper corners."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """A vehicle's body and cabin, and all of their corners and the shadow's."""
+
+    body: _Block
+    cabin: _Block
+    corners: np.ndarray
+    """float64 (20, 3): eight of the body, eight of the cabin, four of the shadow."""
+
+
+@lru_cache(maxsize=64)
+def _shape(length: float, width: float, height: float) -> _Shape:
+    """Return the shape of all vehicles of one size."""
+    waist = 0.55 * height
+    corners: list[np.ndarray] = []
+
+    def block(middle: float, length: float, width: float, low: float, high: float) -> _Block:
+        first = 8 * len(corners)
+        half = (length / 2.0, width / 2.0, high - low)
+        corners.append(_CORNERS * half + (middle, 0.0, low))
+        sides = [
+            _Face(np.array(side) + first, (x, y), abs(x) * half[0] + abs(y) * half[1], brightness)
+            for side, (x, y), brightness in _SIDES
+        ]
+        return _Block(middle, high, sides, np.array(_TOP) + first)
+
+    body = block(0.0, length, width, 0.18 * height, waist)
+    cabin = block(-0.04 * length, 0.52 * length, 0.86 * width, waist, height)
+    shadow = corners[0][:4] * (1.0, 1.0, 0.0)
+    return _Shape(body, cabin, np.concatenate([*corners, shadow]))
 
 
 @dataclass(frozen=True)
@@ -81,11 +141,21 @@ class _View:
     def of_camera(self, points: np.ndarray) -> np.ndarray:
         """Convert points (n, 3) from the vehicle's axes to the camera's: depth, left, up."""
         cosine, sine = math.cos(self.turned), math.sin(self.turned)
-        x = self.ahead + cosine * points[:, 0] - sine * points[:, 1]
-        y = self.aside + sine * points[:, 0] + cosine * points[:, 1]
-        z = points[:, 2] - self.mounting.z
         down, level = math.sin(self.mounting.pitch), math.cos(self.mounting.pitch)
-        return np.stack([level * x - down * z, y, down * x + level * z], axis=1)
+        axes = np.array(
+            [
+                [level * cosine, sine, down * cosine],
+                [-level * sine, cosine, -down * sine],
+                [-down, 0.0, level],
+            ]
+        )
+        below = -self.mounting.z
+        origin = (
+            level * self.ahead - down * below,
+            self.aside,
+            down * self.ahead + level * below,
+        )
+        return points @ axes + origin
 
 
 def draw_boxes(
@@ -94,8 +164,12 @@ def draw_boxes(
     pose: Pose,
     mounting: Mounting,
     intrinsics: Intrinsics,
+    shade: Shade = as_painted,
 ) -> None:
-    """Draw vehicles into `image` (height, width, 4), seen from a car at `pose`."""
+    """Draw vehicles into `image` (height, width, 4), seen from a car at `pose`.
+
+    `shade` says what becomes of their colours in the light and the haze.
+    """
     cosine, sine = math.cos(pose.yaw), math.sin(pose.yaw)
     widest = intrinsics.cx / intrinsics.focal
     seen = []
@@ -109,46 +183,51 @@ def draw_boxes(
         ):
             view = _View(ahead, aside, box.pose.yaw - pose.yaw, mounting, intrinsics)
             seen.append((math.hypot(ahead, aside), box, view))
-    for _, box, view in sorted(seen, key=lambda item: -item[0]):
-        _draw(image, box, view)
+    for distance_m, box, view in sorted(seen, key=lambda item: -item[0]):
+        _draw(image, box, view, partial(shade, distance_m=distance_m))
 
 
-def _draw(image: np.ndarray, box: Box, view: _View) -> None:
-    waist = 0.55 * box.height
-    body = _Block(0.0, box.length, box.width, 0.18 * box.height, waist, box.colour)
-    cabin = _Block(
-        -0.04 * box.length, 0.52 * box.length, 0.86 * box.width, waist, box.height, _GLASS
-    )
+def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]) -> None:
+    shape = _shape(box.length, box.width, box.height)
+    points = view.of_camera(shape.corners)
+    # Projected together, unless some are behind the camera.
+    pixels = _pixels(points, view.intrinsics) if points[:, 0].min() >= _NEAREST_M else None
+
+    def fill(corners: np.ndarray, colour: Colour) -> None:
+        if pixels is not None:
+            _fill(image, pixels[corners], colour)
+        elif len(cut := _clip_near(points[corners])) >= 3:
+            _fill(image, _pixels(cut, view.intrinsics), colour)
+
+    fill(_SHADOW_CORNERS, shade(_SHADOW, painted=False))
     eye_x, eye_y = view.eye()
-    for block in (body, cabin):
-        half = np.array([block.length / 2.0, block.width / 2.0, block.high - block.low])
-        corners = _CORNERS * half + (block.middle, 0.0, block.low)
-        points = view.of_camera(corners)
-        if block is body:
-            shadow = corners[list(_BOTTOM)] * (1.0, 1.0, 0.0)
-            _fill(image, view.of_camera(shadow), _SHADOW, view.intrinsics)
-        for side, (x, y), brightness in _SIDES:
+    for block, colour in ((shape.body, box.colour), (shape.cabin, _GLASS)):
+        painted = block is shape.body
+        for side in block.sides:
             # A side is visible if the eye is on its outer side.
-            if x * (eye_x - block.middle) + y * eye_y > abs(x) * half[0] + abs(y) * half[1]:
-                paint = brightened(block.paint, brightness)
-                _fill(image, points[list(side)], paint, view.intrinsics)
+            x, y = side.faces
+            if x * (eye_x - block.middle) + y * eye_y > side.outer:
+                fill(side.corners, shade(brightened(colour, side.brightness), painted=painted))
         if view.mounting.z > block.high:
             # The roof has the body's paint: only the cabin's sides are glass.
-            _fill(image, points[list(_TOP)], box.colour, view.intrinsics)
+            fill(block.top, shade(box.colour, painted=True))
 
 
-def _fill(image: np.ndarray, points: np.ndarray, colour: Colour, k: Intrinsics) -> None:
-    """Project a convex polygon (n, 3), as depth, left, up, and fill it."""
-    if points[:, 0].min() < _NEAREST_M:
-        points = _clip_near(points)
-        if len(points) < 3:
-            return
+def _pixels(points: np.ndarray, k: Intrinsics) -> np.ndarray:
+    """Project points (n, 3), as depth, left, up: int32 (n, 2), in cv2's fixed point."""
     scale = k.focal / points[:, 0]
-    u, v = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
+    pixels = np.empty((len(points), 2))
+    pixels[:, 0], pixels[:, 1] = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
     # Beyond these bounds, cv2's fixed-point coordinates would overflow.
-    pixels = np.clip(np.stack([u, v], axis=1), -8.0 * k.width, 8.0 * k.width)
-    fixed = np.round(pixels * 2**_SHIFT).astype(np.int32)
-    cv2.fillConvexPoly(image, fixed, (*colour, 255.0), cv2.LINE_AA, _SHIFT)
+    bound = 8.0 * k.width
+    np.maximum(pixels, -bound, out=pixels)
+    np.minimum(pixels, bound, out=pixels)
+    return np.rint(pixels * 2**_SHIFT).astype(np.int32)
+
+
+def _fill(image: np.ndarray, pixels: np.ndarray, colour: Colour) -> None:
+    """Fill a convex polygon, int32 (n, 2)."""
+    cv2.fillConvexPoly(image, pixels, (*colour, 255.0), cv2.LINE_AA, _SHIFT)
 
 
 def _clip_near(points: np.ndarray) -> np.ndarray:

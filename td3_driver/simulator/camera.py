@@ -7,106 +7,208 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from td3_driver.config import SimulatorConfig
 from td3_driver.driving.world import Pose
+from td3_driver.looks import Colour, Look, Surfaces, Weather
 from td3_driver.roads.road_map import RoadMap
-from td3_driver.simulator.boxes import Box, draw_boxes
-from td3_driver.simulator.ground import Ground, paint_ground
-from td3_driver.simulator.looks import draw_looks
-from td3_driver.simulator.pinhole import Intrinsics, Mounting
-from td3_driver.simulator.sky import Sky
+from td3_driver.simulator.boxes import Box, Shade, as_painted, draw_boxes
+from td3_driver.simulator.colours import draw_colours, mixed
+from td3_driver.simulator.ground import ColourPaints, Ground, paint_ground
+from td3_driver.simulator.light import Air, Scene, lit
+from td3_driver.simulator.materials import MaterialPaints, Mixer
+from td3_driver.simulator.pinhole import Intrinsics, Mounting, Projection
+from td3_driver.simulator.sensor import Sensor
+from td3_driver.simulator.sky import Sky, Skyline
 
 # Images are small: a thread pool would cost more than it saves, and take cores away from the
 # learner. cv2 only has this setting per process.
 cv2.setNumThreads(1)
 
-_HAZE_STARTS_M = 50.0
-_HAZE_FULL_M = 160.0
-
 
 class Camera:
-    """Renders what a car sees on one map."""
+    """Renders what a car sees on one map, in the map's own colours or under a look."""
 
-    def __init__(self, road_map: RoadMap, config: SimulatorConfig) -> None:
+    def __init__(
+        self, road_map: RoadMap, config: SimulatorConfig, look: Look | None = None
+    ) -> None:
         """Paint the map's ground and prepare everything that does not depend on the pose."""
         self.intrinsics = Intrinsics.of(config)
         self.mounting = Mounting.of(config)
-        self.looks = draw_looks(config.seed, road_map.name)
-        self._ground = paint_ground(road_map, self.looks)
-        rays = self._rays()
-        # Rows above the horizon are sky. The camera never rolls, so the horizon is a row.
-        self._horizon = int(np.count_nonzero(rays[:, 0, 2] >= 0.0))
-        sky = rays[: self._horizon]
-        azimuth = np.arctan2(sky[..., 1], sky[..., 0])
-        elevation = np.arctan2(sky[..., 2], np.hypot(sky[..., 0], sky[..., 1]))
-        self._sky = Sky(self.looks, azimuth, elevation)
-        forward = self.mounting.z * rays[self._horizon :, 0, 0] / -rays[self._horizon :, 0, 2]
-        self._bands = _bands(forward, self.intrinsics.focal, self._ground)
-        share = (forward - _HAZE_STARTS_M) / (_HAZE_FULL_M - _HAZE_STARTS_M)
-        self._hazy_rows = int(np.count_nonzero(share > 0.0))
-        self._clear_share = (1.0 - np.clip(share[: self._hazy_rows], 0.0, 1.0))[:, None, None]
-        self._haze = np.array(self._sky.horizon_colour) * (1.0 - self._clear_share)
+        self.colours = draw_colours(config.seed, road_map.name)
+        self._road_map = road_map
+        self.wear(look)
 
-    def render(self, pose: Pose, boxes: Sequence[Box] = ()) -> np.ndarray:
-        """Return what a car at `pose` sees, uint8 (height, width, 4), `bgra8`."""
-        width, height = self.intrinsics.width, self.intrinsics.height
-        image = np.empty((height, width, 4), np.uint8)
-        image[: self._horizon] = self._sky.look(pose.yaw)
-        ground = np.empty((height - self._horizon, width, 3), np.uint8)
-        to_map = self.pixel_to_map(pose)
+    @property
+    def own_look(self) -> Look:
+        """A look with the map's own colours, to be seen in other weather."""
+        own = self.colours
+        surfaces = Surfaces(own.hills, own.grass, own.verge, own.asphalt, own.white, own.yellow)
+        return Look(Weather(), surfaces)
+
+    def wear(self, look: Look | None) -> None:
+        """Show the world under a look from now on; None = in the map's own colours."""
+        self._sensor = None
+        if look is None:
+            self._view = self._own_view
+            return
+        scene = lit(look, self.colours.seed)
+        self._view = _View(
+            Projection(self.intrinsics, _moved(self.mounting, look)),
+            self._materials,
+            lambda projection: Sky(
+                self._skyline,
+                scene.colours,
+                scene.air,
+                *projection.sky_angles(),
+                scene.sun_azimuth,
+                scene.glow,
+            ),
+            lambda view: Mixer(
+                scene,
+                view.sky.horizon_colour,
+                view.projection.forward_m,
+                view.projection.mounting.z,
+                self.intrinsics.width,
+            ),
+            _shade(scene),
+        )
+        self._sensor = self._one_sensor
+        self._sensor.use(look.optics, look.seed)
+
+    def render(self, pose: Pose, boxes: Sequence[Box] = (), number: int = 0) -> np.ndarray:
+        """Return what a car at `pose` sees, uint8 (height, width, 4), `bgra8`.
+
+        `number` decides the camera's noise, if the look has any.
+        """
+        image = self._view.render(pose)
+        projection = self._view.projection
+        draw_boxes(
+            image, boxes, pose, projection.mounting, self.intrinsics, self._view.shade
+        )  # fmt: skip
+        if self._sensor is not None:
+            self._sensor.apply(image, number)
+        return image
+
+    def pixel_to_map(self, pose: Pose) -> np.ndarray:
+        """Return the homography (3, 3) from pixel u, v, 1 to the ground's map x, y, 1."""
+        return self._view.projection.pixel_to_map(pose)
+
+    @cached_property
+    def _own_view(self) -> _View:
+        """The map in its own colours."""
+        air = Air()
+        return _View(
+            Projection(self.intrinsics, self.mounting),
+            paint_ground(self._road_map, ColourPaints(self.colours), self.colours.seed),
+            lambda projection: Sky(self._skyline, self.colours, air, *projection.sky_angles()),
+            lambda view: _Haze(air, view.sky.horizon_colour, view.projection.forward_m),
+        )
+
+    @cached_property
+    def _materials(self) -> Ground:
+        """Painted when the first look is worn, for all that follow."""
+        return paint_ground(self._road_map, MaterialPaints(), self.colours.seed)
+
+    @cached_property
+    def _skyline(self) -> Skyline:
+        return Skyline(self.colours.seed)
+
+    @cached_property
+    def _one_sensor(self) -> Sensor:
+        return Sensor(self.intrinsics.height, self.intrinsics.width)
+
+
+Finish = Callable[[np.ndarray, np.ndarray], None]
+"""Turns the ground's channels, as they are in the texture, into part of a `bgra8` image."""
+
+
+class _View:
+    """Sky and ground, seen through one projection."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        ground: Ground,
+        sky: Callable[[Projection], Sky],
+        finish: Callable[[_View], Finish],
+        shade: Shade = as_painted,
+    ) -> None:
+        self.projection = projection
+        self.shade = shade
+        self.sky = sky(projection)
+        self._ground = ground
+        self._bands = _bands(projection.forward_m, projection.intrinsics.focal, ground)
+        self._finish = finish(self)
+
+    def render(self, pose: Pose) -> np.ndarray:
+        """Return the image without other vehicles."""
+        k, horizon = self.projection.intrinsics, self.projection.horizon
+        image = np.empty((k.height, k.width, 4), np.uint8)
+        image[:horizon] = self.sky.look(pose.yaw)
+        if horizon == k.height:
+            return image
+        channels = self._ground.levels[0].shape[2]
+        ground = np.empty((k.height - horizon, k.width, channels), np.uint8)
+        to_map = self.projection.pixel_to_map(pose)
         for first, last, level in self._bands:
-            from_row = np.array([[1, 0, 0], [0, 1, self._horizon + first], [0, 0, 1]])
+            from_row = np.array([[1, 0, 0], [0, 1, horizon + first], [0, 0, 1]])
             cv2.warpPerspective(
                 self._ground.levels[level],
                 self._ground.from_map(level) @ to_map @ from_row,
-                (width, last - first),
+                (k.width, last - first),
                 dst=ground[first:last],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_CONSTANT,
                 borderValue=self._ground.outside,
             )
-        far = ground[: self._hazy_rows]
-        far[:] = far * self._clear_share + self._haze
-        if len(ground):
-            cv2.cvtColor(ground, cv2.COLOR_BGR2BGRA, dst=image[self._horizon :])
-        draw_boxes(image, boxes, pose, self.mounting, self.intrinsics)
+        self._finish(ground, image[horizon:])
         return image
 
-    def pixel_to_map(self, pose: Pose) -> np.ndarray:
-        """Return the homography (3, 3) from pixel u, v, 1 to the ground's map x, y, 1.
 
-        Pixel (u, v) looks along x = 1, y = -(u - cx) / f, z = -(v - cy) / f, then pitched; the ray
-        meets the ground where it has descended by the camera's height.
-        """
-        k, height = self.intrinsics, self.mounting.z
-        cosine, sine = math.cos(self.mounting.pitch), math.sin(self.mounting.pitch)
-        # The ray's downward, forward and left components, each linear in u, v, 1.
-        down = np.array([0.0, cosine / k.focal, sine - cosine * k.cy / k.focal])
-        forward = np.array([0.0, -sine / k.focal, cosine + sine * k.cy / k.focal])
-        left = np.array([-1.0 / k.focal, 0.0, k.cx / k.focal])
-        ahead = height * forward + self.mounting.x * down
-        aside = height * left
-        heading_x, heading_y = math.cos(pose.yaw), math.sin(pose.yaw)
-        return np.array(
-            [
-                heading_x * ahead - heading_y * aside + pose.x * down,
-                heading_y * ahead + heading_x * aside + pose.y * down,
-                down,
-            ]
+class _Haze:
+    """Lays haze over the farthest rows of a ground of colours."""
+
+    def __init__(self, air: Air, colour: Colour, forward_m: np.ndarray) -> None:
+        share = air.hidden(forward_m)
+        self._rows = int(np.count_nonzero(share > 0.0))
+        self._clear_share = (1.0 - np.clip(share[: self._rows], 0.0, 1.0))[:, None, None]
+        self._haze = np.array(colour) * (1.0 - self._clear_share)
+
+    def __call__(self, ground: np.ndarray, image: np.ndarray) -> None:
+        far = ground[: self._rows]
+        far[:] = far * self._clear_share + self._haze
+        cv2.cvtColor(ground, cv2.COLOR_BGR2BGRA, dst=image)
+
+
+def _moved(mounting: Mounting, look: Look) -> Mounting:
+    """Return the mounting with a look's deviations."""
+    return replace(
+        mounting,
+        z=mounting.z + look.optics.height_m,
+        pitch=mounting.pitch + math.radians(look.optics.pitch_deg),
+    )
+
+
+def _shade(scene: Scene) -> Shade:
+    """Return what light and haze make of other vehicles' colours."""
+    air = scene.air
+
+    def shade(colour: Colour, distance_m: float, painted: bool) -> Colour:
+        factors = scene.vehicles if painted else scene.light
+        blue, green, red = (
+            min(255.0, one * factor) for one, factor in zip(colour, factors, strict=True)
         )
+        hidden = min(max(air.hidden(distance_m), 0.0), 1.0)
+        return mixed((blue, green, red), air.fog_colour, hidden)
 
-    def _rays(self) -> np.ndarray:
-        """Return every pixel's direction in the car's axes, float64 (height, width, 3)."""
-        k = self.intrinsics
-        u, v = np.meshgrid(np.arange(k.width), np.arange(k.height))
-        left, up = -(u - k.cx) / k.focal, -(v - k.cy) / k.focal
-        cosine, sine = math.cos(self.mounting.pitch), math.sin(self.mounting.pitch)
-        return np.stack([cosine + sine * up, left, -sine + cosine * up], axis=-1)
+    return shade
 
 
 def _bands(forward: np.ndarray, focal: float, ground: Ground) -> list[tuple[int, int, int]]:

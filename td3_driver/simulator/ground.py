@@ -1,17 +1,23 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A map's ground seen from above: asphalt, markings, verges and grass in one texture."""
+"""A map's ground seen from above: asphalt, markings, verges and grass in one texture.
+
+What a texel holds is for `Paints` to say: a colour, or what the ground is made of there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 
+from td3_driver.looks import Colour
 from td3_driver.roads.road_map import MarkedLine, RoadMap
-from td3_driver.simulator.looks import Colour, Looks, brightened
+from td3_driver.simulator.colours import Colours, brightened
 
 _FINEST_PX_PER_M = 8.0
 _MARGIN_M = 15.0
@@ -19,7 +25,10 @@ _FADE_M = 10.0
 # Texels of the finest level: 72 MB, 3 bytes each. Larger maps get a coarser texture.
 _MOST_TEXELS = 24_000_000
 _LEVELS = 5
-_MID_GREY = 128
+MID_GREY = 128
+"""Brightness of a spot that is as bright as its surface on average."""
+PAVEMENT_BRIGHTNESS = 1.35
+"""Of pavements, relative to asphalt."""
 _DASH_M, _DASH_GAP_M = 3.0, 4.5
 # Fractional bits of the coordinates that cv2 draws with.
 _SHIFT = 4
@@ -29,20 +38,64 @@ _SEALED |= {"Shoulder", "Biking"}
 _PAVED = {"Sidewalk", "Median", "Border", "Curb"}
 
 
+Surface = Literal["grass", "verge", "pavement", "asphalt"]
+Line = Literal["white", "yellow"]
+
+
+class Paints(Protocol):
+    """What the ground is painted with: some channels for each texel, at most four."""
+
+    @property
+    def outside(self) -> Sequence[float]:
+        """The plain grass beyond the texture."""
+
+    def shades(self, surface: Surface) -> np.ndarray:
+        """Return a surface at every brightness, uint8 (256, channels)."""
+
+    def line(self, line: Line) -> Sequence[float]:
+        """Return a marking."""
+
+
+class ColourPaints:
+    """Paints with colours: blue, green, red."""
+
+    def __init__(self, colours: Colours) -> None:
+        self._colours = colours
+        self.outside = colours.grass
+
+    def shades(self, surface: Surface) -> np.ndarray:
+        """Return a surface's colour at every brightness; see `Paints`."""
+        colours = {
+            "grass": self._colours.grass,
+            "verge": self._colours.verge,
+            "pavement": brightened(self._colours.asphalt, PAVEMENT_BRIGHTNESS),
+            "asphalt": self._colours.asphalt,
+        }
+        colour = colours[surface]
+        steps = np.arange(256.0)[:, None] - MID_GREY
+        # Brightness steps keep the hue: darker channels change less.
+        shades = np.array(colour) * (1.0 + steps / max(colour))
+        return np.clip(np.round(shades), 0.0, 255.0).astype(np.uint8)
+
+    def line(self, line: Line) -> Colour:
+        """Return a marking's colour."""
+        return self._colours.yellow if line == "yellow" else self._colours.white
+
+
 @dataclass(frozen=True, eq=False)
 class Ground:
     """The ground texture at several resolutions, each half as fine as the one before."""
 
     levels: tuple[np.ndarray, ...]
-    """uint8 (height, width, 3), blue, green, red; row 0 is the largest y."""
+    """uint8 (height, width, channels); row 0 is the largest y."""
     px_per_m: float
     """Resolution of the finest level."""
     left: float
     """x of the texture's left edge, metres."""
     top: float
     """y of the texture's upper edge, metres."""
-    outside: Colour
-    """Colour of the ground beyond the texture."""
+    outside: Sequence[float]
+    """The channels of the ground beyond the texture."""
 
     def from_map(self, level: int) -> np.ndarray:
         """Return the matrix (3, 3) from map x, y, 1 to texel column, row, 1 of a level.
@@ -59,8 +112,11 @@ class Ground:
         )
 
 
-def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
-    """Rasterise a map; equal arguments give equal textures."""
+def paint_ground(road_map: RoadMap, paints: Paints, seed: int) -> Ground:
+    """Rasterise a map; equal arguments give equal textures.
+
+    `seed` is that of the blotches.
+    """
     low_x, low_y, high_x, high_y = road_map.bounds
     width = high_x - low_x + 2.0 * _MARGIN_M
     height = high_y - low_y + 2.0 * _MARGIN_M
@@ -68,10 +124,11 @@ def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
     shape = (int(np.ceil(height * px_per_m)), int(np.ceil(width * px_per_m)))
     left, top = low_x - _MARGIN_M, high_y + _MARGIN_M
 
-    rng = np.random.default_rng(looks.seed)
-    image = _textured(rng, shape, looks.grass, px_per_m, (0.5, 6.0, 25.0), (7.0, 9.0, 8.0))
+    rng = np.random.default_rng(seed)
+    grass = paints.shades("grass")
+    image = _textured(rng, shape, grass, px_per_m, (0.5, 6.0, 25.0), (7.0, 9.0, 8.0))
     sealed, paved = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    to_texel = Ground((), px_per_m, left, top, looks.grass).from_map(0)
+    to_texel = Ground((), px_per_m, left, top, paints.outside).from_map(0)
     for surface in road_map.surfaces:
         layer = sealed if surface.type in _SEALED else paved if surface.type in _PAVED else None
         if layer is not None:
@@ -80,13 +137,15 @@ def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
     # A worn strip of earth runs along the road before the grass begins.
     reach = 2 * round(0.8 * px_per_m) + 1
     verge = cv2.dilate(sealed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-    _blend(image, verge, _textured(rng, shape, looks.verge, px_per_m, (0.4, 3.0), (8.0, 7.0)))
+    earth = paints.shades("verge")
+    _blend(image, verge, _textured(rng, shape, earth, px_per_m, (0.4, 3.0), (8.0, 7.0)))
     # Pavements are drawn before the roads that cross them.
-    pavement = brightened(looks.asphalt, 1.35)
-    _blend(image, paved, _textured(rng, shape, pavement, px_per_m, (0.5, 4.0), (4.0, 4.0)))
-    _blend(image, sealed, _textured(rng, shape, looks.asphalt, px_per_m, (0.3, 5.0), (4.0, 5.0)))
+    slabs = paints.shades("pavement")
+    _blend(image, paved, _textured(rng, shape, slabs, px_per_m, (0.5, 4.0), (4.0, 4.0)))
+    asphalt = paints.shades("asphalt")
+    _blend(image, sealed, _textured(rng, shape, asphalt, px_per_m, (0.3, 5.0), (4.0, 5.0)))
     for line in road_map.marked_lines:
-        colour = looks.yellow if line.colour == "Yellow" else looks.white
+        colour = paints.line("yellow" if line.colour == "Yellow" else "white")
         for stroke in _strokes(line):
             cv2.fillPoly(
                 image, [_fixed_point(to_texel, stroke)], colour, cv2.LINE_AA, _SHIFT
@@ -95,7 +154,7 @@ def paint_ground(road_map: RoadMap, looks: Looks) -> Ground:
     levels = [image]
     for _ in range(_LEVELS - 1):
         levels.append(_halved(levels[-1]))
-    return Ground(tuple(levels), px_per_m, left, top, looks.grass)
+    return Ground(tuple(levels), px_per_m, left, top, paints.outside)
 
 
 def _fixed_point(to_texel: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -107,12 +166,12 @@ def _fixed_point(to_texel: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _textured(
     rng: np.random.Generator,
     shape: tuple[int, int],
-    colour: Colour,
+    shades: np.ndarray,
     px_per_m: float,
     sizes_m: tuple[float, ...],
     strengths: tuple[float, ...],
 ) -> np.ndarray:
-    """Return a plane of one colour with blotches of the given sizes and brightness."""
+    """Return a plane of one surface with blotches of the given sizes and brightness."""
     height, width = shape
     # Half the resolution is enough to show even the smallest blotches.
     half = ((width + 1) // 2, (height + 1) // 2)
@@ -122,13 +181,10 @@ def _textured(
         coarse = rng.standard_normal(cells, np.float32) * np.float32(strength)
         noise += cv2.resize(coarse, half, interpolation=cv2.INTER_LINEAR)
     noise *= _fade(half[1], px_per_m)[:, None] * _fade(half[0], px_per_m)
-    coarse_grey = np.clip(noise + _MID_GREY, 0.0, 255.0).astype(np.uint8)
+    coarse_grey = np.clip(noise + MID_GREY, 0.0, 255.0).astype(np.uint8)
     grey = cv2.resize(coarse_grey, (width, height), interpolation=cv2.INTER_LINEAR)
-    steps = np.arange(256.0)[:, None] - _MID_GREY
-    # Brightness steps keep the hue: darker channels change less.
-    shades = np.array(colour) * (1.0 + steps / max(colour))
-    table = np.clip(np.round(shades), 0.0, 255.0).astype(np.uint8).reshape(256, 1, 3)
-    return cv2.LUT(cv2.merge([grey, grey, grey]), table)
+    channels = shades.shape[1]
+    return cv2.LUT(cv2.merge([grey] * channels), shades.reshape(256, 1, channels))
 
 
 def _fade(count: int, px_per_m: float) -> np.ndarray:

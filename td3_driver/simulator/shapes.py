@@ -52,6 +52,11 @@ def overlap(one: Rectangle, other: Rectangle) -> tuple[Vector, float] | None:
     By separating axes: two rectangles are apart if their extents along one of their axes are.
     """
     dx, dy = one.pose.x - other.pose.x, one.pose.y - other.pose.y
+    # Most are so far apart that their circumscribed circles are.
+    if 2.0 * math.hypot(dx, dy) > (
+        math.hypot(one.length, one.width) + math.hypot(other.length, other.width)
+    ):
+        return None
     best: tuple[Vector, float] | None = None
     for axis in (*one.axes, *other.axes):
         between = dx * axis[0] + dy * axis[1]

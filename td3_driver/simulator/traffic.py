@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from td3_driver.driving.world import Pose
+from td3_driver.looks import Colour
 from td3_driver.roads.lane_graph import LaneGraph, LanePlace
 from td3_driver.roads.opendrive import NO_JUNCTION, LaneKey
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.boxes import Box
-from td3_driver.simulator.looks import Colour
 from td3_driver.simulator.shapes import Rectangle
 
 FIRST_ACTOR_ID = 101
@@ -106,6 +106,10 @@ class RoadUser:
     length: float
 
 
+OnLanes = dict[LaneKey, list[tuple[float, RoadUser]]]
+"""For each lane, who is in the way on it, and how far along (m)."""
+
+
 class Traffic:
     """All other vehicles of one map."""
 
@@ -115,7 +119,7 @@ class Traffic:
         self._places = road_map.spawn_poses(_SPAWN_SPACING_M)
         self._rng = np.random.default_rng(0)
         self._crossed: dict[tuple[LaneKey, int], list[LanePlace]] = {}
-        self._bends: dict[LaneKey, np.ndarray] = {}
+        self._bends: dict[LaneKey, tuple[np.ndarray, float]] = {}
         self.vehicles: list[TrafficVehicle] = []
 
     def populate(self, count: int, rng: np.random.Generator, ego: Pose) -> None:
@@ -149,7 +153,11 @@ class Traffic:
             places = self._places_crossed(vehicle.path[0], vehicle.offset)
             users.append(RoadUser(vehicle.actor_id, places, vehicle.speed, _LENGTH_M))
         taken = self._taken_junctions(users[0])
-        accelerations = [self._acceleration(vehicle, users, taken) for vehicle in self.vehicles]
+        on_lanes: OnLanes = {}
+        for user in users:
+            for place in user.places:
+                on_lanes.setdefault(place.key, []).append((place.offset, user))
+        accelerations = [self._acceleration(vehicle, on_lanes, taken) for vehicle in self.vehicles]
         for vehicle, acceleration in zip(self.vehicles, accelerations, strict=True):
             self._advance(vehicle, acceleration, dt)
 
@@ -178,8 +186,8 @@ class Traffic:
         """Return the places on lanes where a vehicle on this lane's centre line is in the way."""
         step = round(offset / _PLACE_STEP_M)
         if (key, step) not in self._crossed:
-            x, y, _ = self._graph.lanes[key].at(step * _PLACE_STEP_M).tolist()
-            self._crossed[key, step] = self._graph.places_near(x, y, _IN_THE_WAY_M)
+            place = self._graph.lanes[key].pose(step * _PLACE_STEP_M)
+            self._crossed[key, step] = self._graph.places_near(place.x, place.y, _IN_THE_WAY_M)
         return self._crossed[key, step]
 
     def _taken_junctions(self, ego: RoadUser) -> dict[int, int]:
@@ -208,13 +216,13 @@ class Traffic:
             index += 1
 
     def _acceleration(
-        self, vehicle: TrafficVehicle, users: list[RoadUser], taken: dict[int, int]
+        self, vehicle: TrafficVehicle, on_lanes: OnLanes, taken: dict[int, int]
     ) -> float:
         """Return the IDM acceleration behind the nearest obstacle ahead, m/s^2."""
         if vehicle.stands_for_s > 0.0:
             return -_HARDEST_BRAKING_MPS2
         lanes = list(self._ahead(vehicle))
-        gap, leader_speed = self._leader(vehicle, lanes, users)
+        gap, leader_speed = self._leader(vehicle, lanes, on_lanes)
         nose = _LENGTH_M / 2.0
         for key, begins in lanes:
             junction = self._graph.lanes[key].junction
@@ -242,17 +250,15 @@ class Traffic:
         self,
         vehicle: TrafficVehicle,
         lanes: list[tuple[LaneKey, float]],
-        users: list[RoadUser],
+        on_lanes: OnLanes,
     ) -> tuple[float, float]:
         """Return the gap to the next user on the path (metres) and its speed (m/s)."""
-        begins_of = dict(reversed(lanes))
         best = math.inf, 0.0
-        for user in users:
-            if user.actor_id == vehicle.actor_id:
-                continue
-            for place in user.places:
-                ahead = begins_of.get(place.key, -math.inf) + place.offset
-                if ahead > 0.0:
+        # A lane that the path takes twice counts where it comes first.
+        for key, begins in dict(reversed(lanes)).items():
+            for offset, user in on_lanes.get(key, ()):
+                ahead = begins + offset
+                if ahead > 0.0 and user.actor_id != vehicle.actor_id:
                     gap = ahead - (_LENGTH_M + user.length) / 2.0
                     best = min(best, (max(gap, 0.0), max(user.speed, 0.0)))
         return best
@@ -261,20 +267,28 @@ class Traffic:
         """Return the highest speed from which it can slow down in time for every bend ahead."""
         wanted = vehicle.desired_speed
         for key, begins in lanes:
-            ahead = begins + self._graph.lanes[key].along
-            seen = (ahead > -1.0) & (ahead < _LOOK_AHEAD_M / 2.0)
-            if seen.any():
-                slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead[seen], 0.0)
-                reachable = np.sqrt(self._bend_speeds(key)[seen] ** 2 + slowing)
-                wanted = min(wanted, float(reachable.min()))
+            squares, least = self._bend_speeds_squared(key)
+            if least >= wanted * wanted:
+                continue
+            along = self._graph.lanes[key].along
+            seen = (-1.0 - begins, _LOOK_AHEAD_M / 2.0 - begins)
+            first, last = along.searchsorted(seen).tolist()
+            if first < last:
+                ahead = begins + along[first:last]
+                slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead, 0.0)
+                wanted = min(wanted, math.sqrt((squares[first:last] + slowing).min()))
         return wanted
 
-    def _bend_speeds(self, key: LaneKey) -> np.ndarray:
-        """Return the speed at each point of a lane that keeps the lateral acceleration low."""
+    def _bend_speeds_squared(self, key: LaneKey) -> tuple[np.ndarray, float]:
+        """Return, for each point of a lane, the square of the speed that it allows; and the least.
+
+        At that speed the lateral acceleration is as high as it may be.
+        """
         if key not in self._bends:
             lane = self._graph.lanes[key]
             curvature = np.abs(np.gradient(lane.points[:, 2], lane.along))
-            self._bends[key] = np.sqrt(_LATERAL_MPS2 / np.maximum(curvature, 1e-3))
+            squares = _LATERAL_MPS2 / np.maximum(curvature, 1e-3)
+            self._bends[key] = squares, float(squares.min())
         return self._bends[key]
 
     def _advance(self, vehicle: TrafficVehicle, acceleration: float, dt: float) -> None:
@@ -288,6 +302,8 @@ class Traffic:
             vehicle.behind = vehicle.path.pop(0)
             vehicle.offset -= self._graph.lanes[vehicle.behind].length
         vehicle.pose = self._graph.lanes[vehicle.path[0]].pose(vehicle.offset)
+        if not vehicle.claims:
+            return
         needed = set(vehicle.path)
         if vehicle.behind is not None and vehicle.offset < _LENGTH_M / 2.0 + 1.0:
             needed.add(vehicle.behind)

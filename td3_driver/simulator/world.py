@@ -23,6 +23,7 @@ from td3_driver.driving.world import (
     VehicleControl,
     WorldError,
 )
+from td3_driver.looks import Look, Weather, episode_look, seed_of
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.camera import Camera
@@ -108,8 +109,8 @@ class SimulatedWorld:
     def reset(self, start: Start) -> Frame:
         """Put the car at rest at `start.pose`, with a route from there to `start.goal`.
 
-        New traffic is drawn from the world's and the start's seeds. One tick passes under full
-        brake. Raises WorldError if the map or the route is unavailable.
+        New traffic and the look are drawn from the world's and the start's seeds. One tick passes
+        under full brake. Raises WorldError if the map or the route is unavailable.
         """
         try:
             if start.map_name != self._map_name:
@@ -124,6 +125,7 @@ class SimulatedWorld:
         self.vehicle.set_motion(0.0, 0.0)
         self.vehicle.straighten()
         self._populate(start.seed)
+        self._wear(self._episode_look(start.seed))
         return self.step(FULL_BRAKE)
 
     def step(self, control: VehicleControl) -> Frame:
@@ -144,7 +146,9 @@ class SimulatedWorld:
         name = str(name_or_path)
         if name not in self._places:
             road_map = RoadMap.load(name)
-            self._places[name] = _Place(road_map, Camera(road_map, self.config), Traffic(road_map))
+            look = episode_look(self.config, 0, road_map.name)
+            camera = Camera(road_map, self.config, look)
+            self._places[name] = _Place(road_map, camera, Traffic(road_map))
         spawns = self._places[name].road_map.spawn_poses(SPAWN_SPACING_M)
         if not spawns:
             raise RoadMapError(f"map {name!r} has no lane long enough to start on")
@@ -158,6 +162,7 @@ class SimulatedWorld:
         self._put(self._spawn_leading_to_goal(spawns))
         self._plan()
         self._populate(0)
+        self._wear(self._episode_look(0))
 
     def apply(self, control: VehicleControl) -> None:
         """Set the command that acts until the next one."""
@@ -184,6 +189,15 @@ class SimulatedWorld:
         """Plan a route to `pose`; if there is none, raise RoadMapError and keep the old route."""
         self._route = _read_only(self.road_map.route(self.vehicle.pose, pose))
         self._goal = pose
+
+    def set_weather(self, weather: Weather) -> None:
+        """Change the weather, until the next episode or map.
+
+        What a weather says nothing about, such as the colours beside the road, is drawn anew for
+        each weather if the settings have looks drawn.
+        """
+        look = self._episode_look(seed_of(weather)) or self._place.camera.own_look
+        self._wear(replace(look, weather=weather.bounded()))
 
     def tick(self) -> Frame:
         """Simulate one tick under the current command; return the state after it."""
@@ -232,6 +246,14 @@ class SimulatedWorld:
         count = self.config.traffic_vehicles
         self.traffic.populate(count, rng, self.vehicle.pose)
 
+    def _episode_look(self, seed: int) -> Look | None:
+        return episode_look(self.config, seed, self.road_map.name)
+
+    def _wear(self, look: Look | None) -> None:
+        """Show the world under a look; its noise starts over, whatever happened before."""
+        self._place.camera.wear(look)
+        self._worn_since = self._frame
+
     def _look(self, collisions: tuple[Collision, ...]) -> Frame:
         """Return the frame of the latest tick."""
         crossed = self._lanes.update(outline(self.vehicle))
@@ -239,7 +261,9 @@ class SimulatedWorld:
         return Frame(
             frame=self._frame,
             stamp_ns=self.stamp_ns,
-            image=self._place.camera.render(self.vehicle.pose, boxes),
+            image=self._place.camera.render(
+                self.vehicle.pose, boxes, self._frame - self._worn_since
+            ),
             pose=self.vehicle.pose,
             speed=self.vehicle.speed,
             yaw_rate=self.vehicle.yaw_rate,

@@ -20,6 +20,7 @@ from td3_driver.bridge.conversion import (
     control_from_message,
     pose_from_message,
     target_velocity_from_message,
+    weather_from_message,
 )
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.bridge.run_state import RunCommand, RunState
@@ -87,6 +88,7 @@ class SimulatorNode(ConfiguredNode):
             topics.SET_TRANSFORM: self._on_transform,
             topics.SET_TARGET_VELOCITY: self._on_target_velocity,
             topics.GOAL: self._on_goal,
+            topics.WEATHER: self._on_weather,
             topics.ENABLE_AUTOPILOT: self.on_autopilot,
             topics.VEHICLE_CONTROL: lambda message: self._on_control(message, manual=False),
             topics.VEHICLE_CONTROL_MANUAL: lambda message: self._on_control(message, manual=True),
@@ -312,6 +314,12 @@ class SimulatorNode(ConfiguredNode):
         except (ConversionError, RoadMapError) as error:
             self.get_logger().warning(f"goal refused: {error}")
         self._publish_route()
+
+    def _on_weather(self, message: Any) -> None:
+        try:
+            self.world.set_weather(weather_from_message(message))
+        except ConversionError as error:
+            self.get_logger().warning(f"weather refused: {error}")
 
 
 def main(args: list[str] | None = None) -> None:

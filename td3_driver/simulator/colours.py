@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a world looks: colours and light, drawn at random from a seed and the map's name."""
+"""The colours of a world, with the light on them: a map's own, drawn from a seed and its name."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Colour = tuple[float, float, float]
-"""Blue, green, red in [0, 255]."""
+from td3_driver.looks import ASPHALT_TONE, USUAL, Colour
 
 
 def brightened(colour: Colour, factor: float) -> Colour:
     """Return a colour with all channels multiplied by `factor`, at most 255."""
-    blue, green, red = (min(255.0, factor * channel) for channel in colour)
-    return blue, green, red
+    blue, green, red = colour
+    return min(255.0, factor * blue), min(255.0, factor * green), min(255.0, factor * red)
+
+
+def mixed(colour: Colour, other: Colour, share: float) -> Colour:
+    """Return a colour with a share of another."""
+    blue, green, red = colour
+    other_blue, other_green, other_red = other
+    return (
+        blue + (other_blue - blue) * share,
+        green + (other_green - green) * share,
+        red + (other_red - red) * share,
+    )
 
 
 @dataclass(frozen=True)
-class Looks:
+class Colours:
     """Colours of everything that is drawn, with the light already applied."""
 
     sky_top: Colour
@@ -37,28 +47,22 @@ class Looks:
 
 
 # For each, the usual colour and the largest random deviation from it, per channel.
-_USUAL: dict[str, tuple[Colour, Colour]] = {
+_SKY: dict[str, tuple[Colour, Colour]] = {
     "sky_top": ((205.0, 150.0, 95.0), (35.0, 30.0, 30.0)),
     "sky_horizon": ((232.0, 220.0, 208.0), (18.0, 18.0, 22.0)),
-    "hills": ((92.0, 104.0, 82.0), (25.0, 20.0, 20.0)),
-    "grass": ((52.0, 118.0, 88.0), (18.0, 25.0, 32.0)),
-    "verge": ((92.0, 128.0, 128.0), (20.0, 20.0, 25.0)),
-    "asphalt": ((92.0, 90.0, 88.0), (6.0, 6.0, 6.0)),
-    "white": ((226.0, 230.0, 232.0), (12.0, 12.0, 12.0)),
-    "yellow": ((62.0, 182.0, 222.0), (16.0, 14.0, 14.0)),
 }
 
 
-def draw_looks(seed: int, map_name: str) -> Looks:
-    """Return the looks of a map for a seed; equal arguments give equal looks."""
+def draw_colours(seed: int, map_name: str) -> Colours:
+    """Return the colours of a map for a seed; equal arguments give equal colours."""
     # crc32 rather than hash(), which differs between processes.
     rng = np.random.default_rng([seed, zlib.crc32(map_name.encode())])
     light = rng.uniform(0.75, 1.12)
-    asphalt_tone = rng.uniform(-22.0, 22.0)
+    asphalt_tone = rng.uniform(-ASPHALT_TONE, ASPHALT_TONE)
     colours = {}
-    for name, (usual, spread) in _USUAL.items():
+    for name, (usual, spread) in {**_SKY, **USUAL}.items():
         colour = np.array(usual) + np.array(spread) * rng.uniform(-1.0, 1.0, 3)
         if name == "asphalt":
             colour += asphalt_tone
         colours[name] = tuple(np.clip(colour * light, 0.0, 255.0).tolist())
-    return Looks(**colours, seed=int(rng.integers(2**31)))
+    return Colours(**colours, seed=int(rng.integers(2**31)))
