@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from td3_driver.config import Config
 from td3_driver.driving.observation import ACTIONS, vector_scale
 from td3_driver.learning import checkpoint, manifest
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import save_actor
 from td3_driver.learning.td3 import TD3
@@ -64,7 +65,7 @@ def untrained_run(path: Path) -> RunFolder:
     step = run.checkpoints / "000000001"
     step.mkdir(parents=True)
     save_actor(step, learner.actor, spec)
-    save_file(checkpoint.learner_tensors(learner, {}), step / checkpoint.LEARNER)
+    save_file(learner_tensors(learner, {}), step / checkpoint.LEARNER)
     manifest.seal(step)
     return run
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
-from td3_driver.learning import checkpoint
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.health import HealthMonitor
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
 from td3_driver.learning.validation import Validation
@@ -150,7 +150,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def state_of(training: OnlineTraining) -> dict[str, torch.Tensor]:
     trainer = training.trainer
-    tensors = checkpoint.learner_tensors(trainer.learner, trainer.generators)
+    tensors = learner_tensors(trainer.learner, trainer.generators)
     return tensors | {f"replay.{key}": value for key, value in trainer.replay.state().items()}
 
 

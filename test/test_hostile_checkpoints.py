@@ -19,6 +19,7 @@ from td3_driver.config import Config, ConfigError, LearningConfig
 from td3_driver.driving.environment import observation_space
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import ReplaySpec
+from td3_driver.learning.learner_state import learner_tensors, restore_learner
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import Actor, Critic, NetworkSpec, network_spec, weights_of
 from td3_driver.learning.policy import Policy
@@ -155,20 +156,20 @@ def test_moments_that_no_optimiser_has_are_refused(
     tmp_path: Path, moment: str, value: float | None, said: str
 ) -> None:
     learner = TD3(SPEC, LearningConfig(), seed=0)
-    tensors = checkpoint.learner_tensors(learner, {})
+    tensors = learner_tensors(learner, {})
     every = [p for group in learner.critic_optimizer.param_groups for p in group["params"]]
     for index, parameter in enumerate(every):
         tensors[f"critic_optimizer.{index}.step"] = torch.tensor(1.0)
         for name in ("exp_avg", "exp_avg_sq"):
             tensors[f"critic_optimizer.{index}.{name}"] = torch.zeros_like(parameter.data)
-    checkpoint.restore_learner(learner, {}, dict(tensors), tmp_path)
+    restore_learner(learner, {}, dict(tensors), tmp_path)
     name = f"critic_optimizer.{moment}"
     if value is None:
         del tensors[name]
     else:
         tensors[name] = torch.full_like(tensors.get(name, torch.tensor(0.0)), value)
     with pytest.raises(CheckpointError, match=said):
-        checkpoint.restore_learner(learner, {}, tensors, tmp_path)
+        restore_learner(learner, {}, tensors, tmp_path)
 
 
 @pytest.mark.parametrize(

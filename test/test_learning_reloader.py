@@ -16,7 +16,8 @@ from driver_runs import add_checkpoint, make_run, small_config
 from safetensors.torch import save_file
 
 from td3_driver.deployment.loading import LoadedPolicy, load_checkpoint
-from td3_driver.learning.checkpoint import LEARNER, learner_tensors
+from td3_driver.learning.checkpoint import LEARNER
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.manifest import CheckpointError, seal
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import save_actor

@@ -30,6 +30,7 @@ from bandit_training import (
 from td3_driver.config import ConfigError, LearningConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.devices import ReplayMemoryError, choose_device
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.metrics import COLUMNS, MetricsWriter, in_words
 from td3_driver.learning.networks import network_spec
@@ -529,6 +530,6 @@ def test_bfloat16_learns_the_rewarded_actions_as_well(tmp_path: Path) -> None:
     training = make(tmp_path, precision="bfloat16", total_steps=300)
     training.run()
     assert training.trainer.learner.precision == torch.bfloat16
-    tensors = checkpoint.learner_tensors(training.trainer.learner, {})
+    tensors = learner_tensors(training.trainer.learner, {})
     assert {t.dtype for n, t in tensors.items() if n.startswith("critic.")} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in tensors.values())

@@ -28,7 +28,8 @@ from td3_driver.config import Config
 from td3_driver.driving.observation import image_shape, vector_scale
 from td3_driver.learning import manifest
 from td3_driver.learning.batch import Batch
-from td3_driver.learning.checkpoint import LEARNER, learner_tensors
+from td3_driver.learning.checkpoint import LEARNER
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.policy import save_actor
 from td3_driver.learning.td3 import TD3

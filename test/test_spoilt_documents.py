@@ -43,6 +43,7 @@ from td3_driver.learning import checkpoint
 from td3_driver.learning.assembly import restore_counters
 from td3_driver.learning.batch import ReplaySpec
 from td3_driver.learning.health import HealthMonitor
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.manifest import CheckpointError, seal, verify
 from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.replay import ReplayBuffer
@@ -181,7 +182,7 @@ class Saved:
         monitor, starts = HealthMonitor(lambda line: None), np.random.default_rng(2)
         standing = restore_counters(self.path, counters, monitor, starts, Validation.none())
         progress = sum(standing.returns) + sum(standing.completions)
-        tensors = checkpoint.learner_tensors(learner, {})
+        tensors = learner_tensors(learner, {})
         finite = math.isfinite(progress) and all(map(_is_finite, tensors.values()))
         learner.update(replay.sample(8, sampling))
         return "" if finite and 0.0 <= starts.random() < 1.0 else "resumed with NaN"

@@ -31,6 +31,7 @@ from td3_driver.learning.health import (
     not_finite,
     write_failure,
 )
+from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.learning.metrics import RunLogger
 from td3_driver.learning.td3 import TD3
@@ -181,7 +182,7 @@ class Trainer:
         if measure:
             self._figures |= {name: float(value) for name, value in figures.items()}
         if number % self._updates_between_looks == 0 and not learner.finite:
-            self._check_finite(checkpoint.learner_tensors(learner, {}))
+            self._check_finite(learner_tensors(learner, {}))
             self.fail(["a loss"])
         if number % interval == 0:
             self._check_finite(dict(learner.actor.named_parameters(prefix="actor")))
