@@ -18,6 +18,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +33,51 @@ KEPT = 0.9
 """Route completion below which a policy has lost it again."""
 
 
-def train_one(task: str, seed: int, changes: dict[str, Any], interval: int, episodes: int) -> dict:
+def train_one(
+    task: str, seed: int, changes: dict[str, Any], interval: int, episodes: int
+) -> dict[str, Any]:
     """Train once; return the completions by step, and the CPU time to the first that passes."""
     config = settings_of(seed, changes, task)
     curve: dict[int, float] = {}
-    spent: dict[int, float] = {}
+    spent_s: dict[int, float] = {}
     examining_s = 0.0
     began_s = time.process_time()
 
     def examine(progress: Progress, training: OnlineTraining, examiner: Examiner) -> None:
         nonlocal examining_s
-        if progress.step % interval or not progress.updates:
+        step = progress.step
+        if step % interval or not progress.updates:
             return
-        spent[progress.step] = time.process_time() - began_s - examining_s
         begin_s = time.process_time()
-        curve[progress.step] = completion_of(training, examiner, episodes)
+        spent_s[step] = begin_s - began_s - examining_s
+        curve[step] = completion_of(training, examiner, episodes)
         examining_s += time.process_time() - begin_s
-        print(
-            f"seed {seed} step {progress.step:6,}: completion {curve[progress.step]:.3f}, "
-            f"in training {progress.route_completion_mean:.2f}, {spent[progress.step]:.0f} CPU s",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(progress_line(seed, step, curve[step], spent_s[step]), file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder) / "run", examine)
+    return result_of(seed, curve, spent_s)
+
+
+def progress_line(seed: int, step: int, completion: float, spent_s: float) -> str:
+    """Return an examination in a line."""
+    return f"seed {seed} step {step:6,}: completion {completion:.3f}, {spent_s:.0f} CPU s"
+
+
+def result_of(
+    seed: int, curve: Mapping[int, float], spent_s: Mapping[int, float]
+) -> dict[str, Any]:
+    """Return when a seed first passed, and what became of it after that."""
     passed = next((step for step, completion in curve.items() if completion >= PASSED), None)
     after = [completion for step, completion in curve.items() if passed and step > passed]
     return {
         "seed": seed,
         "passed_step": passed,
-        "passed_cpu_s": None if passed is None else round(spent[passed]),
+        "passed_cpu_s": None if passed is None else round(spent_s[passed]),
         "least_after": min(after, default=None),
         "best": max(curve.values()),
         "last": list(curve.values())[-1],
-        "curve": curve,
+        "curve": {step: round(completion, 3) for step, completion in curve.items()},
     }
 
 
