@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time a tick of the embedded simulator in process: plain, under a look, and with traffic.
+"""Time a tick of the embedded simulator in process: plain, under a look, with traffic, and so on.
 
 Blocks of ticks alternate between the worlds, so that all run under the same load. The look is the
 costliest, with rain, haze, blur and noise. Run it on an otherwise idle machine:
@@ -48,6 +48,7 @@ def measure(blocks: int) -> dict[str, float]:
         "look": plain.model_copy(update={"look": LOOK}),
         "traffic": plain.model_copy(update={"traffic_vehicles": VEHICLES}),
         "drawn": plain.model_copy(update={"looks": "strong"}),
+        "roadside": plain.model_copy(update={"roadside": True}),
     }
     worlds = {name: SimulatedWorld(config) for name, config in configs.items()}
     pose, goal = worlds["plain"].road_map.random_start(np.random.default_rng(0), ROUTE_M)
@@ -62,7 +63,7 @@ def measure(blocks: int) -> dict[str, float]:
     result = {f"{name}_ms": median(times) for name, times in ticks.items()}
     result |= {f"{name}_reset_ms": median(times) for name, times in resets.items()}
     result["longest_drawn_reset_ms"] = max(resets["drawn"])
-    for name in ("look", "traffic"):
+    for name in ("look", "drawn", "traffic", "roadside"):
         result[f"{name}_ratio"] = result[f"{name}_ms"] / result["plain_ms"]
     return result
 

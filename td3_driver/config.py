@@ -154,6 +154,9 @@ class SimulatorConfig(Section):
         "drawn = as simulator.looks says; training, held_out = one of the eight named looks to "
         "train on, or of the four held out, drawn for each episode; or one look for all episodes.",
     )
+    roadside: bool = _setting(
+        False, "Buildings and marker posts beside the road, so that depth and speed can be seen."
+    )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
     faults: str = _setting(
         "",

@@ -9,7 +9,7 @@ Eight looks have names to train on, and four more are held out: no level draws w
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import get_args
 
 import numpy as np
@@ -182,8 +182,21 @@ def episode_look(config: SimulatorConfig, start_seed: int, map_name: str) -> Loo
     return NAMED[config.look]
 
 
+def look_under(config: SimulatorConfig, weather: Weather, map_name: str) -> Look | None:
+    """Return the look of a world that is told only its weather; None where it is the map's own.
+
+    With named looks, the weather tells which of them it is. Otherwise, what it says nothing about
+    is drawn, equally for equal weathers.
+    """
+    seed = seed_of(weather)
+    named = () if config.look == "drawn" else NAMED.values()
+    look = next((look for look in named if seed_of(look.weather) == seed), None)
+    look = look or episode_look(config, seed, map_name)
+    return look and replace(look, weather=weather.bounded())
+
+
 def seed_of(weather: Weather) -> int:
-    """Return a seed for what a weather says nothing about; equal weathers have equal seeds."""
+    """Return a seed that belongs to a weather, as exactly as messages carry it."""
     values = [getattr(weather, field.name) for field in fields(weather)]
     return zlib.crc32(np.array(values, np.float32).tobytes())
 

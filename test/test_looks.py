@@ -25,6 +25,7 @@ from td3_driver.looks import (
     Reach,
     Weather,
     episode_look,
+    look_under,
     seed_of,
 )
 
@@ -148,6 +149,18 @@ def test_a_weather_is_brought_into_range() -> None:
         sun_altitude_angle=90.0,
     )
     assert all(look.weather.bounded() == look.weather for look in NAMED.values())
+
+
+def test_a_named_look_is_known_by_its_weather() -> None:
+    config = SimulatorConfig(look="training")
+    assert len({seed_of(look.weather) for look in NAMED.values()}) == len(NAMED)
+    for name in TRAINING:
+        assert look_under(config, NAMED[name].weather, "a") == NAMED[name]
+    other = look_under(config, Weather(wetness=33.0), "a")
+    assert other is not None and other.weather == Weather(wetness=33.0)
+    assert look_under(SimulatorConfig(), NAMED["dusk"].weather, "a") is None
+    drawn = look_under(SimulatorConfig(looks="strong"), NAMED["dusk"].weather, "a")
+    assert drawn is not None and drawn.surfaces != NAMED["dusk"].surfaces
 
 
 def test_the_seed_of_a_weather_survives_a_message() -> None:

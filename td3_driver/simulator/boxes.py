@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Draws other vehicles as boxes, from far to near."""
+"""Draws other vehicles, and what stands beside the road, as boxes from far to near."""
 
 from __future__ import annotations
 
@@ -40,13 +40,17 @@ def as_painted(colour: Colour, distance_m: float, painted: bool) -> Colour:
 
 @dataclass(frozen=True)
 class Box:
-    """A vehicle to draw, standing on the ground; `pose` is its centre; metres."""
+    """A vehicle or a plain block to draw, standing on the ground; metres.
+
+    `pose` is its centre.
+    """
 
     pose: Pose
     length: float
     width: float
     height: float
     colour: Colour
+    vehicle: bool = True
 
 
 # A block's corners as signs: x forward, y left; z is 0 for the bottom and 1 for the top.
@@ -90,17 +94,16 @@ class _Block:
 
 @dataclass(frozen=True, eq=False)
 class _Shape:
-    """A vehicle's body and cabin, and all of their corners and the shadow's."""
+    """A vehicle's body and cabin, or a plain block, and all of their corners."""
 
-    body: _Block
-    cabin: _Block
+    blocks: tuple[_Block, ...]
     corners: np.ndarray
-    """float64 (20, 3): eight of the body, eight of the cabin, four of the shadow."""
+    """float64 (20, 3): eight of the body, eight of the cabin, four of the shadow; or (8, 3)."""
 
 
-@lru_cache(maxsize=64)
-def _shape(length: float, width: float, height: float) -> _Shape:
-    """Return the shape of all vehicles of one size."""
+@lru_cache(maxsize=1024)
+def _shape(length: float, width: float, height: float, vehicle: bool) -> _Shape:
+    """Return the shape of all vehicles, or all plain blocks, of one size."""
     waist = 0.55 * height
     corners: list[np.ndarray] = []
 
@@ -114,10 +117,13 @@ def _shape(length: float, width: float, height: float) -> _Shape:
         ]
         return _Block(middle, high, sides, np.array(_TOP) + first)
 
+    if not vehicle:
+        plain = block(0.0, length, width, 0.0, height)
+        return _Shape((plain,), corners[0])
     body = block(0.0, length, width, 0.18 * height, waist)
     cabin = block(-0.04 * length, 0.52 * length, 0.86 * width, waist, height)
     shadow = corners[0][:4] * (1.0, 1.0, 0.0)
-    return _Shape(body, cabin, np.concatenate([*corners, shadow]))
+    return _Shape((body, cabin), np.concatenate([*corners, shadow]))
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ def draw_boxes(
     intrinsics: Intrinsics,
     shade: Shade = as_painted,
 ) -> None:
-    """Draw vehicles into `image` (height, width, 4), seen from a car at `pose`.
+    """Draw boxes into `image` (height, width, 4), seen from a car at `pose`.
 
     `shade` says what becomes of their colours in the light and the haze.
     """
@@ -188,7 +194,7 @@ def draw_boxes(
 
 
 def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]) -> None:
-    shape = _shape(box.length, box.width, box.height)
+    shape = _shape(box.length, box.width, box.height, box.vehicle)
     points = view.of_camera(shape.corners)
     # Projected together, unless some are behind the camera.
     pixels = _pixels(points, view.intrinsics) if points[:, 0].min() >= _NEAREST_M else None
@@ -199,10 +205,13 @@ def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]
         elif len(cut := _clip_near(points[corners])) >= 3:
             _fill(image, _pixels(cut, view.intrinsics), colour)
 
-    fill(_SHADOW_CORNERS, shade(_SHADOW, painted=False))
+    if box.vehicle:
+        fill(_SHADOW_CORNERS, shade(_SHADOW, painted=False))
     eye_x, eye_y = view.eye()
-    for block, colour in ((shape.body, box.colour), (shape.cabin, _GLASS)):
-        painted = block is shape.body
+    for block in shape.blocks:
+        body = block is shape.blocks[0]
+        painted = body and box.vehicle
+        colour = box.colour if body else _GLASS
         for side in block.sides:
             # A side is visible if the eye is on its outer side.
             x, y = side.faces
@@ -210,7 +219,7 @@ def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]
                 fill(side.corners, shade(brightened(colour, side.brightness), painted=painted))
         if view.mounting.z > block.high:
             # The roof has the body's paint: only the cabin's sides are glass.
-            fill(block.top, shade(box.colour, painted=True))
+            fill(block.top, shade(box.colour, painted=box.vehicle))
 
 
 def _pixels(points: np.ndarray, k: Intrinsics) -> np.ndarray:

@@ -24,6 +24,7 @@ from td3_driver.simulator.ground import ColourPaints, Ground, paint_ground
 from td3_driver.simulator.light import Air, Scene, lit
 from td3_driver.simulator.materials import MaterialPaints, Mixer
 from td3_driver.simulator.pinhole import Intrinsics, Mounting, Projection
+from td3_driver.simulator.roadside import Roadside
 from td3_driver.simulator.sensor import Sensor
 from td3_driver.simulator.sky import Sky, Skyline
 
@@ -43,6 +44,7 @@ class Camera:
         self.mounting = Mounting.of(config)
         self.colours = draw_colours(config.seed, road_map.name)
         self._road_map = road_map
+        self._roadside = Roadside(road_map, self.colours.seed) if config.roadside else None
         self.wear(look)
 
     @property
@@ -88,6 +90,8 @@ class Camera:
         `number` decides the camera's noise, if the look has any.
         """
         image = self._view.render(pose)
+        if self._roadside is not None:
+            boxes = [*boxes, *self._roadside.near(pose)]
         projection = self._view.projection
         draw_boxes(
             image, boxes, pose, projection.mounting, self.intrinsics, self._view.shade

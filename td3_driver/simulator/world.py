@@ -23,7 +23,7 @@ from td3_driver.driving.world import (
     VehicleControl,
     WorldError,
 )
-from td3_driver.looks import Look, Weather, episode_look, seed_of
+from td3_driver.looks import Look, Weather, episode_look, look_under
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.camera import Camera
@@ -193,11 +193,11 @@ class SimulatedWorld:
     def set_weather(self, weather: Weather) -> None:
         """Change the weather, until the next episode or map.
 
-        What a weather says nothing about, such as the colours beside the road, is drawn anew for
-        each weather if the settings have looks drawn.
+        What a weather says nothing about, such as the colours beside the road, follows from the
+        settings: it is the map's own, drawn for each weather, or that of the named look.
         """
-        look = self._episode_look(seed_of(weather)) or self._place.camera.own_look
-        self._wear(replace(look, weather=weather.bounded()))
+        own = replace(self._place.camera.own_look, weather=weather.bounded())
+        self._wear(look_under(self.config, weather, self.road_map.name) or own)
 
     def tick(self) -> Frame:
         """Simulate one tick under the current command; return the state after it."""
