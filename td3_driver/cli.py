@@ -126,7 +126,12 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     of_the_run = "; default: as in the run's configuration"
-    parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="Folder of the run, or its name under runs/. With --suite several are compared.",
+    )
     parser.add_argument(
         "--map",
         action="extend",
@@ -140,13 +145,33 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="Report file; default: evaluation.json in the run's folder, or beside the policy.",
+        help="Report file; default: evaluation.json in the run's folder, or beside the policy. With "
+        "--suite, a page with its JSON beside it; default: suite-NAME.html in the run's folder.",
     )
     parser.add_argument(
         "--policy",
         type=Path,
         metavar="FILE",
         help="ONNX file from td3-driver export, to drive with instead of the run's actor.",
+    )
+    parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="Drive a suite's fixed episodes: lane, town, traffic, or a file. See "
+        "docs/evaluation.md.",
+    )
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="With --suite, have a driver drive that learns nothing: stand_still, straight_on or "
+        "route_follower. May be repeated.",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_count,
+        help="With --suite, processes that drive side by side; default: all cores.",
     )
     parser.set_defaults(execute=_evaluate)
 
@@ -258,13 +283,40 @@ def _evaluate(given: argparse.Namespace) -> int:
     from td3_driver.evaluation import evaluate
     from td3_driver.roads.errors import RoadMapError
 
+    _check_evaluate(given)
     try:
+        if given.suite is not None:
+            return _evaluate_suite(given)
         report = evaluate.evaluate_run(
-            given.run, given.map, given.episodes, given.seed, given.out, given.policy
+            given.runs[0], given.map, given.episodes, given.seed, given.out, given.policy
         )
     except (RoadMapError, OSError) as error:
         return _refuse(error)
     print(evaluate.table(report["episodes"]))
+    return 0
+
+
+def _check_evaluate(given: argparse.Namespace) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if given.suite is not None:
+        for name in ("map", "episodes", "seed"):
+            if getattr(given, name) is not None:
+                raise ConfigError(f"--{name} does not go with --suite, which says its own")
+        return
+    if given.baseline or given.jobs is not None:
+        raise ConfigError("--baseline and --jobs go with --suite NAME only")
+    if len(given.runs) != 1:
+        raise ConfigError(f"evaluate takes one RUN without --suite NAME, not {len(given.runs)}")
+
+
+def _evaluate_suite(given: argparse.Namespace) -> int:
+    from td3_driver.evaluation import suite_evaluation, suite_results
+
+    results, page = suite_evaluation.evaluate_suite(
+        given.suite, given.runs, given.baseline, given.policy, given.jobs, given.out
+    )
+    print(suite_results.table(results))
+    print(f"wrote {page} and {page.with_suffix('.json').name}")
     return 0
 
 

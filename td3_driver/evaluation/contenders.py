@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfig
+from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfig, shown
 from td3_driver.deployment.loading import load_policy
 from td3_driver.evaluation.baselines import BASELINES
 from td3_driver.evaluation.rollout import Act
@@ -54,6 +54,9 @@ def find_contenders(
     """
     if policy_file is not None and len(runs) != 1:
         raise ConfigError(f"--policy takes the place of one run's policy, not of {len(runs)}")
+    for name in baselines:
+        if name not in BASELINES:
+            raise ConfigError(f"no baseline {shown(name)}: there are {', '.join(BASELINES)}")
     contenders = [_of_run(run, policy_file) for run in runs]
     defaults = Config()
     contenders += [

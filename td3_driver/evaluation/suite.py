@@ -27,6 +27,8 @@ from td3_driver.config import (
 from td3_driver.documents import DocumentError, parse_yaml, read_text
 
 SUITES_FOLDER = CONFIG_FOLDER / "suites"
+ALL = "all"
+"""What results call all groups together."""
 MOST_EPISODES = 10_000
 """Of a suite."""
 
@@ -102,6 +104,8 @@ class SuiteFile(Section):
         if not value:
             raise ValueError("there has to be one at least")
         names = [group.name for group in value]
+        if ALL in names:
+            raise ValueError(f"none can be named {ALL!r}, as all of them together are")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two groups are named {shown(twice[0])}")
         if (episodes := sum(group.episodes for group in value)) > MOST_EPISODES:
