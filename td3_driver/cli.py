@@ -145,8 +145,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="Report file; default: evaluation.json in the run's folder, or beside the policy. With "
-        "--suite, a page with its JSON beside it; default: suite-NAME.html in the run's folder.",
+        help="Report file; default: evaluation.json in the run's folder, or beside the policy; "
+        "with --suite a page, and its JSON beside it: suite-NAME.html in the run's folder.",
     )
     parser.add_argument(
         "--policy",

@@ -13,6 +13,7 @@ from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfi
 from td3_driver.deployment.loading import load_policy
 from td3_driver.evaluation.baselines import BASELINES
 from td3_driver.evaluation.rollout import Act
+from td3_driver.files import is_utf8
 from td3_driver.learning.manifest import CheckpointError
 from td3_driver.runs import RunFolder, find_checkpoint
 
@@ -54,6 +55,10 @@ def find_contenders(
     """
     if policy_file is not None and len(runs) != 1:
         raise ConfigError(f"--policy takes the place of one run's policy, not of {len(runs)}")
+    if policy_file is not None and not is_utf8(policy_file):
+        raise ConfigError(
+            f"a policy's path has to be UTF-8, unlike {shown(str(policy_file))}: rename it"
+        )
     for name in baselines:
         if name not in BASELINES:
             raise ConfigError(f"no baseline {shown(name)}: there are {', '.join(BASELINES)}")

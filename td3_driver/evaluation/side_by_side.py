@@ -17,9 +17,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-import cv2
-import torch
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Make = Callable[[], Callable[[Any], Any]]
@@ -47,7 +44,6 @@ def side_by_side(
     """
     jobs = min(jobs, len(tasks))
     if jobs <= 1:
-        one_thread()
         do = make()
         yield from ((number, do(task)) for number, task in enumerate(tasks))
         return
@@ -71,12 +67,6 @@ def side_by_side(
         ends.close()
 
 
-def one_thread() -> None:
-    """Have this process compute on one core: one observation at a time gains nothing from more."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
 @contextmanager
 def _sigint_held() -> Iterator[None]:
     """Hold Ctrl-C back meanwhile, here and in processes that start: they begin with imports."""
@@ -97,7 +87,6 @@ def _begin(ends: Connection, make: Make) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     logging.disable(logging.WARNING)  # The parent has read the same maps, and has warned of them.
-    one_thread()
     _worker["do"] = make()
 
 

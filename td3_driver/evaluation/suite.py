@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
@@ -25,6 +26,7 @@ from td3_driver.config import (
     shown,
 )
 from td3_driver.documents import DocumentError, parse_yaml, read_text
+from td3_driver.files import is_utf8
 
 SUITES_FOLDER = CONFIG_FOLDER / "suites"
 ALL = "all"
@@ -137,6 +139,10 @@ class Suite:
     def load(cls, name_or_path: str) -> Suite:
         """Read a shipped suite by name, or any by path; raises ConfigError in one line."""
         path = find_suite(name_or_path)
+        if not is_utf8(path):
+            raise ConfigError(
+                f"a suite's path has to be UTF-8, unlike {shown(str(path))}: rename it"
+            )
         try:
             text = read_text(path, "YAML")
             document = parse_yaml(text, str(path))
@@ -160,7 +166,7 @@ def shipped_suites() -> list[str]:
 def find_suite(name_or_path: str) -> Path:
     """Return the path of a suite given by path or by name; raises ConfigError."""
     for path in (Path(name_or_path), SUITES_FOLDER / f"{name_or_path}.yaml"):
-        if path.is_file():
+        if isfile(path):  # It takes any name, however long.
             return path
     raise ConfigError(
         f"no suite {shown(name_or_path)}: not a file, nor one of {', '.join(shipped_suites())}"

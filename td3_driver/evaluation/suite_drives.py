@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 
 from td3_driver.config import SimulatorConfig
 from td3_driver.driving.environment import DrivingEnv
@@ -111,6 +113,7 @@ class SuiteDriver:
     """Drives one task after another; keeps the latest world, as the next one is often the same."""
 
     def __init__(self, suite: Suite, contenders: Sequence[Contender]) -> None:
+        _use_one_core()
         self._suite = suite
         self._contenders = contenders
         self._acts: dict[int, Act] = {}
@@ -259,3 +262,9 @@ def quantities(
 
 def _but_for_map(settings: SimulatorConfig) -> dict[str, Any]:
     return settings.model_dump(exclude={"map"})
+
+
+def _use_one_core() -> None:
+    """Have this process compute on one core: the others drive side by side with it."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

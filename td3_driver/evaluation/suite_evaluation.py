@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -58,10 +59,14 @@ def evaluate_suite(
 def _page_path(out: Path | None, suite: Suite, contenders: Sequence[Contender]) -> Path:
     """Return where the page will be; raises ConfigError before any work if it cannot be there."""
     if out is None:
-        folder = contenders[0].run or Path()
-        return folder / f"suite-{suite.name}{PAGE}"
+        out = (contenders[0].run or Path()) / f"suite-{suite.name}{PAGE}"
     if out.suffix != PAGE:
         raise ConfigError(f"--out is the page of a suite and has to end in {PAGE}, unlike {out}")
+    for path in (out, out.with_suffix(".json")):
+        if path.is_dir():
+            raise ConfigError(f"{path} cannot be written: it is a folder")
     if not out.parent.is_dir():
         raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"{out} cannot be written: its folder may not be written to")
     return out

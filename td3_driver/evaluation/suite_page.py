@@ -85,7 +85,7 @@ def _conditions(results: SuiteResults, name: str) -> str:
 def _described(group: Group) -> str:
     maps = ", ".join(map(plain_name, group.maps))
     given = group.simulator.model_dump(include=group.simulator.model_fields_set)
-    others = "".join(f", {name} {value}" for name, value in given.items())
+    others = "".join(f", simulator.{name} {value}" for name, value in given.items())
     return f"{group.episodes} episodes of {group.route_length_m:.0f} m on {maps}{others}"
 
 
