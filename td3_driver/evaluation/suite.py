@@ -13,11 +13,13 @@ import hashlib
 from dataclasses import dataclass
 from os.path import isfile
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
 
 from td3_driver.config import (
     CONFIG_FOLDER,
+    LONGEST,
     ConfigError,
     DrivingConfig,
     Section,
@@ -31,6 +33,8 @@ from td3_driver.files import is_utf8
 SUITES_FOLDER = CONFIG_FOLDER / "suites"
 ALL = "all"
 """What results call all groups together."""
+TOLD = 3
+"""Wrong settings that the one line of a refusal names."""
 MOST_EPISODES = 10_000
 """Of a suite."""
 
@@ -63,7 +67,9 @@ class Group(Section):
     """Episodes under the same conditions: one part of a suite."""
 
     name: str = Field(min_length=1, max_length=80)
-    maps: tuple[str, ...] = Field(min_length=1, max_length=100)
+    maps: tuple[Annotated[str, Field(max_length=LONGEST)], ...] = Field(
+        min_length=1, max_length=100
+    )
     """Shipped names, or paths; driven on in turn."""
     episodes: int = Field(ge=1, le=1000)
     seed: int = Field(0, ge=0, lt=2**31)
@@ -153,8 +159,10 @@ class Suite:
         try:
             contents = SuiteFile.model_validate(document)
         except ValidationError as error:
-            problems = "; ".join(line.strip() for line in in_words(error).splitlines())
-            raise ConfigError(f"{path} is no suite: {problems}") from None
+            problems = [line.strip() for line in in_words(error).splitlines()[:TOLD]]
+            if (more := error.error_count() - len(problems)) > 0:
+                problems.append(f"and {more} more")
+            raise ConfigError(f"{path} is no suite: {'; '.join(problems)}") from None
         return cls(path.stem, path, hashlib.sha256(text.encode()).hexdigest(), contents)
 
 
