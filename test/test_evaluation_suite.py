@@ -27,6 +27,7 @@ from td3_driver.evaluation.suite import ENDS, SEEN_WITH, Suite, shipped_suites
 from td3_driver.evaluation.suite_drives import Drive, SuiteDriver, Task, plan
 from td3_driver.roads.map_files import is_shipped
 
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "evaluation.md").read_text()
 MARKUP = "town </script> & <b>"
 SMALL = {
     "description": "A small one.",
@@ -176,6 +177,20 @@ def test_the_ends_are_the_suites_and_the_rest_is_the_drivers(tmp_path: Path) -> 
     assert driving.lateral_limit_m == DrivingConfig().lateral_limit_m
     assert (driving.waypoints, driving.max_speed_mps) == (4, 7.0)
     assert set(ENDS) < set(DrivingConfig.model_fields)
+
+
+def test_the_document_tells_of_every_figure_end_baseline_and_suite() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
+    assert {*FIGURES, *BASELINES, *shipped_suites()} == set(rows)
+    assert {name: rows[name] for name, of in FIGURES.items() if of.unit} == {
+        name: of.unit for name, of in FIGURES.items() if of.unit
+    }
+    for name in ENDS:
+        assert f"`{name}`" in PAGE or f"`driving.{name}`" in PAGE
+    for name in shipped_suites():
+        groups = Suite.load(name).groups
+        assert f"| {len(groups)} x {groups[0].episodes} |" in PAGE
+        assert len({group.episodes for group in groups}) == 1
 
 
 # --- who drives ------------------------------------------------------------------------------
