@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from browser import Page, find_browser, open_browser
@@ -20,11 +21,24 @@ from driver_runs import add_checkpoint, make_run, small_config
 
 from td3_driver import cli
 from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfig
+from td3_driver.evaluation import suite_page
 from td3_driver.evaluation.baselines import BASELINES
 from td3_driver.evaluation.contenders import find_contenders
 from td3_driver.evaluation.figures import FIGURES
 from td3_driver.evaluation.suite import ENDS, SEEN_WITH, Suite, shipped_suites
-from td3_driver.evaluation.suite_drives import Drive, SuiteDriver, Task, plan
+from td3_driver.evaluation.suite_drives import (
+    CLIP_FRAMES_PER_S,
+    CLIP_QUALITY,
+    CLIP_S,
+    CLIP_SIDE_PX,
+    Drive,
+    SuiteDriver,
+    Task,
+    clip_frame,
+    plan,
+)
+from td3_driver.evaluation.suite_evaluation import evaluate_suite
+from td3_driver.pages import jpeg
 from td3_driver.roads.map_files import is_shipped
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "evaluation.md").read_text()
@@ -362,6 +376,27 @@ def test_a_collision_costs_what_carla_takes_for_it(tmp_path: Path) -> None:
     other_start = replace(task.start, seed=1)
     assert not same(driver(Task(0, 0, other_start)), drive)
     assert same(driver(task), drive)
+
+
+def test_of_many_failures_in_each_group_the_first_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite_page, "MOST_CLIPS", 1)
+    suite = write(tmp_path / "small.yaml")
+    results, page = evaluate_suite(
+        str(suite), [], ["stand_still"], jobs=1, out=tmp_path / "a.html"
+    )
+    clips = [(each["group"], "clip" in each) for each in data_of(page)["episodes"]]
+    assert clips == [(0, True), (0, False), (1, True), (1, False)]
+    assert all(drive.ended_by == "stuck" for drive in results.drives)
+
+
+@pytest.mark.parametrize("height, width", [(120, 160), (1080, 1920), (1080, 16), (16, 1920)])
+def test_a_clip_of_any_camera_is_one_picture(height: int, width: int) -> None:
+    frame = clip_frame(np.zeros((height, width, 4), np.uint8))
+    assert max(frame.shape[:2]) <= CLIP_SIDE_PX
+    frames = round(CLIP_S * CLIP_FRAMES_PER_S) + 1
+    assert len(jpeg(np.vstack([frame] * frames), CLIP_QUALITY)) > 100
 
 
 def same(one: Drive, other: Drive) -> bool:

@@ -38,7 +38,8 @@ from td3_driver.simulator.world import SimulatedWorld
 CLIP_S = 6.0
 """The last seconds before a failure are kept as a clip."""
 CLIP_FRAMES_PER_S = 10.0
-CLIP_WIDTH_PX = 240
+CLIP_SIDE_PX = 240
+"""Width or height of a clip, whichever is larger: one JPEG of all frames holds 65,535 rows."""
 CLIP_QUALITY = 70
 PATH_SPACING_M = 1.0
 ROUTE_SPACING_M = 2.0
@@ -190,8 +191,7 @@ class ObservedWorld:
 
     def clip(self) -> Clip:
         """Return the latest images, with that of the end."""
-        shown = [*self._images, self._latest_image]
-        images = [scaled(image, CLIP_WIDTH_PX) for image in shown]
+        images = [*self._images, clip_frame(self._latest_image)]
         per_s = 1.0 / (self._stride * self.fixed_delta_s)
         return Clip(jpeg(np.vstack(images), CLIP_QUALITY), len(images), per_s)
 
@@ -212,7 +212,7 @@ class ObservedWorld:
                 trace.hit[contact.other_actor_id] = "vehicle"  # All that this world has to hit.
         self.path.append((frame.pose.x, frame.pose.y))
         if len(trace.speeds_mps) % self._stride == 0:
-            self._images.append(self._latest_image)
+            self._images.append(clip_frame(self._latest_image))
         self._latest_image = frame.image
 
     def _beyond_lane_m(self, frame: Frame) -> float:
@@ -225,6 +225,12 @@ class ObservedWorld:
         width_m = USUAL_LANE_M if lane is None else lane.width
         car = self._world.vehicle.parameters
         return beyond_lane_m(found, car.length_m, car.width_m, width_m)
+
+
+def clip_frame(image: np.ndarray) -> np.ndarray:
+    """Return a camera's image as a clip shows it: no side is above `CLIP_SIDE_PX`."""
+    height, width = image.shape[:2]
+    return scaled(image, max(CLIP_SIDE_PX * width // max(width, height), 1))
 
 
 def beyond_lane_m(found: Projection, length_m: float, width_m: float, lane_m: float) -> float:

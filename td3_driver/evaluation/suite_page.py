@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -24,8 +25,8 @@ from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.outlines import lane_outlines
 from td3_driver.roads.road_map import RoadMap
 
-MOST_CLIPS = 12
-"""Clips of each driver in a page: its first failures."""
+MOST_CLIPS = 4
+"""Clips of each driver in each group: its first failures there."""
 
 
 def write_page(results: SuiteResults, path: Path) -> None:
@@ -104,12 +105,13 @@ def _maps(results: SuiteResults) -> dict[str, list[list[list[float]]]]:
 
 
 def _episodes(results: SuiteResults) -> list[dict[str, Any]]:
-    clips_left = [MOST_CLIPS] * len(results.contenders)
+    shown: Counter[tuple[int, int]] = Counter()
     rows = []
     for drive in results.drives:
         row = _episode(drive)
-        if drive.clip is not None and clips_left[drive.task.contender]:
-            clips_left[drive.task.contender] -= 1
+        whose = drive.task.contender, drive.task.group
+        if drive.clip is not None and shown[whose] < MOST_CLIPS:
+            shown[whose] += 1
             row["clip"] = asdict(drive.clip)
         rows.append(row)
     return rows
