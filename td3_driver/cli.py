@@ -19,6 +19,7 @@ from td3_driver import startup
 from td3_driver.config import Config, ConfigError, load, override, shown
 from td3_driver.doctor import findings
 from td3_driver.doctor.findings import Finding
+from td3_driver.evaluation import suite_command
 from td3_driver.launching import supervision
 from td3_driver.launching.commands import COMMANDS
 from td3_driver.launching.parts import LaunchCommand, Option
@@ -154,25 +155,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="ONNX file from td3-driver export, to drive with instead of the run's actor.",
     )
-    parser.add_argument(
-        "--suite",
-        metavar="NAME",
-        help="Drive a suite's fixed episodes: lane, town, traffic, or a file. See "
-        "docs/evaluation.md.",
-    )
-    parser.add_argument(
-        "--baseline",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="With --suite, have a driver drive that learns nothing: stand_still, straight_on or "
-        "route_follower. May be repeated.",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=_count,
-        help="With --suite, processes that drive side by side; default: all cores.",
-    )
+    suite_command.add_options(parser, _count)
     parser.set_defaults(execute=_evaluate)
 
 
@@ -280,43 +263,20 @@ def _seconds(text: str) -> float:
 
 def _evaluate(given: argparse.Namespace) -> int:
     # Slow to import, and not needed by the other commands.
+    from td3_driver.driving.world import WorldError
     from td3_driver.evaluation import evaluate
     from td3_driver.roads.errors import RoadMapError
 
-    _check_evaluate(given)
+    suite_command.check(given)
     try:
         if given.suite is not None:
-            return _evaluate_suite(given)
+            return suite_command.run(given)
         report = evaluate.evaluate_run(
             given.runs[0], given.map, given.episodes, given.seed, given.out, given.policy
         )
-    except (RoadMapError, OSError) as error:
+    except (RoadMapError, WorldError, OSError) as error:
         return _refuse(error)
     print(evaluate.table(report["episodes"]))
-    return 0
-
-
-def _check_evaluate(given: argparse.Namespace) -> None:
-    """Raise ConfigError for options that do not go together."""
-    if given.suite is not None:
-        for name in ("map", "episodes", "seed"):
-            if getattr(given, name) is not None:
-                raise ConfigError(f"--{name} does not go with --suite, which says its own")
-        return
-    if given.baseline or given.jobs is not None:
-        raise ConfigError("--baseline and --jobs go with --suite NAME only")
-    if len(given.runs) != 1:
-        raise ConfigError(f"evaluate takes one RUN without --suite NAME, not {len(given.runs)}")
-
-
-def _evaluate_suite(given: argparse.Namespace) -> int:
-    from td3_driver.evaluation import suite_evaluation, suite_results
-
-    results, page = suite_evaluation.evaluate_suite(
-        given.suite, given.runs, given.baseline, given.policy, given.jobs, given.out
-    )
-    print(suite_results.table(results))
-    print(f"wrote {page} and {page.with_suffix('.json').name}")
     return 0
 
 

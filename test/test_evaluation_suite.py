@@ -225,6 +225,17 @@ def test_drivers_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> No
         find_contenders([str(one.path), str(one.path)])
 
 
+def test_a_policy_that_goes_wrong_while_it_drives_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", small_config())
+    suite = Suite.load(str(write(tmp_path / "small.yaml")))
+    contenders = find_contenders([str(run.path)])
+    driver = SuiteDriver(suite, contenders)
+    acted = [np.zeros(2, np.float32), np.array([np.nan, 0.0], np.float32)]
+    driver._acts[0] = contenders[0]._checked(lambda observation: acted.pop(0))
+    with pytest.raises(ConfigError, match=r"000000001 acts \[nan  0\.\], which is not finite"):
+        driver(plan(suite, contenders)[0])
+
+
 def test_the_help_names_every_baseline_and_suite(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])

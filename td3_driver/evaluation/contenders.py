@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfig, shown
 from td3_driver.deployment.loading import load_policy
+from td3_driver.driving.observation import Observation
 from td3_driver.evaluation.baselines import BASELINES
 from td3_driver.evaluation.rollout import Act
 from td3_driver.files import is_utf8
@@ -36,13 +39,27 @@ class Contender:
     """The training step of its policy."""
     actor_sha256: str = ""
 
-    def act(self, driving: DrivingConfig) -> Act:
-        """Return what drives; raises ConfigError if the policy is gone or does not fit."""
+    def act(self) -> Act:
+        """Return what drives; raises ConfigError if the policy is gone or does not fit.
+
+        It raises ConfigError for an action that is not finite.
+        """
         if self.baseline:
-            return BASELINES[self.baseline](driving)
+            return BASELINES[self.baseline](self.driving)
         assert self.run is not None and self.policy is not None
         run = RunFolder(self.run)
-        return load_policy(run, self.policy, driving, self.simulator.fixed_delta_s).act
+        return self._checked(
+            load_policy(run, self.policy, self.driving, self.simulator.fixed_delta_s).act
+        )
+
+    def _checked(self, act: Act) -> Act:
+        def checked(observation: Observation) -> np.ndarray:
+            action = act(observation)
+            if not np.all(np.isfinite(action)):
+                raise ConfigError(f"{self.policy} acts {action}, which is not finite")
+            return action
+
+        return checked
 
 
 def find_contenders(

@@ -60,7 +60,11 @@ ENDS = (
     "time_limit_s",
     "goal_tolerance_m",
 )
-"""Settings of driving that belong to the suite: what ends an episode is the same for all."""
+"""Settings of driving that belong to the suite: what ends an episode is the same for all.
+
+Of these, lateral_limit_m also says how an observation is bounded, at ten times as much: that is
+beyond where an episode ends, for the limits that make sense.
+"""
 
 
 class Group(Section):

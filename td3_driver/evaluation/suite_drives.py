@@ -104,7 +104,8 @@ def drive_tasks(
 ) -> Generator[tuple[int, Drive], None, None]:
     """Yield each task's number and its drive, in the order in which they are done.
 
-    What a drive is like does not depend on `jobs`. Raises ConfigError, RoadMapError or OSError.
+    What a drive is like does not depend on `jobs`. Raises ConfigError, RoadMapError, WorldError or
+    OSError.
     """
     make = partial(SuiteDriver, suite, tuple(contenders))
     yield from side_by_side(make, tasks, jobs)
@@ -125,7 +126,7 @@ class SuiteDriver:
         contender, group = self._contenders[task.contender], self._suite.groups[task.group]
         driving = self._suite.driving_for(contender.driving)
         if task.contender not in self._acts:
-            self._acts[task.contender] = contender.act(driving)
+            self._acts[task.contender] = contender.act()
         world = ObservedWorld(
             self._world_for(contender, group, task.start.map_name), driving.collision_impulse_ns
         )

@@ -37,7 +37,8 @@ def evaluate_suite(
 
     Return the results and the page's path: `out`, or `suite-NAME.html` in the folder of the first
     run, or in the current folder if only baselines drive. `jobs` is how many processes drive side
-    by side; by default as many as there are cores. Raises ConfigError, RoadMapError or OSError.
+    by side; by default as many as there are cores. Raises ConfigError, RoadMapError, WorldError or
+    OSError.
     """
     suite = Suite.load(suite_name)
     contenders = find_contenders(runs, baselines, policy_file)
