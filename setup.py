@@ -71,6 +71,7 @@ distribution = setuptools.setup(
         PACKAGE: ["py.typed"],
         f"{PACKAGE}.roads": ["maps/*.xodr"],
         f"{PACKAGE}.offline": ["page/*"],
+        f"{PACKAGE}.evaluation": ["page/*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -81,6 +82,7 @@ distribution = setuptools.setup(
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", glob("config/*.*")),
         (f"share/{PACKAGE}/config/starts", glob("config/starts/*")),
+        (f"share/{PACKAGE}/config/suites", glob("config/suites/*")),
         *((f"share/{PACKAGE}/{folder}", glob(f"{folder}/*.msg")) for folder in DEFINITIONS),
     ],
     zip_safe=False,

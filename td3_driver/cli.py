@@ -20,6 +20,7 @@ from td3_driver import startup
 from td3_driver.config import Config, ConfigError, LookChoice, load, override, shown
 from td3_driver.doctor import findings
 from td3_driver.doctor.findings import Finding
+from td3_driver.evaluation import suite_command
 from td3_driver.launching import supervision
 from td3_driver.launching.commands import COMMANDS
 from td3_driver.launching.parts import LaunchCommand, Option
@@ -127,7 +128,12 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     of_the_run = "; default: as in the run's configuration"
-    parser.add_argument("run", metavar="RUN", help="Folder of the run, or its name under runs/.")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="Folder of the run, or its name under runs/. With --suite several are compared.",
+    )
     parser.add_argument(
         "--map",
         action="extend",
@@ -147,7 +153,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="Report file; default: evaluation.json in the run's folder, or beside the policy.",
+        help="Report file; default: evaluation.json in the run's folder, or beside the policy; "
+        "with --suite a page, and its JSON beside it: suite-NAME.html in the run's folder.",
     )
     parser.add_argument(
         "--policy",
@@ -162,6 +169,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "episode's, late, mirrored, without the road or the sky. Default: 10 episodes of each, "
         "and camera_test.json, with a picture beside it.",
     )
+    suite_command.add_options(parser, _count)
     parser.set_defaults(execute=_evaluate)
 
 
@@ -269,12 +277,16 @@ def _seconds(text: str) -> float:
 
 def _evaluate(given: argparse.Namespace) -> int:
     # Slow to import, and not needed by the other commands.
+    from td3_driver.driving.world import WorldError
     from td3_driver.evaluation import evaluate
     from td3_driver.roads.errors import RoadMapError
 
-    asked = (given.run, given.map, given.episodes, given.seed, given.out, given.policy)
-    arguments = (*asked, given.look)
+    suite_command.check(given)
     try:
+        if given.suite is not None:
+            return suite_command.run(given)
+        asked = (given.runs[0], given.map, given.episodes, given.seed, given.out, given.policy)
+        arguments = (*asked, given.look)
         if given.camera_test:
             from td3_driver.evaluation.camera_evaluation import evaluate_camera
 
@@ -282,7 +294,7 @@ def _evaluate(given: argparse.Namespace) -> int:
             print("\n".join([result.table(), "written:", *(f"  {path}" for path in written)]))
             return 0
         report = evaluate.evaluate_run(*arguments)
-    except (RoadMapError, OSError) as error:
+    except (RoadMapError, WorldError, OSError) as error:
         return _refuse(error)
     print(evaluate.table(report["episodes"]))
     return 0

@@ -204,7 +204,7 @@ def test_evaluate_prints_a_table_and_writes_the_report(
 def test_export_writes_a_file_that_evaluate_drives_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path / "a", small_config(time_limit_s=1.0))
+    run = make_run(tmp_path / "a", small_config(time_limit_s=1.0, lateral_limit_m=3.0))
     file = tmp_path / "elsewhere" / "small.onnx"
     assert cli.main(["export", str(run.path), "--out", str(file)]) == 0
     said = capsys.readouterr().out
@@ -218,6 +218,16 @@ def test_export_writes_a_file_that_evaluate_drives_with(
     )
     assert by_checkpoint["distance_m"] == pytest.approx(by_file["distance_m"], abs=1e-3)
     assert by_checkpoint["distance_m"] > 0.1
+    # In a suite, the ends of episodes are others than in the file.
+    suite = tmp_path / "short.yaml"
+    group = {"name": "one", "maps": ["ring_quarry"], "episodes": 1, "seed": 3}
+    limit = {"time_limit_s": 1.0}
+    suite.write_text(json.dumps({"description": "", "ends": limit, "groups": [group]}))
+    options = ["--suite", str(suite), "--policy", str(file), "--jobs", "1"]
+    assert cli.main(["evaluate", str(run.path), *options]) == 0
+    (driver,) = json.loads((run.path / "suite-short.json").read_text())["contenders"]
+    assert driver["name"] == "a, small.onnx" and driver["policy"] == str(file)
+    assert driver["episodes"][0]["distance_m"] == pytest.approx(by_file["distance_m"], abs=1e-3)
 
 
 def test_a_camera_test_says_that_an_untrained_policy_is_not_shown_to_look(

@@ -256,6 +256,9 @@ def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
     }
     assert not [file.filename for file in files if ".data/scripts/" in file.filename]
     assert not [file.filename for file in files if "build.json" in file.filename]
+    names = {file.filename for file in files}
+    assert "td3_driver/evaluation/page/suite.html" in names
+    assert any(name.endswith("share/td3_driver/config/suites/lane.yaml") for name in names)
     nodes = [file for file in files if ".data/data/lib/td3_driver/" in file.filename]
     assert {Path(file.filename).name for file in nodes} == NODES
     assert all(file.external_attr >> 16 & 0o111 == 0o111 for file in nodes)

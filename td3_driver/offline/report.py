@@ -8,16 +8,13 @@ The page's script and style are in `page/`, together with uPlot (MIT), which dra
 
 from __future__ import annotations
 
-import base64
 import html
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from td3_driver.driving.observation import Observation
@@ -25,6 +22,8 @@ from td3_driver.driving.reward import RewardTerms
 from td3_driver.offline.inspection import Inspection, Inspector, observations_of
 from td3_driver.offline.output import writing
 from td3_driver.offline.saliency import saliencies
+from td3_driver.pages import embedded, jpeg, page, scaled
+from td3_driver.roads.outlines import lane_outlines, spaced
 
 PICTURES = 480
 """Camera frames in a page, spread over the bag, in addition to those of the moments."""
@@ -32,8 +31,6 @@ MOMENTS = 5
 """Number of moments of each kind."""
 MOMENT_SPACING_S = 3.0
 PICTURE_WIDTH_PX = 320
-MAP_MARGIN_M = 60.0
-OUTLINE_SPACING_M = 1.0
 SALIENCY_BATCH = 16
 
 # Signals that the driven path can be coloured by, and their labels; then the plots.
@@ -126,23 +123,12 @@ def _with_saliency(
     maps = saliencies(inspector.networks[0], [observation for _, _, observation in batch])
     for place, (index, picture, _) in enumerate(batch):
         side_by_side = [parts[place] for parts in maps.values()]
-        looks = _jpeg((255.0 * np.hstack(side_by_side)).astype(np.uint8), 70) if maps else ""
+        looks = jpeg((255.0 * np.hstack(side_by_side)).astype(np.uint8), 70) if maps else ""
         yield {"index": index, "image": picture, "looks": looks, "outputs": list(maps)}
 
 
 def _camera_picture(image: np.ndarray) -> str:
-    bgr = np.ascontiguousarray(image[:, :, :3])
-    height, width = bgr.shape[:2]
-    if width > PICTURE_WIDTH_PX:
-        size = (PICTURE_WIDTH_PX, max(round(height * PICTURE_WIDTH_PX / width), 1))
-        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
-    return _jpeg(bgr, 80)
-
-
-def _jpeg(image: np.ndarray, quality: int) -> str:
-    """Return an image as a data URL for an <img>."""
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return jpeg(scaled(image, PICTURE_WIDTH_PX), 80)
 
 
 def _data(
@@ -175,8 +161,8 @@ def _data(
             [name, kind, count, _rounded(rate)] for name, kind, count, rate in inspection.topics
         ],
         "lanes": _lanes(inspection),
-        "routes": [_points(route[:, :2], 0.0) for route in inspection.routes],
-        "path": _points(inspection.path, 0.5),
+        "routes": [spaced(route[:, :2], 0.0) for route in inspection.routes],
+        "path": spaced(inspection.path, 0.5),
         "pictures": pictures,
         "outputs": outputs,
         "moments": moments,
@@ -204,28 +190,12 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def _points(points: np.ndarray, spacing_m: float) -> list[list[float]]:
-    """Return points (n, 2) rounded to centimetres, each at least `spacing_m` from the last."""
-    kept: list[list[float]] = []
-    for x, y in np.round(points, 2).tolist():
-        if not kept or np.hypot(x - kept[-1][0], y - kept[-1][1]) >= spacing_m:
-            kept.append([x, y])
-    return kept
-
-
 def _lanes(inspection: Inspection) -> list[list[list[float]]]:
     """Return the outlines of the driving lanes near the path and the routes."""
     if inspection.road_map is None:
         return []
     places = np.concatenate([inspection.path, *(route[:, :2] for route in inspection.routes)])
-    low, high = places.min(axis=0) - MAP_MARGIN_M, places.max(axis=0) + MAP_MARGIN_M
-    outlines = []
-    for surface in inspection.road_map.surfaces:
-        if surface.type == "Driving":
-            outline = np.concatenate([surface.left, surface.right[::-1]])[:, :2]
-            if np.all(outline.max(axis=0) >= low) and np.all(outline.min(axis=0) <= high):
-                outlines.append(_points(outline, OUTLINE_SPACING_M))
-    return outlines
+    return lane_outlines(inspection.road_map, places)
 
 
 def _page(data: dict[str, Any]) -> str:
@@ -234,15 +204,12 @@ def _page(data: dict[str, Any]) -> str:
     def text(name: str) -> str:
         return (files / name).read_text(encoding="utf-8")
 
-    # Within a script element, "</" and "<!--" mean something, even inside a string.
-    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "TITLE": html.escape(f"{data['bag']} - td3_driver"),
         "STYLE": text("uPlot.min.css") + text("report.css"),
         "LICENSE": text("uPlot.LICENSE").strip(),
         "UPLOT": text("uPlot.iife.min.js"),
-        "DATA": payload,
+        "DATA": embedded(data),
         "SCRIPT": text("report.js"),
     }
-    pieces = text("report.html").split("@@")
-    return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+    return page(text("report.html"), parts)
