@@ -253,6 +253,8 @@ def test_the_help_names_every_baseline_and_suite(capsys: pytest.CaptureFixture[s
         (["nonesuch", "--suite", "lane"], "no run 'nonesuch'"),
         (["--suite", "lane", "--baseline", "stand_still", "--policy", "x"], "one run's policy"),
         (["a", "--suite", "lane", "--map", "ring_meadow"], "--map does not go with --suite"),
+        (["a", "--suite", "lane", "--look", "dusk"], "--look does not go with --suite"),
+        (["a", "--suite", "lane", "--camera-test"], "--camera-test does not go with --suite"),
         (["a", "--baseline", "stand_still"], "go with --suite NAME only"),
         (["a", "b"], "takes one RUN"),
         ([], "takes one RUN"),
