@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,7 +60,7 @@ def running(seconds: float) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
             workers.add(int(line))
         yield program, workers
     finally:
-        if program.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
         program.communicate()
 
