@@ -86,8 +86,13 @@ def test_a_shipped_suite_is_new_where_it_says_so(name: str) -> None:
             assert used.isdisjoint(group.maps)
         else:
             assert trained_on.issuperset(group.maps)
-        new_looks = group.name.startswith("new") and (name == "traffic" or "looks" in group.name)
-        assert (group.simulator.seed != Config().simulator.seed) == new_looks
+        usual = SimulatorConfig()
+        if not group.name.startswith("new"):
+            assert (group.simulator.look, group.simulator.seed) == (usual.look, usual.seed)
+        elif name == "traffic":
+            assert group.simulator.seed != usual.seed
+        else:
+            assert (group.simulator.look == "held_out") == ("looks" in group.name)
 
 
 # Where the first episodes of a suite's first and last group start and lead to: x, y, x, y.
