@@ -13,10 +13,9 @@ import numpy as np
 
 from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import mirror_signs, privileged_scale, vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.evaluation.rollout import Act, drive_episode, seeded_starts
 from td3_driver.learning.assembly import online_training
-from td3_driver.learning.augmentation import MirrorSigns
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.trainer import Progress
@@ -72,7 +71,6 @@ def train(
         config.training,
         folder,
         privileged_scale=privileged_scale(config.driving),
-        signs=MirrorSigns(*mirror_signs(config.driving)),
         say=lambda line: None,
         show=lambda progress: examine(progress, training, examiner),
     )

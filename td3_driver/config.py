@@ -486,11 +486,6 @@ class LearningConfig(Section):
         ge=0.0,
         le=1.0,
     )
-    mirror: bool = _setting(
-        False,
-        "Mirror half of each batch left to right, with its steering: what is learnt of left bends "
-        "then holds for right ones.",
-    )
     reward_scale: float = _setting(1.0, "Factor of every reward.", gt=0.0)
     normalize_rewards: bool = _setting(
         False, "Divide rewards by their mean absolute value so far (Fujimoto et al., 2025)."

@@ -19,7 +19,6 @@ from td3_driver.driving.observation import (
     Observer,
     grey_image,
     image_shape,
-    mirror_signs,
     privileged_scale,
     vector_names,
     vector_scale,
@@ -203,16 +202,6 @@ def test_a_privileged_critic_is_shown_what_the_vector_leaves_out() -> None:
     free = Observer(DrivingConfig(vector=("speed",), privileged_critic=True))
     assert set(free.observe(plain(0), 4.5, np.zeros(2, np.float32))) == {"image", "vector"}
     assert DrivingConfig(privileged_critic=True).privileged == ()
-
-
-def test_a_mirror_changes_what_is_about_left_and_right() -> None:
-    config = DrivingConfig(
-        vector=("previous_action", "speed"), privileged_critic=True, waypoints=2
-    )
-    vector, actions = mirror_signs(config)
-    #       speed, previous steering and speed; lateral, heading, two points
-    assert vector == (1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, -1.0)
-    assert actions == (-1.0, 1.0)
 
 
 def test_a_part_is_named_once_and_older_settings_are_read() -> None:

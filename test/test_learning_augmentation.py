@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from td3_driver.learning.augmentation import (
-    MirrorSigns,
-    draw_shifts,
-    jitter_light,
-    shift_images,
-)
-from td3_driver.learning.batch import Batch
-from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.augmentation import draw_shifts, jitter_light, shift_images
 
 MOST = 3
 
@@ -120,51 +113,3 @@ def test_too_much_light_is_held_within_the_images_range() -> None:
     changed = jitter_light(images, 1.0, torch.Generator().manual_seed(3))
     assert changed.max() == 0.5
     assert jitter_light(images.bfloat16(), 0.3, torch.Generator()).dtype == torch.bfloat16
-
-
-SIGNS = MirrorSigns((1.0, -1.0, -1.0), (-1.0, 1.0))
-
-
-def batch_of(size: int) -> Batch:
-    image = torch.arange(size * 2 * 3 * 4, dtype=torch.uint8).reshape(size, 2, 3, 4)
-    after = {"image": image + 1, "vector": torch.full((size, 3), 5.0)}
-    return Batch(
-        observations={"image": image, "vector": torch.tensor([[2.0, 3.0, 4.0]]).repeat(size, 1)},
-        actions=torch.tensor([[0.5, 0.25]]).repeat(size, 1),
-        rewards=torch.ones(size),
-        next_observations=after,
-        terminated=torch.zeros(size),
-        steps=torch.ones(size),
-    )
-
-
-def test_a_transition_is_mirrored_as_a_whole_or_not_at_all() -> None:
-    batch = batch_of(400)
-    mirrored = SIGNS.mirror_half(batch, torch.Generator().manual_seed(4))
-    turned = mirrored.actions[:, 0] < 0
-    assert 150 < int(turned.sum()) < 250
-    for index in range(400):
-        sign = -1.0 if turned[index] else 1.0
-        assert mirrored.actions[index].tolist() == [sign * 0.5, 0.25]
-        for before, after in (
-            (batch.observations, mirrored.observations),
-            (batch.next_observations, mirrored.next_observations),
-        ):
-            wanted = before["image"][index].flip(-1) if turned[index] else before["image"][index]
-            assert torch.equal(after["image"][index], wanted)
-            signs = torch.tensor([1.0, sign, sign])
-            assert torch.equal(after["vector"][index], before["vector"][index] * signs)
-    assert torch.equal(mirrored.rewards, batch.rewards)
-    again = SIGNS.mirror_half(batch, torch.Generator().manual_seed(4))
-    assert torch.equal(again.actions, mirrored.actions)
-
-
-def test_signs_are_those_of_what_is_stored() -> None:
-    spec = NetworkSpec(None, (1.0,), 2, (1, 1, 1), 1, (8,), privileged_scale=(1.0, 1.0))
-    assert SIGNS.of_stored(spec).vector == (1.0, -1.0, -1.0)
-    without_vector = NetworkSpec(
-        (2, 36, 36), (), 2, (1, 1, 1), 1, (8,), privileged_scale=(1.0, 1.0)
-    )
-    assert SIGNS.of_stored(without_vector).vector == (-1.0, -1.0)
-    without_more = NetworkSpec(None, (1.0,), 2, (1, 1, 1), 1, (8,))
-    assert SIGNS.of_stored(without_more).vector == (1.0,)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from td3_driver.config import ConfigError, LearningConfig
-from td3_driver.learning.augmentation import MirrorSigns
+from td3_driver.config import LearningConfig
 from td3_driver.learning.batch import Batch, replay_spec
 from td3_driver.learning.metrics import COLUMNS
 from td3_driver.learning.networks import (
@@ -838,23 +837,6 @@ def test_what_is_privileged_is_seen_by_the_critic_alone() -> None:
     assert torch.equal(actions, learner.actor({**seen, "vector": seen["vector"][:, :1]}))
     q1, _ = learner.critic(seen, actions)
     assert not torch.equal(q1, learner.critic(other, actions)[0])
-
-
-def test_without_signs_nothing_can_be_mirrored() -> None:
-    with pytest.raises(ConfigError, match=r"learning\.mirror: this task does not say"):
-        TD3(SPEC, LearningConfig(mirror=True))
-
-
-def test_mirrored_transitions_are_learnt_from() -> None:
-    signs = MirrorSigns((1.0, -1.0, -1.0), (-1.0, 1.0))
-    settings = LearningConfig(mirror=True, actor_warmup_updates=0, policy_freq=1)
-    learners = [TD3(SPEC, settings, seed=2, signs=signs) for _ in range(2)]
-    plain = TD3(SPEC, settings.model_copy(update={"mirror": False}), seed=2, signs=signs)
-    for learner in (*learners, plain):
-        learner.update(make_batch())
-    same, again, other = (weights(learner.actor) for learner in (*learners, plain))
-    assert all(map(torch.equal, same, again))
-    assert not all(map(torch.equal, same, other))
 
 
 def test_what_is_privileged_is_stored_behind_the_vector_and_missing_when_driving() -> None:

@@ -21,8 +21,6 @@ IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
 """The observation's keys; the last is there only for a privileged critic."""
 
 ACTIONS = ("steering", "speed")
-SIDEWAYS = ("lateral_m", "heading_error_rad", "_y_m", "steering")
-"""How the names of entries and actions end that are about left and right."""
 
 
 def image_shape(config: DrivingConfig) -> tuple[int, ...]:
@@ -40,20 +38,6 @@ def vector_names(config: DrivingConfig) -> list[str]:
 def privileged_scale(config: DrivingConfig) -> np.ndarray:
     """Return what `vector_scale` does, for what only the critic sees."""
     return _scale(config.privileged, config)
-
-
-def mirror_signs(config: DrivingConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the signs that the vector's entries and the actions get in a mirror, 1 or -1.
-
-    After the vector's come those of what only the critic sees, as in what is stored.
-    """
-    parts = (*config.vector, *config.privileged)
-    names = [name for part in parts for name, _ in _entries(part, config)]
-    return tuple(map(_sign, names)), tuple(map(_sign, ACTIONS))
-
-
-def _sign(name: str) -> float:
-    return -1.0 if name.endswith(SIDEWAYS) else 1.0
 
 
 def vector_scale(config: DrivingConfig) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from td3_driver.config import Config, DrivingConfig
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import IMAGE, VECTOR, Observation, mirror_signs
+from td3_driver.driving.observation import IMAGE, VECTOR, Observation, vector_names
 from td3_driver.driving.world import Start
 from td3_driver.evaluation.rollout import Act, drive_episode
 from td3_driver.simulator.pinhole import Intrinsics, Mounting
@@ -32,6 +32,9 @@ NEEDED = ("black", "frozen", "foreign", "road hidden")
 """Conditions under which the image says nothing of where the road is."""
 CONDITIONS = 8
 """Conditions that are driven under, the real image among them."""
+
+# The signs of the vector's entries change in a mirror where they are about left and right.
+_SIDEWAYS = ("lateral_m", "heading_error_rad", "_y_m", "previous_steering")
 
 Tamper = Callable[[np.ndarray], np.ndarray]
 """Changes a decision's image stack, uint8 (stack, [channels,] size, size); one per episode."""
@@ -103,8 +106,9 @@ def hidden(first_row: int, end_row: int) -> Tamper:
 
 def mirrored_vector(vector: np.ndarray, config: DrivingConfig) -> np.ndarray:
     """Return an observation's vector as it is in a mirror."""
-    signs, _ = mirror_signs(config)
-    return vector * np.array(signs[: len(vector)], np.float32)
+    names = vector_names(config)
+    signs = np.array([-1.0 if name.endswith(_SIDEWAYS) else 1.0 for name in names], np.float32)
+    return vector * signs
 
 
 @dataclass

@@ -15,7 +15,6 @@ import torch
 
 from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
-from td3_driver.learning.augmentation import MirrorSigns
 from td3_driver.learning.batch import Replay, replay_spec
 from td3_driver.learning.counters import SavedCounters, checked
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
@@ -55,7 +54,6 @@ def online_training(
     folder: Path,
     *,
     privileged_scale: np.ndarray = NOTHING,
-    signs: MirrorSigns | None = None,
     validation: Validation | None = None,
     resume: bool = False,
     say: Say = print,
@@ -65,14 +63,14 @@ def online_training(
     """Return a run in an environment, from the start, a warm start or its newest checkpoint.
 
     `vector_scale` is the usual magnitude of each entry of the observations' vector, and
-    `privileged_scale` of what only the critic sees; `signs` are for `learning.mirror`. `say` logs
-    a line, `show` is called after every step, and `report` with every row of figures, from the
-    thread that updates. Raises ConfigError, ReplayMemoryError or CheckpointError.
+    `privileged_scale` of what only the critic sees. `say` logs a line, `show` is called after
+    every step, and `report` with every row of figures, from the thread that updates.
+    Raises ConfigError, ReplayMemoryError or CheckpointError.
     """
     spec = network_spec(
         learning, env.observation_space, env.action_space, vector_scale, privileged_scale
     )
-    learner = _make_learner(spec, learning, training, signs)
+    learner = _make_learner(spec, learning, training)
     warm = has_warm_start(folder)
     replay = _online_replay(spec, learning, folder, learner.device, say)
     generators = _random_streams(training.seed, replay.device)
@@ -149,14 +147,13 @@ def offline_training(
     training: TrainingConfig,
     folder: Path,
     *,
-    signs: MirrorSigns | None = None,
     say: Say = print,
     show: Callable[[Progress], object] = _ignore,
     report: Report = _ignore,
 ) -> OfflineTraining:
     """Return a run of `training.offline_updates` updates on recorded transitions."""
     training = training.model_copy(update={"total_steps": training.offline_updates})
-    learner = _make_learner(spec, learning, training, signs)
+    learner = _make_learner(spec, learning, training)
     device = _replay_device(learning, learner.device)
     replay = restored(recorded.state(), spec, learning, device)
     generators = _random_streams(training.seed, device)
@@ -168,17 +165,12 @@ def offline_training(
     return OfflineTraining(trainer, show)
 
 
-def _make_learner(
-    spec: NetworkSpec,
-    learning: LearningConfig,
-    training: TrainingConfig,
-    signs: MirrorSigns | None,
-) -> TD3:
+def _make_learner(spec: NetworkSpec, learning: LearningConfig, training: TrainingConfig) -> TD3:
     if training.torch_threads:
         torch.set_num_threads(training.torch_threads)
     device = choose_device(learning.device)
     precision = choose_precision(learning, spec, device)
-    return TD3(spec, learning, device, training.seed, precision, signs)
+    return TD3(spec, learning, device, training.seed, precision)
 
 
 def _replay_device(learning: LearningConfig, learners: torch.device) -> torch.device:

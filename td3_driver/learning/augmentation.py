@@ -1,63 +1,15 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Random changes of what is learnt from: shift, light, and left for right.
-
-Shifts are after Kostrikov et al. (2020) and Yarats et al. (2021).
+"""Random changes of image stacks: shift (Kostrikov et al., 2020; Yarats et al., 2021), and light.
 
 The light is changed after Laskin et al. (2020): a policy then bears looks that it never saw.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor
-
-from td3_driver.learning.batch import Batch
-from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
-
-
-@dataclass(frozen=True)
-class MirrorSigns:
-    """The signs that entries get in a mirror, 1 or -1."""
-
-    vector: tuple[float, ...]
-    """Of the stored vector: what only the critic sees comes last."""
-    actions: tuple[float, ...]
-
-    def of_stored(self, spec: NetworkSpec) -> MirrorSigns:
-        """Return the signs for networks that may be without the vector, or what is privileged."""
-        stored = len(spec.of_critic.vector_scale)
-        first = 0 if spec.vector_scale else len(self.vector) - stored
-        return replace(self, vector=self.vector[first : first + stored])
-
-    def mirror_half(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return a batch in which each transition is mirrored with probability 0.5."""
-        device = batch.actions.device
-        turned = torch.rand(len(batch.actions), generator=generator, device=device) < 0.5
-        # With a choice for every pixel, shapes do not depend on the draw: it can be captured.
-        actions = _signed(batch.actions, self.actions, turned)
-        observations = self._mirrored(batch.observations, turned)
-        after = self._mirrored(batch.next_observations, turned)
-        return replace(batch, actions=actions, observations=observations, next_observations=after)
-
-    def _mirrored(self, seen: Observations, turned: Tensor) -> Observations:
-        mirrored = dict(seen)
-        if IMAGE in seen:
-            image = seen[IMAGE]
-            choice = turned.view(-1, *[1] * (image.ndim - 1))
-            mirrored[IMAGE] = torch.where(choice, image.flip(-1), image)
-        if VECTOR in seen:
-            mirrored[VECTOR] = _signed(seen[VECTOR], self.vector, turned)
-        return mirrored
-
-
-def _signed(values: Tensor, signs: tuple[float, ...], turned: Tensor) -> Tensor:
-    """Return values (B, n) with signs (n) where `turned` (B)."""
-    factors = torch.tensor(signs, device=values.device, dtype=values.dtype)
-    return torch.where(turned[:, None], values * factors, values)
 
 
 def draw_shifts(batch: int, most_px: int, generator: torch.Generator) -> Tensor:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from td3_driver.config import ConfigError, LearningConfig
-from td3_driver.learning.augmentation import MirrorSigns, draw_shifts, jitter_light
+from td3_driver.config import LearningConfig
+from td3_driver.learning.augmentation import draw_shifts, jitter_light
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
@@ -62,16 +62,11 @@ class TD3:
         device: torch.device | str = "cpu",
         seed: int = 0,
         precision: torch.dtype = torch.float32,
-        signs: MirrorSigns | None = None,
     ) -> None:
-        """Make the networks; `signs` are needed if `settings.mirror` is set."""
-        if settings.mirror and signs is None:
-            raise ConfigError("learning.mirror: this task does not say what a mirror changes")
         self.spec = spec
         self.settings = settings
         self.device = torch.device(device)
         self.precision = precision
-        self._signs = signs.of_stored(spec) if settings.mirror and signs else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.actor = Actor(spec).to(self.device)
@@ -145,8 +140,6 @@ class TD3:
     def move(self, batch: Batch, kind: UpdateKind, measure: bool = False) -> dict[str, Tensor]:
         """Do the arithmetic of an update that `begin_update` started, entirely on the device."""
         batch = batch.to(self.device)
-        if self._signs is not None:
-            batch = self._signs.mirror_half(batch, self.generator)
         self.reward_norm.observe(batch.rewards)
         observations = self.prepare(batch.observations)
         next_observations = self.prepare(batch.next_observations)

@@ -24,11 +24,10 @@ from td3_driver.bridge import runtime
 from td3_driver.bridge.parameters import ConfiguredNode
 from td3_driver.config import ConfigError
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import mirror_signs, privileged_scale, vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.driving.world import WorldError
 from td3_driver.evaluation.examination import EmbeddedExaminer, TownExaminer
 from td3_driver.learning.assembly import online_training
-from td3_driver.learning.augmentation import MirrorSigns
 from td3_driver.learning.devices import ReplayMemoryError
 from td3_driver.learning.health import NotFiniteError
 from td3_driver.learning.online import OnlineTraining
@@ -174,7 +173,6 @@ def _train_in(
             config.training,
             folder.path,
             privileged_scale=privileged_scale(config.driving),
-            signs=MirrorSigns(*mirror_signs(config.driving)),
             validation=Validation(config.validation, examine),
             resume=bool(node.get_parameter("resume").value),
             say=live.log,

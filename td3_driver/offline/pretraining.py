@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from td3_driver.config import Config, override
 from td3_driver.driving.environment import action_space, observation_space
-from td3_driver.driving.observation import mirror_signs, privileged_scale, vector_scale
+from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.learning.assembly import offline_training
-from td3_driver.learning.augmentation import MirrorSigns
 from td3_driver.learning.batch import replay_spec
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
 from td3_driver.learning.networks import NetworkSpec, network_spec
@@ -73,7 +72,6 @@ def train_on(recorded: ReplayBuffer, folder: RunFolder) -> Pretrained:
         config.learning,
         config.training,
         folder.path,
-        signs=MirrorSigns(*mirror_signs(config.driving)),
         say=tqdm.write,
         show=_bar(),
     )
