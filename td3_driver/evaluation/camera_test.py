@@ -27,9 +27,8 @@ LOOKS_SHARE = 0.3
 DRIVES_SHARE = 0.95
 UNDISTURBED_SHARE = 0.85
 """It completes at least this where only the sky is hidden."""
-MIRRORED_CORRELATION = -0.8
-NEEDED = ("black", "frozen", "foreign", "road hidden")
-"""Conditions under which the image says nothing of where the road is."""
+NEEDED = ("black", "frozen", "foreign", "mirrored", "road hidden")
+"""Conditions under which the image does not say where the road is."""
 CONDITIONS = 8
 """Conditions that are driven under, the real image among them."""
 
@@ -130,8 +129,12 @@ class CameraTest:
 
     conditions: list[Condition]
     mirrored_correlation: float
-    """Of the steering under real and under mirrored observations, at the same decisions; -1 for a
-    policy that knows no difference between left and right, NaN if it always steers alike."""
+    """Of the steering under real and under mirrored observations, at the same decisions.
+
+    It is -1 for a policy that knows no difference between left and right, NaN if it always steers
+    alike. The verdict does not depend on it: whoever has learnt to keep right has never seen the
+    lane from the other side.
+    """
     examples: dict[str, np.ndarray]
     """An image under each condition, uint8 (size, size) or (3, size, size)."""
 
@@ -146,7 +149,6 @@ class CameraTest:
             self[REAL] >= DRIVES_SHARE
             and all(self[name] <= LOOKS_SHARE for name in NEEDED)
             and self["sky hidden"] >= UNDISTURBED_SHARE
-            and self.mirrored_correlation <= MIRRORED_CORRELATION
         )
 
     def verdict(self) -> str:
@@ -166,11 +168,6 @@ class CameraTest:
             (
                 self["sky hidden"] < UNDISTURBED_SHARE,
                 f"it completes {self['sky hidden']:.2f} with the sky hidden: it goes by the sky",
-            ),
-            (
-                not self.mirrored_correlation <= MIRRORED_CORRELATION,
-                "its steering does not turn round in a mirror (correlation "
-                f"{self.mirrored_correlation:+.2f})",
             ),
         ]
         why = "; ".join(words for wrong, words in reasons if wrong)
