@@ -21,6 +21,7 @@ from driver_runs import add_checkpoint, make_run, small_config
 
 from td3_driver import cli
 from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfig
+from td3_driver.deployment.loading import LoadedPolicy, finite
 from td3_driver.evaluation import suite_page
 from td3_driver.evaluation.baselines import BASELINES
 from td3_driver.evaluation.contenders import find_contenders
@@ -236,8 +237,9 @@ def test_a_policy_that_goes_wrong_while_it_drives_is_told(tmp_path: Path) -> Non
     contenders = find_contenders([str(run.path)])
     driver = SuiteDriver(suite, contenders)
     acted = [np.zeros(2, np.float32), np.array([np.nan, 0.0], np.float32)]
-    driver._acts[0] = contenders[0]._checked(lambda observation: acted.pop(0))
-    with pytest.raises(ConfigError, match=r"000000001 acts \[nan  0\.\], which is not finite"):
+    policy = LoadedPolicy(lambda observation: acted.pop(0), "checkpoint 1")
+    driver._acts[0] = finite(policy)
+    with pytest.raises(ConfigError, match=r"checkpoint 1 acts \[nan  0\.\], which is not finite"):
         driver(plan(suite, contenders)[0])
 
 

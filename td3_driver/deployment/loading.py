@@ -47,6 +47,21 @@ class LoadedPolicy:
     """Q1 and Q2 of an observation and an action; None if there is no critic."""
 
 
+def finite(policy: LoadedPolicy) -> Callable[[Observation], np.ndarray]:
+    """Return what acts as the policy does; it raises ConfigError for an action that is not finite.
+
+    A driver does not need it: it stops the car and goes on.
+    """
+
+    def act(observation: Observation) -> np.ndarray:
+        action = policy.act(observation)
+        if not np.all(np.isfinite(action)):
+            raise ConfigError(f"{policy.name} acts {action}, which is not finite")
+        return action
+
+    return act
+
+
 def baseline_policy(driving: DrivingConfig) -> LoadedPolicy:
     """Return the scripted driver, which follows the route by pure pursuit."""
     return LoadedPolicy(RouteFollower(driving).act, "the baseline")

@@ -48,9 +48,7 @@ def evaluate_camera(
             progress.set_postfix_str(f"{name}: {completion:.2f}")
             progress.update()
 
-        result = camera_test(
-            prepared.env, prepared.policy.act, prepared.starts, folder.config, done
-        )
+        result = camera_test(prepared.env, prepared.act, prepared.starts, folder.config, done)
     prepared.env.close()
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as new:

@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from td3_driver.config import Config, ConfigError, DrivingConfig, SimulatorConfig, shown
-from td3_driver.deployment.loading import load_policy
-from td3_driver.driving.observation import Observation
+from td3_driver.deployment.loading import finite, load_policy
 from td3_driver.evaluation.baselines import BASELINES
 from td3_driver.evaluation.rollout import Act
 from td3_driver.files import is_utf8
@@ -48,18 +45,7 @@ class Contender:
             return BASELINES[self.baseline](self.driving)
         assert self.run is not None and self.policy is not None
         run = RunFolder(self.run)
-        return self._checked(
-            load_policy(run, self.policy, self.driving, self.simulator.fixed_delta_s).act
-        )
-
-    def _checked(self, act: Act) -> Act:
-        def checked(observation: Observation) -> np.ndarray:
-            action = act(observation)
-            if not np.all(np.isfinite(action)):
-                raise ConfigError(f"{self.policy} acts {action}, which is not finite")
-            return action
-
-        return checked
+        return finite(load_policy(run, self.policy, self.driving, self.simulator.fixed_delta_s))
 
 
 def find_contenders(

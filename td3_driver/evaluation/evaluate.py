@@ -16,10 +16,10 @@ import torch
 from tqdm import tqdm
 
 from td3_driver.config import LookChoice
-from td3_driver.deployment.loading import LoadedPolicy, load_policy
+from td3_driver.deployment.loading import finite, load_policy
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.world import Frame, Start
-from td3_driver.evaluation.rollout import DrivenEpisode, drive_episode, report, seeded_starts
+from td3_driver.evaluation.rollout import Act, DrivenEpisode, drive_episode, report, seeded_starts
 from td3_driver.files import replacing
 from td3_driver.roads.starts import StartSampler
 from td3_driver.runs import RunFolder
@@ -83,12 +83,12 @@ def drive_run(
 ) -> list[EvaluatedDrive]:
     """Drive the episodes of an evaluation; the first `filmed` ones keep their camera frames."""
     prepared = prepare(folder, maps, episodes, seed, policy_file, look)
-    env, policy = prepared.env, prepared.policy
+    env, act = prepared.env, prepared.act
     drives: list[EvaluatedDrive] = []
     progress = tqdm(prepared.starts, "evaluate", unit="episode")
     for start in progress:
         drive = _Recorder(keep_images=len(drives) < filmed)
-        episode = drive_episode(env, policy.act, start, drive.watch)
+        episode = drive_episode(env, act, start, drive.watch)
         drives.append(drive.finished(episode))
         completions = [done.episode.summary.route_completion for done in drives]
         progress.set_postfix_str(f"completion {np.mean(completions):.2f}")
@@ -101,7 +101,7 @@ class Prepared:
     """What an evaluation drives with."""
 
     env: DrivingEnv
-    policy: LoadedPolicy
+    act: Act
     starts: Sequence[Start]
 
 
@@ -125,7 +125,7 @@ def prepare(
     world = SimulatedWorld(config.simulator.model_copy(update=changes))
     first = settings.seed if seed is None else seed
     starts = tuple(seeded_starts(names, count, first, sampler.on_map))
-    return Prepared(DrivingEnv(world, sampler, config.driving), policy, starts)
+    return Prepared(DrivingEnv(world, sampler, config.driving), finite(policy), starts)
 
 
 class _Recorder:
