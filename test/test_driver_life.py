@@ -469,3 +469,23 @@ def test_bad_settings_are_refused_with_their_reason(run: RunFolder, log: Path) -
     with driver_process(run, log, "driver.camera_timeout_s:=3.0") as driver:
         assert driver.wait(timeout=60.0) == 2
     assert "driver.camera_timeout_s: Input should be less than or equal to 0.4" in log.read_text()
+
+
+# Routes
+
+
+def test_a_policy_that_sees_nothing_of_the_route_drives_without_one(
+    log: Path, node: Node, tmp_path: Path
+) -> None:
+    config = small_config(vector=["speed", "previous_action"], privileged_critic=True)
+    run = make_run(tmp_path / "free", config, critic=True)
+    car = ScriptedCar(node)
+    car.silent.add(topics.WAYPOINTS)
+    car.start()
+    try:
+        with driver_process(run, log, "random_goal:=false"):
+            assert car.wait(car.told_to_drive, 100.0), log.read_text()
+            assert car.wait(lambda: "without a route" in log.read_text(), 20.0), log.read_text()
+            assert car.told_to_drive(time.monotonic() - 1.0)
+    finally:
+        car.end()
