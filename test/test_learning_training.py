@@ -436,10 +436,10 @@ def test_a_checkpoint_is_copied_between_two_updates(
         time.sleep(0.05)
         assert copied_at == [] and trainer.learner.updates == before
         permit.release()
-        for future in (updated, saved):
+        updated.result(20.0)
+        permit.release()  # either of the two may come next
+        for future in (saved, updated_again):
             future.result(20.0)
-        permit.release()
-        updated_again.result(20.0)
     ((first, last),) = copied_at
     assert first == last and first in (before + 1, before + 2)
     assert trainer.learner.updates == before + 2
