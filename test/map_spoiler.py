@@ -1,16 +1,11 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Good maps with one thing wrong at a time, and a process that reads many of them."""
+"""Good maps with one thing wrong at a time, and what reads many of them."""
 
 from __future__ import annotations
 
 import copy
-import json
-import queue
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -23,7 +18,6 @@ VALUES = (
     *("-2147483648", "99", "-9", "3.0", " 2 ", "1e6", "9" * 5000, "é\U0001f697", "&#10;".strip()),
     *("LHT", "driving", "none", "start", "end", "road", "junction"),
 )
-ANSWER_S = 60.0
 
 # Reads documents one a line, JSON, and answers what `trial` would hear from its process, or what
 # is wrong with a map that was read without a remark.
@@ -163,52 +157,3 @@ def _nest(root: ElementTree.Element, index: int, rng: np.random.Generator) -> st
     if other is not element and element not in list(other.iter()):
         element.append(copy.deepcopy(other))
     return f"<{other.tag}> within <{element.tag}>"
-
-
-class ManyReader:
-    """A process that reads one after another, started again after one that ends it."""
-
-    def __init__(self, code: str = READER) -> None:
-        """Start it; `code` is what it runs."""
-        self._code = code
-        self._start()
-
-    def answer(self, text: object) -> dict | None:
-        """Return what became of a document; None if it ended the process or hung."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(text) + "\n")
-        self._process.stdin.flush()
-        try:
-            while True:
-                line = self._lines.get(timeout=ANSWER_S)
-                if line is None or line.startswith("="):
-                    break
-        except queue.Empty:
-            line = None
-        if line is None:
-            self.close()
-            self._start()
-            return None
-        return json.loads(line[1:])
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", self._code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
-
-    @staticmethod
-    def _read(process: subprocess.Popen, lines: queue.Queue[str | None]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
-        lines.put(None)

@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-import json
-import queue
-import subprocess
-import sys
-import threading
 from pathlib import Path
+
+from many_reader import ManyReader
 
 from td3_driver.deployment.description import PolicyFileError
 from td3_driver.deployment.onnx_policy import OnnxPolicy
-
-ANSWER_S = 60.0
 
 # Takes a path a line, and answers why it is refused. It needs no other process for each trial:
 # it is one.
@@ -52,47 +47,16 @@ class OnnxReader:
     """The process, started again after a file that ends it."""
 
     def __init__(self) -> None:
-        self._start()
+        self._reader = ManyReader(READER)
+        self.close = self._reader.close
 
     def load(self, path: Path) -> str:
         """Return what is wrong with what a file is loaded as; raises PolicyFileError."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(str(path)) + "\n")
-        self._process.stdin.flush()
-        try:
-            while (line := self._lines.get(timeout=ANSWER_S)) and not line.startswith("="):
-                pass
-        except queue.Empty:
-            line = None
-        if not line:
-            self.close()
-            self._start()
+        answer = self._reader.answer(str(path))
+        if answer is None:
             OnnxPolicy.load(path)
             return "ended a process, and was then loaded"
-        refusal, wrong = json.loads(line[1:])
+        refusal, wrong = answer
         if refusal:
             raise PolicyFileError(refusal)
         return str(wrong)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", READER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
-
-    @staticmethod
-    def _read(process: subprocess.Popen, lines: queue.Queue[str | None]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
-        lines.put(None)

@@ -18,7 +18,7 @@ import pytest
 from bag_drives import drive
 from bag_kinds import KINDS, Kind, Recording, recording_of
 from bag_spoiler import READER, Spoiler, Spoilt
-from map_spoiler import ManyReader
+from many_reader import ManyReader
 
 from td3_driver.config import SimulatorConfig
 

@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from map_spoiler import ManyReader, spoil
+from many_reader import ManyReader
+from map_spoiler import READER, spoil
 
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
@@ -35,7 +36,7 @@ def test_spoilt_maps_are_read_rightly_or_refused_in_words(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     outcomes: Counter[str] = Counter()
     wrong = []
-    reader = ManyReader()
+    reader = ManyReader(READER)
     try:
         for spoilt in spoil((MAPS / f"{source}.xodr").read_text(), COUNT // 2, seed=5):
             answer = reader.answer(spoilt.text)
