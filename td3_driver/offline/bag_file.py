@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import heapq
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
-from typing import Protocol
+from pathlib import Path
 
 import yaml
 import zstandard
@@ -76,23 +77,48 @@ class Part:
     """Reads them; those that cannot be read are left out."""
 
 
-class BagFile(Protocol):
+class BagFile(ABC):
     """A file that is open for reading."""
 
-    channels: dict[int, Channel]
-    """By their numbers in this file."""
-    counts: Counter[int]
-    """Number of messages of each channel."""
-    notes: list[str]
-    """What was found wrong when it was opened, in words."""
-    damage: str
-    """What was found wrong first while messages were read; empty if nothing was."""
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.channels: dict[int, Channel] = {}
+        """By their numbers in this file."""
+        self.counts: Counter[int] = Counter()
+        """Number of messages of each channel."""
+        self.notes: list[str] = []
+        """What was found wrong when it was opened, in words."""
+        self.damage = ""
+        """What was found wrong first while messages were read; empty if nothing was."""
 
+    @abstractmethod
     def parts(self, topics: Mapping[int, str]) -> Iterable[Part]:
         """Return the messages of some channels, given with their topics."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close the file."""
+
+    def note_damage(self, text: str) -> None:
+        """Note what was found wrong while messages were read, if it is the first."""
+        self.damage = self.damage or f"{self.path.name}: {text}"
+
+    def describe_channel(self, channel: Channel, encoding: object, qos: object) -> Channel:
+        """Return a channel as it can be read: with its QoS, or with why it cannot."""
+        if not channel.type_name:
+            return Channel(channel.topic, "", refusal="nothing says what type they are")
+        if encoding != CDR:
+            refusal = f"they are encoded as {str(encoding)[:40]!r}, and not as {CDR!r}"
+            return Channel(channel.topic, channel.type_name, refusal=refusal)
+        channel, wrong = with_qos(channel, qos)
+        if wrong:
+            self.notes.append(wrong)
+        return channel
+
+    def describe_the_rest(self) -> None:
+        """Give channels that have messages, but of which nothing is told, their refusal."""
+        for number in self.counts.keys() - self.channels.keys():
+            self.channels[number] = Channel("", "", refusal="nothing says what they are")
 
 
 def in_order(parts: Iterable[Part]) -> Iterator[RawMessage]:

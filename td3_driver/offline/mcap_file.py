@@ -23,14 +23,13 @@ from mcap import records
 from mcap.opcode import Opcode
 
 from td3_driver.offline.bag_file import (
-    CDR,
     LATEST_NS,
+    BagFile,
     BagFileError,
     Channel,
     Part,
     RawMessage,
     first_line,
-    with_qos,
 )
 from td3_driver.offline.mcap_records import (
     HEAD,
@@ -54,16 +53,12 @@ _LEAST_SEARCHED_BYTES = 1 << 12
 _SEARCHED_BYTES = 1 << 20
 
 
-class McapFile:
+class McapFile(BagFile):
     """A file that is read in parts; it is not kept open between them."""
 
     def __init__(self, path: Path) -> None:
         """Find its channels and messages; raises BagFileError if there are none to be found."""
-        self.path = path
-        self.channels: dict[int, Channel] = {}
-        self.counts: Counter[int] = Counter()
-        self.notes: list[str] = []
-        self.damage = ""
+        super().__init__(path)
         self._schemas: dict[int, records.Schema] = {}
         self._described: dict[int, records.Channel] = {}
         self._parts: list[tuple[int, Callable[[Mapping[int, str]], Iterator[RawMessage]]]] = []
@@ -293,7 +288,7 @@ class McapFile:
             data = self._bytes(position, length)
             content = chunk_data(data[HEAD.size :])
         except (OSError, BagFileError) as error:
-            self._note_damage(f"the chunk at byte {position:,} is damaged ({error})")
+            self.note_damage(f"the chunk at byte {position:,} is damaged ({error})")
             return
         yield from self._sorted(content, topics)
 
@@ -303,7 +298,7 @@ class McapFile:
         try:
             data = self._bytes(position, length)
         except OSError as error:
-            self._note_damage(f"it cannot be read ({error.strerror})")
+            self.note_damage(f"it cannot be read ({error.strerror})")
             return
         yield from self._sorted(data, topics)
 
@@ -324,16 +319,13 @@ class McapFile:
                 if topic is None:
                     continue
                 if log_ns >= LATEST_NS:
-                    self._note_damage(f"a message of {topic} has an impossible time")
+                    self.note_damage(f"a message of {topic} has an impossible time")
                     continue
                 found.append(RawMessage(topic, log_ns, content[MESSAGE.size :]))
         except (BagFileError, struct.error) as error:
-            self._note_damage(f"a record is damaged ({error})")
+            self.note_damage(f"a record is damaged ({error})")
         found.sort(key=lambda message: message.log_ns)
         yield from found
-
-    def _note_damage(self, text: str) -> None:
-        self.damage = self.damage or f"{self.path.name}: {text}"
 
     # --- channels ----------------------------------------------------------------------------
 
@@ -341,26 +333,19 @@ class McapFile:
         """Make channels of what was found about them."""
         for number, found in self._described.items():
             self.channels[number] = self._channel(found)
-        for number in self.counts.keys() - self._described.keys():
-            self.channels[number] = Channel("", "", refusal="nothing says what they are")
+        self.describe_the_rest()
 
     def _channel(self, found: records.Channel) -> Channel:
         schema = self._schemas.get(found.schema_id)
-        if schema is None:
-            return Channel(found.topic, "", refusal="nothing says what type they are")
-        if found.message_encoding != CDR:
-            refusal = f"they are encoded as {found.message_encoding[:40]!r}, and not as {CDR!r}"
-            return Channel(found.topic, schema.name, refusal=refusal)
-        channel = Channel(
-            found.topic,
-            schema.name,
-            schema.data.decode(errors="replace") if schema.encoding == "ros2msg" else "",
-            found.metadata.get("topic_type_hash", ""),
-        )
-        channel, wrong = with_qos(channel, found.metadata.get("offered_qos_profiles", ""))
-        if wrong:
-            self.notes.append(wrong)
-        return channel
+        name = definition = ""
+        if schema is not None:
+            name = schema.name
+            if schema.encoding == "ros2msg":
+                definition = schema.data.decode(errors="replace")
+        digest = found.metadata.get("topic_type_hash", "")
+        channel = Channel(found.topic, name, definition, digest)
+        qos = found.metadata.get("offered_qos_profiles", "")
+        return self.describe_channel(channel, found.message_encoding, qos)
 
 
 @dataclass

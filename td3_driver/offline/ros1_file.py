@@ -5,28 +5,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader
 
-from td3_driver.offline.bag_file import BagFileError, Channel, Part, RawMessage, first_line
+from td3_driver.offline.bag_file import (
+    BagFile,
+    BagFileError,
+    Channel,
+    Part,
+    RawMessage,
+    first_line,
+)
 
 MAGIC = b"#ROSBAG V"
 
 
-class Ros1File:
+class Ros1File(BagFile):
     """A file that the library reads."""
 
     def __init__(self, path: Path) -> None:
         """Find its channels and messages; raises BagFileError if there are none to be found."""
-        self.path = path
-        self.channels: dict[int, Channel] = {}
-        self.counts: Counter[int] = Counter()
-        self.notes: list[str] = []
-        self.damage = ""
+        super().__init__(path)
         self._reader = Reader(path)
         try:
             self._reader.open()
@@ -61,6 +63,6 @@ class Ros1File:
             except StopIteration:
                 return
             except Exception as error:  # whatever the library makes of odd bytes
-                self.damage = f"{self.path.name}: the rest is skipped ({first_line(error)})"
+                self.note_damage(f"the rest is skipped ({first_line(error)})")
                 return
             yield RawMessage(topics[connection.id], log_ns, bytes(data))

@@ -22,11 +22,11 @@ import numpy as np
 from td3_driver.offline.bag_file import (
     CDR,
     LATEST_NS,
+    BagFile,
     BagFileError,
     Channel,
     Part,
     RawMessage,
-    with_qos,
 )
 
 MAGIC = b"SQLite format 3\0"
@@ -39,16 +39,12 @@ _LAST_ROW = 2**63 - 1
 _MOST_GAPS = 1000
 
 
-class SqliteFile:
+class SqliteFile(BagFile):
     """A file whose rows are known by number and time; their data is read one by one."""
 
     def __init__(self, path: Path) -> None:
         """Find its channels and messages; raises BagFileError if there are none to be found."""
-        self.path = path
-        self.channels: dict[int, Channel] = {}
-        self.counts: Counter[int] = Counter()
-        self.notes: list[str] = []
-        self.damage = ""
+        super().__init__(path)
         self._closing = ExitStack()
         self._rows: np.ndarray = np.zeros((3, 0), np.int64)
         """Time, number and channel of each row, by time."""
@@ -114,19 +110,11 @@ class SqliteFile:
             if not isinstance(number, int) or not isinstance(name, str):
                 self.notes.append(f"{self.path.name} is damaged: a topic has no name or number")
                 continue
-            if not isinstance(kind, str) or not kind:
-                refusal = "nothing says what type they are"
-                self.channels[number] = Channel(name, "", refusal=refusal)
-                continue
-            if encoding not in (CDR, ""):
-                refusal = f"they are encoded as {str(encoding)[:40]!r}, and not as {CDR!r}"
-                self.channels[number] = Channel(name, kind, refusal=refusal)
-                continue
-            definition = definitions.get(kind, "")
-            channel, wrong = with_qos(Channel(name, kind, definition, str(digest)), qos)
-            if wrong:
-                self.notes.append(wrong)
-            self.channels[number] = channel
+            kind = kind if isinstance(kind, str) else ""
+            channel = Channel(name, kind, definitions.get(kind, ""), str(digest))
+            # Empty where the table has no such column.
+            encoding = CDR if encoding == "" else encoding
+            self.channels[number] = self.describe_channel(channel, encoding, qos)
 
     def _definitions(self) -> dict[str, str]:
         """Return the definitions of message types, which files of older distributions lack."""
@@ -166,14 +154,13 @@ class SqliteFile:
                 break
             except sqlite3.DatabaseError as error:
                 gaps += 1
-                self.damage = self.damage or f"{self.path.name}: {error}"
+                self.note_damage(str(error))
                 latest = self._end_of_damage(latest)
         order = np.argsort(np.array(times), kind="stable")
         self._rows = np.array([times, rows, channels], np.int64).reshape(3, -1)[:, order]
         numbers, counts = np.unique(self._rows[2], return_counts=True)
         self.counts = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        for number in self.counts.keys() - self.channels.keys():
-            self.channels[number] = Channel("", "", refusal="nothing says what they are")
+        self.describe_the_rest()
         self._tell(odd, gaps)
 
     def _end_of_damage(self, latest: int) -> int:
@@ -233,12 +220,9 @@ class SqliteFile:
             try:
                 found = self._connection.execute(query, (row,)).fetchone()
             except sqlite3.DatabaseError as error:
-                self._note_damage(str(error))
+                self.note_damage(str(error))
                 continue
             if found is None or not isinstance(found[0], bytes):
-                self._note_damage("a message is not where its table says")
+                self.note_damage("a message is not where its table says")
                 continue
             yield RawMessage(topics[channel], time_ns, found[0])
-
-    def _note_damage(self, text: str) -> None:
-        self.damage = self.damage or f"{self.path.name}: {text}"
