@@ -17,12 +17,12 @@ from typing import Any
 
 from rosbags.typesys.store import Typestore
 
+from td3_driver.documents import in_short
 from td3_driver.offline.bag_file import (
     BagFileError,
     Part,
     RawMessage,
     decompressed,
-    first_line,
     in_order,
     is_compressed,
     listed_shortly,
@@ -58,7 +58,7 @@ class Bag:
                 raise BagError(f"there is no bag {self.path}")
             self._files = BagFiles(self.path)
         except (BagFileError, OSError) as error:  # BagError is neither
-            raise BagError(f"{self.path} cannot be read as a bag: {first_line(error)}") from None
+            raise BagError(f"{self.path} cannot be read as a bag: {in_short(error)}") from None
         joined = join(self._files.opened)
         self.topics = joined.topics
         """Topics by name."""
@@ -140,7 +140,7 @@ class Bag:
             raise
         except Exception as error:  # whatever the library makes of odd bytes
             raise BagError(
-                f"{self.path}: a message on {message.topic} is damaged: {first_line(error)}"
+                f"{self.path}: a message on {message.topic} is damaged: {in_short(error)}"
             ) from None
 
     def serialised(self, message: RawMessage) -> bytes:
@@ -155,7 +155,7 @@ class Bag:
             return bytes(store.ros1_to_cdr(message.data, topic.type_name))
         except Exception as error:  # whatever the library makes of odd bytes
             raise BagError(
-                f"{self.path}: {topic.name} cannot be converted: {first_line(error)}"
+                f"{self.path}: {topic.name} cannot be converted: {in_short(error)}"
             ) from None
 
     def _shortage(self) -> str:

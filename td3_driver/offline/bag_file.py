@@ -24,6 +24,8 @@ import zstandard
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import dump_qos_v8, parse_qos
 
+from td3_driver.documents import in_short
+
 CDR = "cdr"
 LATEST_NS = 2**63
 """Times from here on are damaged."""
@@ -146,7 +148,7 @@ def with_qos(channel: Channel, qos: object) -> tuple[Channel, str]:
             raise ValueError("it is no list of profiles")
         text, latched = _normalised(qos)
     except Exception as error:  # whatever the libraries make of odd text
-        return channel, f"the QoS of {channel.topic} cannot be read ({first_line(error)})"
+        return channel, f"the QoS of {channel.topic} cannot be read ({in_short(error)})"
     return replace(channel, qos=text, latched=latched), ""
 
 
@@ -194,9 +196,3 @@ def listed_shortly(names: Sequence[str], separator: str = ", ") -> str:
     """Return the first of some names, and how many more there are."""
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
     return separator.join(name[:200] for name in names[:_MOST_LISTED]) + more
-
-
-def first_line(error: BaseException) -> str:
-    """Return the beginning of an error's text, or its kind where it has none."""
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from td3_driver.documents import in_short
 from td3_driver.offline.policy_record import PolicyRecord
 from td3_driver.offline.recorded_stops import RecordedStops
 
@@ -20,8 +21,6 @@ ODD_MESSAGE = (
     RecursionError,
 )
 """What reading a message of another type, or of odd values, raises; BagError is among them."""
-
-_LONGEST_REASON = 300
 
 
 @dataclass
@@ -76,5 +75,4 @@ class Findings:
     def note_unreadable(self, topic: str, error: Exception) -> None:
         """Count an invalid message."""
         self.unreadable[topic] += 1
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        self.reasons.setdefault(topic, reason)
+        self.reasons.setdefault(topic, in_short(error))

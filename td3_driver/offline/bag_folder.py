@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 import zstandard
 
+from td3_driver.documents import DocumentError, in_short, load_yaml
 from td3_driver.offline import mcap_records, ros1_file, sqlite_file
 from td3_driver.offline.bag_file import (
     BagFile,
     BagFileError,
-    first_line,
     is_compressed,
     listed_shortly,
 )
@@ -38,7 +37,6 @@ COMPRESSED = ".zstd"
 SUFFIXES = (".mcap", ".db3")
 """In this order one kind is read, where a folder has several and nothing says which."""
 
-_LARGEST_METADATA_BYTES = 10_000_000
 # No more than this is lost before a damaged place.
 _DECOMPRESSED_BYTES = 1 << 16
 _READERS: dict[bytes, Callable[[Path], BagFile]] = {
@@ -146,7 +144,7 @@ class BagFiles:
             whole = self._decompressed(file) if is_compressed(begin) else file
             self.opened.append(self._reader(whole)(whole))
         except OSError as error:
-            return error.strerror or first_line(error)
+            return error.strerror or in_short(error)
         except BagFileError as error:
             return str(error)
         self._closing.callback(self.opened[-1].close)
@@ -183,7 +181,7 @@ class BagFiles:
                 while data := reader.read(_DECOMPRESSED_BYTES):
                     target.write(data)
             except (zstandard.ZstdError, MemoryError) as error:
-                damage = f"its compression is damaged ({first_line(error)})"
+                damage = f"its compression is damaged ({in_short(error)})"
                 if not target.tell():
                     raise BagFileError(damage) from None
                 self.notes.append(f"{file.name}: {damage}; what is before that is read")
@@ -193,16 +191,9 @@ def read_metadata(path: Path) -> Metadata:
     """Return what a bag's description says; what cannot be read is left out, and told."""
     metadata = Metadata()
     try:
-        if path.stat().st_size > _LARGEST_METADATA_BYTES:
-            metadata.wrong = "it is too large"
-            return metadata
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        values = values["rosbag2_bagfile_information"]
-    except OSError as error:
-        metadata.wrong = str(error.strerror)
-        return metadata
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
-        metadata.wrong = first_line(error)
+        values = load_yaml(path)["rosbag2_bagfile_information"]
+    except (DocumentError, TypeError, LookupError) as error:
+        metadata.wrong = in_short(error)
         return metadata
     takers = {
         "relative_file_paths": _take_files,

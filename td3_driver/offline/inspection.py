@@ -22,10 +22,10 @@ from tqdm import tqdm
 from td3_driver.bridge import topics
 from td3_driver.config import Config, ConfigError, DrivingConfig
 from td3_driver.deployment.description import check_observed
+from td3_driver.documents import in_short
 from td3_driver.driving.observation import Observation
 from td3_driver.driving.reward import RewardTerms
 from td3_driver.offline.bag import Bag, BagError
-from td3_driver.offline.bag_file import first_line
 from td3_driver.offline.bag_findings import ODD_MESSAGE
 from td3_driver.offline.decisions import Decision, decisions
 from td3_driver.offline.events import Event, EventDetector
@@ -189,7 +189,7 @@ class Inspector:
                 return None, [f"there is no map, because nothing was recorded on {name}"]
             return RoadMap.from_opendrive(world.map_name, world.opendrive), []
         except (RoadMapError, *ODD_MESSAGE) as error:
-            return None, [f"the map cannot be drawn: {first_line(error)}"]
+            return None, [f"the map cannot be drawn: {in_short(error)}"]
 
     def _network_notes(self) -> list[str]:
         return [

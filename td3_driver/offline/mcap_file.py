@@ -22,6 +22,7 @@ from typing import BinaryIO
 from mcap import records
 from mcap.opcode import Opcode
 
+from td3_driver.documents import in_short
 from td3_driver.offline.bag_file import (
     LATEST_NS,
     BagFile,
@@ -29,7 +30,6 @@ from td3_driver.offline.bag_file import (
     Channel,
     Part,
     RawMessage,
-    first_line,
 )
 from td3_driver.offline.mcap_records import (
     HEAD,
@@ -233,7 +233,7 @@ class McapFile(BagFile):
                 self._described[channel.id] = channel
         except Exception as error:  # whatever the library makes of odd bytes
             what = "schema" if opcode == Opcode.SCHEMA else "channel"
-            damaged.add(f"a {what} is damaged ({first_line(error)})")
+            damaged.add(f"a {what} is damaged ({in_short(error)})")
 
     def _end_run(self, run: _Run) -> None:
         if run.begin_ns is not None:

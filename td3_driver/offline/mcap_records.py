@@ -17,11 +17,11 @@ from mcap import records
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 
+from td3_driver.documents import in_short
 from td3_driver.offline.bag_file import (
     LARGEST_MESSAGE_BYTES,
     BagFileError,
     decompressed,
-    first_line,
 )
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -136,7 +136,7 @@ def _decompressed_lz4(data: bytes, size: int) -> bytes:
     try:
         content: bytes = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1)
     except (RuntimeError, MemoryError, ValueError) as error:
-        raise BagFileError(f"its compression is damaged ({first_line(error)})") from None
+        raise BagFileError(f"its compression is damaged ({in_short(error)})") from None
     return content
 
 

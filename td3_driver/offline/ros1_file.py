@@ -11,13 +11,13 @@ from pathlib import Path
 from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader
 
+from td3_driver.documents import in_short
 from td3_driver.offline.bag_file import (
     BagFile,
     BagFileError,
     Channel,
     Part,
     RawMessage,
-    first_line,
 )
 
 MAGIC = b"#ROSBAG V"
@@ -33,7 +33,7 @@ class Ros1File(BagFile):
         try:
             self._reader.open()
         except Exception as error:  # whatever the library makes of odd bytes
-            raise BagFileError(first_line(error)) from None
+            raise BagFileError(in_short(error)) from None
         for connection in self._reader.connections:
             extension = connection.ext
             self.channels[connection.id] = Channel(
@@ -63,6 +63,6 @@ class Ros1File(BagFile):
             except StopIteration:
                 return
             except Exception as error:  # whatever the library makes of odd bytes
-                self.note_damage(f"the rest is skipped ({first_line(error)})")
+                self.note_damage(f"the rest is skipped ({in_short(error)})")
                 return
             yield RawMessage(topics[connection.id], log_ns, bytes(data))
