@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import cv2
@@ -15,6 +17,36 @@ import numpy as np
 
 MARK = "@@"
 """Stands before and after the name of each part in a page's frame."""
+KINDS = ("html", "css", "js")
+HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>@@TITLE@@</title>
+<style>@@STYLE@@</style>
+</head>"""
+
+
+def page_of(package: str, name: str, title: str, data: Any, also: Sequence[str] = ()) -> str:
+    """Return the page whose frame, style and script are `page/name.*` in a package.
+
+    `also` are files there that the frame names as parts; the style sheets among them come first.
+    Raises ValueError for NaN in the data.
+    """
+    files = resources.files(package) / "page"
+    texts = {file: (files / file).read_text(encoding="utf-8") for file in also}
+    sheets = [text for file, text in texts.items() if file.endswith(".css")]
+    own = {kind: (files / f"{name}.{kind}").read_text(encoding="utf-8") for kind in KINDS}
+    parts = {
+        **{file: text.strip() for file, text in texts.items()},
+        "DATA": embedded(data),
+        "SCRIPT": own["js"],
+    }
+    style = "".join([*sheets, own["css"]])
+    parts["HEAD"] = page(HEAD, {"TITLE": html.escape(title), "STYLE": style})
+    return page(own["html"], parts)
 
 
 def page(frame: str, parts: Mapping[str, str]) -> str:

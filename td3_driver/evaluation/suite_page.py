@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from td3_driver.evaluation.suite import Group
 from td3_driver.evaluation.suite_drives import Drive
 from td3_driver.evaluation.suite_results import SuiteResults, about
 from td3_driver.files import replacing
-from td3_driver.pages import embedded, page
+from td3_driver.pages import page_of
 from td3_driver.roads.map_files import plain_name
 from td3_driver.roads.outlines import lane_outlines
 from td3_driver.roads.road_map import RoadMap
@@ -31,19 +29,10 @@ MOST_CLIPS = 4
 
 def write_page(results: SuiteResults, path: Path) -> None:
     """Write the page; raises OSError if it cannot be written."""
-    files = resources.files("td3_driver.evaluation") / "page"
-
-    def text(name: str) -> str:
-        return (files / name).read_text(encoding="utf-8")
-
-    parts = {
-        "TITLE": html.escape(f"suite {results.suite.name} - td3_driver"),
-        "STYLE": text("suite.css"),
-        "DATA": embedded(page_data(results)),
-        "SCRIPT": text("suite.js"),
-    }
+    title = f"suite {results.suite.name} - td3_driver"
+    text = page_of("td3_driver.evaluation", "suite", title, page_data(results))
     with replacing(path) as new:
-        new.write_text(page(text("suite.html"), parts), encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
 
 
 def page_data(results: SuiteResults) -> dict[str, Any]:

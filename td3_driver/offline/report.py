@@ -8,10 +8,8 @@ The page's script and style are in `page/`, together with uPlot (MIT), which dra
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from td3_driver.driving.reward import RewardTerms
 from td3_driver.offline.inspection import Inspection, Inspector, observations_of
 from td3_driver.offline.output import writing
 from td3_driver.offline.saliency import saliencies
-from td3_driver.pages import embedded, jpeg, page, scaled
+from td3_driver.pages import jpeg, page_of, scaled
 from td3_driver.roads.outlines import lane_outlines, spaced
 
 PICTURES = 480
@@ -199,17 +197,8 @@ def _lanes(inspection: Inspection) -> list[list[list[float]]]:
 
 
 def _page(data: dict[str, Any]) -> str:
-    files = resources.files("td3_driver.offline") / "page"
-
-    def text(name: str) -> str:
-        return (files / name).read_text(encoding="utf-8")
-
-    parts = {
-        "TITLE": html.escape(f"{data['bag']} - td3_driver"),
-        "STYLE": text("uPlot.min.css") + text("report.css"),
-        "LICENSE": text("uPlot.LICENSE").strip(),
-        "UPLOT": text("uPlot.iife.min.js"),
-        "DATA": embedded(data),
-        "SCRIPT": text("report.js"),
-    }
-    return page(text("report.html"), parts)
+    title, plots = (
+        f"{data['bag']} - td3_driver",
+        ("uPlot.min.css", "uPlot.iife.min.js", "uPlot.LICENSE"),
+    )
+    return page_of("td3_driver.offline", "report", title, data, plots)
