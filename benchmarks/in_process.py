@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import privileged_scale, vector_scale
-from td3_driver.evaluation.rollout import Act, drive_episode, seeded_starts
+from td3_driver.evaluation.fixed_drives import FixedDrives, mean_completion
+from td3_driver.evaluation.rollout import Act
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
@@ -42,19 +41,11 @@ class Examiner:
     """Drives on held-out maps without noise, always from the same starts."""
 
     def __init__(self, config: Config) -> None:
-        self._settings = config.evaluation
-        self._starts = StartSampler(config.evaluation.maps, config.evaluation.route_length_m)
-        world = SimulatedWorld(
-            config.simulator.model_copy(update={"map": config.evaluation.maps[0]})
-        )
-        self._env = DrivingEnv(world, self._starts, config.driving)
+        self._drives = FixedDrives.of(config.simulator, config.driving, config.evaluation)
 
     def completion(self, act: Act, episodes: int = EPISODES) -> float:
-        """Return the mean route completion."""
-        settings = self._settings
-        starts = seeded_starts(settings.maps, episodes, settings.seed, self._starts.on_map)
-        driven = [drive_episode(self._env, act, start) for start in starts]
-        return float(np.mean([episode.summary.route_completion for episode in driven]))
+        """Return the mean route completion of the first episodes."""
+        return mean_completion(self._drives.env, act, self._drives.starts[:episodes])
 
 
 def train(

@@ -285,15 +285,14 @@ def _evaluate(given: argparse.Namespace) -> int:
     try:
         if given.suite is not None:
             return suite_command.run(given)
-        asked = (given.runs[0], given.map, given.episodes, given.seed, given.out, given.policy)
-        arguments = (*asked, given.look)
+        choice = evaluate.Choice(given.map, given.episodes, given.seed, given.look, given.policy)
         if given.camera_test:
             from td3_driver.evaluation.camera_evaluation import evaluate_camera
 
-            result, written = evaluate_camera(*arguments)
+            result, written = evaluate_camera(given.runs[0], choice, given.out)
             print("\n".join([result.table(), "written:", *(f"  {path}" for path in written)]))
             return 0
-        report = evaluate.evaluate_run(*arguments)
+        report = evaluate.evaluate_run(given.runs[0], choice, given.out)
     except (RoadMapError, WorldError, OSError) as error:
         return _refuse(error)
     print(evaluate.table(report["episodes"]))

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 READABLE = 0o644
 """Mode of files that whoever may read their folder may read."""
@@ -36,6 +38,12 @@ def replacing(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as JSON, whole or not at all; raises ValueError for NaN, or OSError."""
+    with replacing(path) as new:
+        new.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def create(path: Path, text: str) -> None:

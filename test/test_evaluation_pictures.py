@@ -24,7 +24,9 @@ def test_a_run_is_illustrated_by_a_curve_a_sheet_and_a_short_film(
         "step,route_completion_mean,return_mean,q1_mean,critic_loss,actor_loss,saturated_share,"
         "validation_completion\n10,0.1,1,0,0,,0,\n20,0.3,2,1,1,1,0.5,0.25\n"
     )
-    drives = evaluate.drive_run(run, maps=["ring_meadow", "ring_quarry"], episodes=2, filmed=1)
+    drives = evaluate.drive_run(
+        run, evaluate.Choice(["ring_meadow", "ring_quarry"], episodes=2), filmed=1
+    )
     assert len(drives[0].images) > 10  # longer than the film may be
     written = pictures.illustrate(run, drives)
     assert [path.name for path in written] == [

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,11 @@ from tqdm import tqdm
 
 from td3_driver.config import LookChoice
 from td3_driver.deployment.loading import finite, load_policy
-from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.world import Frame, Start
-from td3_driver.evaluation.rollout import Act, DrivenEpisode, drive_episode, report, seeded_starts
-from td3_driver.files import replacing
-from td3_driver.roads.starts import StartSampler
+from td3_driver.driving.world import Frame
+from td3_driver.evaluation.fixed_drives import FixedDrives
+from td3_driver.evaluation.rollout import Act, DrivenEpisode, drive_episode, report
+from td3_driver.files import write_json
 from td3_driver.runs import RunFolder
-from td3_driver.simulator.world import SimulatedWorld
 
 
 @dataclass
@@ -39,93 +36,77 @@ class EvaluatedDrive:
     """Camera frames, `bgra8`; empty unless asked for."""
 
 
-def evaluate_run(
-    run: str | Path,
-    maps: Sequence[str] | None = None,
-    episodes: int | None = None,
-    seed: int | None = None,
-    out: Path | None = None,
-    policy_file: Path | None = None,
-    look: LookChoice | None = None,
-) -> dict[str, Any]:
-    """Evaluate the run's latest policy, or an exported one; write the report and return it.
+@dataclass(frozen=True)
+class Choice:
+    """What an evaluation drives; None as the run's configuration says."""
 
-    `maps`, `episodes`, `seed` and `look` (`simulator.look`) default to the run's configuration,
-    `out` to `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside an exported
-    policy.
-    Raises ConfigError or RoadMapError with a readable message.
+    maps: Sequence[str] | None = None
+    episodes: int | None = None
+    seed: int | None = None
+    """Of the first episode."""
+    look: LookChoice | None = None
+    """`simulator.look`."""
+    policy_file: Path | None = None
+    """An exported policy, or a checkpoint's folder; None = the run's best checkpoint."""
+
+
+AS_THE_RUN = Choice()
+
+
+def evaluate_run(
+    run: str | Path, choice: Choice = AS_THE_RUN, out: Path | None = None
+) -> dict[str, Any]:
+    """Evaluate a run's policy; write the report and return it.
+
+    `out` defaults to `evaluation.json` in its folder, or to `<policy>.evaluation.json` beside a
+    policy given by its file. Raises ConfigError or RoadMapError with a readable message.
     """
     folder = RunFolder(run)
     if out is None:
-        beside = policy_file.with_suffix(".evaluation.json") if policy_file else None
-        out = beside or folder.path / "evaluation.json"
-    drives = drive_run(folder, maps, episodes, seed, policy_file=policy_file, look=look)
-    return write_report(drives, out)
+        file = choice.policy_file
+        out = file.with_suffix(".evaluation.json") if file else folder.path / "evaluation.json"
+    return write_report(drive_run(folder, choice), out)
 
 
 def write_report(drives: Sequence[EvaluatedDrive], path: Path) -> dict[str, Any]:
     """Write the report on some drives as JSON and return it."""
     result = report([drive.episode for drive in drives])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as new:
-        new.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(path, result)
     return result
 
 
 def drive_run(
-    folder: RunFolder,
-    maps: Sequence[str] | None = None,
-    episodes: int | None = None,
-    seed: int | None = None,
-    filmed: int = 0,
-    policy_file: Path | None = None,
-    look: LookChoice | None = None,
+    folder: RunFolder, choice: Choice = AS_THE_RUN, filmed: int = 0
 ) -> list[EvaluatedDrive]:
     """Drive the episodes of an evaluation; the first `filmed` ones keep their camera frames."""
-    prepared = prepare(folder, maps, episodes, seed, policy_file, look)
-    env, act = prepared.env, prepared.act
+    fixed, act = prepare(folder, choice)
     drives: list[EvaluatedDrive] = []
-    progress = tqdm(prepared.starts, "evaluate", unit="episode")
+    progress = tqdm(fixed.starts, "evaluate", unit="episode")
     for start in progress:
         drive = _Recorder(keep_images=len(drives) < filmed)
-        episode = drive_episode(env, act, start, drive.watch)
+        episode = drive_episode(fixed.env, act, start, drive.watch)
         drives.append(drive.finished(episode))
         completions = [done.episode.summary.route_completion for done in drives]
         progress.set_postfix_str(f"completion {np.mean(completions):.2f}")
-    env.close()
+    fixed.env.close()
     return drives
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What an evaluation drives with."""
-
-    env: DrivingEnv
-    act: Act
-    starts: Sequence[Start]
-
-
-def prepare(
-    folder: RunFolder,
-    maps: Sequence[str] | None,
-    episodes: int | None,
-    seed: int | None,
-    policy_file: Path | None,
-    look: LookChoice | None = None,
-) -> Prepared:
-    """Return what drives an evaluation's episodes; see `evaluate_run` for the arguments."""
+def prepare(folder: RunFolder, choice: Choice) -> tuple[FixedDrives, Act]:
+    """Return the drives of an evaluation, and what drives them."""
     config = folder.config
-    settings = config.evaluation
-    names = tuple(maps or settings.maps)
-    count = settings.episodes if episodes is None else episodes
     torch.set_num_threads(1)  # one observation at a time gains nothing from more
-    policy = load_policy(folder, policy_file or "", config.driving, config.simulator.fixed_delta_s)
-    sampler = StartSampler(names, settings.route_length_m)
-    changes = {"map": names[0], "look": look or config.simulator.look}
-    world = SimulatedWorld(config.simulator.model_copy(update=changes))
-    first = settings.seed if seed is None else seed
-    starts = tuple(seeded_starts(names, count, first, sampler.on_map))
-    return Prepared(DrivingEnv(world, sampler, config.driving), finite(policy), starts)
+    policy = load_policy(
+        folder, choice.policy_file or "", config.driving, config.simulator.fixed_delta_s
+    )
+    given = {"maps": choice.maps, "episodes": choice.episodes, "seed": choice.seed}
+    settings = config.evaluation.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    look = choice.look or config.simulator.look
+    simulator = config.simulator.model_copy(update={"look": look})
+    return FixedDrives.of(simulator, config.driving, settings), finite(policy)
 
 
 class _Recorder:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from td3_driver.evaluation.suite import Suite
 from td3_driver.evaluation.suite_drives import Drive, drive_tasks, plan
 from td3_driver.evaluation.suite_page import write_page
 from td3_driver.evaluation.suite_results import SuiteResults, as_dict
-from td3_driver.files import replacing
+from td3_driver.files import write_json
 
 PAGE = ".html"
 
@@ -51,8 +50,7 @@ def evaluate_suite(
             found[number] = drive
             progress.update()
     results = SuiteResults(suite, contenders, [found[number] for number in range(len(tasks))])
-    with replacing(page.with_suffix(".json")) as new:
-        new.write_text(json.dumps(as_dict(results), indent=1, allow_nan=False) + "\n")
+    write_json(page.with_suffix(".json"), as_dict(results))
     write_page(results, page)
     return results, page
 
