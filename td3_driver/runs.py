@@ -146,7 +146,7 @@ class RunFolder:
         """
         from td3_driver.learning import checkpoint
 
-        return checkpoint.best(self.checkpoints) or self.latest_checkpoint(warn)
+        return checkpoint.to_choose(self.checkpoints, warn)
 
     def latest_checkpoint(self, warn: Callable[[str], object] = warnings.warn) -> Path:
         """Return the newest usable checkpoint; warn about any that are skipped.

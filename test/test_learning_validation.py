@@ -17,7 +17,7 @@ from bandit_training import Bandit, Heard, make, rows_of
 from td3_driver.config import ValidationConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.manifest import verify
-from td3_driver.learning.policy import Policy
+from td3_driver.learning.policy import WEIGHTS, Policy
 from td3_driver.learning.saved_networks import SavedNetworks
 from td3_driver.learning.validation import Act, Validation
 
@@ -132,6 +132,17 @@ def test_without_examinations_the_newest_checkpoints_drive(tmp_path: Path) -> No
     folder = tmp_path / "checkpoints"
     assert checkpoint.best(folder) is None
     assert checkpoint.to_drive(folder) == checkpoint.list_checkpoints(folder)
+
+
+def test_a_damaged_best_policy_is_passed_over_as_other_checkpoints_are(tmp_path: Path) -> None:
+    make(tmp_path, validation=validation(Examiner([0.5]))).run()
+    folder, warnings = tmp_path / "checkpoints", list[str]()
+    best = checkpoint.best(folder)
+    assert best is not None and checkpoint.to_choose(folder, warnings.append) == best
+    (best / WEIGHTS).write_bytes(b"damaged")
+    assert checkpoint.to_choose(folder, warnings.append).name == "000000080"
+    (line,) = warnings
+    assert best.name in line and line.endswith("going back to checkpoint 000000080")
 
 
 def test_an_examination_changes_nothing_of_the_training(tmp_path: Path) -> None:

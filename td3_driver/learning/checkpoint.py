@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,7 +237,19 @@ def latest(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:
 
     Raises CheckpointError if there is none.
     """
-    return _newest(folder, lambda checkpoint: verify(checkpoint, POLICY_FILES), warn)
+    return _first_usable(folder, list_checkpoints(folder), _verify_policy, warn)
+
+
+def to_choose(folder: Path, warn: Callable[[str], object] = warnings.warn) -> Path:
+    """Return the checkpoint of the best examination, or else the newest, as `latest` does."""
+    candidates = list_checkpoints(folder)
+    if (found := best(folder)) is not None:
+        candidates.append(found)
+    return _first_usable(folder, candidates, _verify_policy, warn)
+
+
+def _verify_policy(checkpoint: Path) -> None:
+    verify(checkpoint, POLICY_FILES)
 
 
 def resume(
@@ -257,7 +269,7 @@ def resume(
     def take_over(checkpoint: Path) -> None:
         counters.update(load(checkpoint, learner, replay, generators))
 
-    used = _newest(folder, take_over, warn)
+    used = _first_usable(folder, list_checkpoints(folder), take_over, warn)
     for refused in list_checkpoints(folder):
         if refused.name > used.name:
             _set_aside(refused)
@@ -278,10 +290,15 @@ def _set_aside(refused: Path) -> None:
         ) from None
 
 
-def _newest(folder: Path, use: Callable[[Path], None], warn: Callable[[str], object]) -> Path:
-    """Return the newest checkpoint that `use` accepts; it refuses with CheckpointError."""
+def _first_usable(
+    folder: Path,
+    candidates: Sequence[Path],
+    use: Callable[[Path], None],
+    warn: Callable[[str], object],
+) -> Path:
+    """Return the last of the candidates that `use` accepts; it refuses with CheckpointError."""
     refusals: list[CheckpointError] = []
-    for checkpoint in reversed(list_checkpoints(folder)):
+    for checkpoint in reversed(candidates):
         try:
             use(checkpoint)
         except CheckpointError as error:
