@@ -39,7 +39,7 @@ from std_srvs.srv import Trigger
 from td3_driver.bridge import topics
 from td3_driver.config import DrivingConfig
 
-MESSAGES = int(os.environ.get("TD3_DRIVER_BAD_MESSAGES", "1200"))
+MESSAGES = int(os.environ.get("TD3_DRIVER_BAD_MESSAGES", "700"))
 CHUNK = 100
 # What the C++ libraries keep for themselves varies by some megabytes; a leak of a hundred bytes
 # in each message would show, with 20,000 of them, as two.

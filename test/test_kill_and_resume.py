@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLS = 3
+KILLS = 2
 
 
 @pytest.mark.timeout(180)

@@ -287,6 +287,19 @@ def test_a_later_ctrl_c_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPat
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_again_does_not_end_what_closes_after_the_training() -> None:
+    training = SimpleNamespace(stop=lambda: None)
+    world = SimpleNamespace(interrupt=lambda: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with trainer.ending_gracefully(training, world):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGTERM) is before[signal.SIGTERM]
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+
 INCLUDING = """
 import sys
 from launch import LaunchDescription

@@ -230,8 +230,9 @@ def ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[N
     try:
         yield
     finally:
-        for number, handler in at_once.items():
-            signal.signal(number, handler)
+        # What came once may be on its way again: it is still not to end what closes and saves.
+        for number in at_once.keys() - first_s.keys():
+            signal.signal(number, at_once[number])
 
 
 def _evaluate(folder: RunFolder) -> None:
