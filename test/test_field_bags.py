@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,80 @@ def test_split_files_are_read_in_the_order_of_time_whatever_their_names(
         described.write_bytes(described.read_bytes()[:200])
     assert sorted(path.glob("*.mcap"))[2].name == "bag_10.mcap"
     assert contents(path) == whole(recording)
+
+
+def with_times_changed(recording: Recording, change: Callable[[int, int], int]) -> Recording:
+    """Change the times of messages, given with their numbers."""
+    messages = [
+        replace(message, log_ns=change(number, message.log_ns))
+        for number, message in enumerate(recording.messages)
+    ]
+    return replace(recording, messages=messages)
+
+
+# Files of unknown order cannot be read in it.
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.described], ids=lambda kind: kind.name
+)
+def test_a_bag_recorded_while_the_clock_was_set_back_is_read_as_it_was_recorded(
+    kind: Kind, recording: Recording, tmp_path: Path
+) -> None:
+    count = len(recording.messages)
+    steps = {count // 3: 3600 * 10**9, 2 * count // 3: 5 * 10**9}
+    back = with_times_changed(
+        recording,
+        lambda number, log_ns: log_ns - sum(by for at, by in steps.items() if number >= at),
+    )
+    path = write_kind(tmp_path / "bag", back, kind)
+    read = contents(path)
+    assert [(topic, data) for topic, _, data in read] == [
+        (topic, data) for topic, _, data in whole(recording)
+    ]
+    times = [log_ns for _, log_ns, _ in read]
+    assert times == sorted(times)
+    # Where it was set back, nothing says how much time passed between two messages.
+    assert times[-1] == pytest.approx(recording.messages[-1].log_ns, abs=0.1e9)
+    with Bag(path) as bag:
+        assert len(list(BagFrames(bag, CARLA))) == TICKS
+        assert [note for note in bag.notes if "set back 2 times, by up to 3,600.0 s" in note]
+
+
+def test_a_clock_set_back_in_the_middle_costs_no_decision(tmp_path: Path, driven: Drive) -> None:
+    middle_ns = driven.messages[len(driven.messages) // 2].log_ns
+    changed = [
+        replace(
+            message, log_ns=message.log_ns - (600 * 10**9 if message.log_ns > middle_ns else 0)
+        )
+        for message in driven.messages
+    ]
+    with Bag(write(tmp_path / "bag", changed)) as bag:
+        frames = BagFrames(bag, CARLA)
+        assert all(len(each.frame.route) for each in frames)
+        assert frames.findings.jumps_back == frames.findings.unmatched_images == 0
+
+
+@pytest.mark.parametrize("odd_ns", [0, 2**62], ids=["first", "last"])
+@pytest.mark.parametrize("name", ["chunks", "no_chunks", "sqlite"])
+def test_one_odd_time_is_no_clock_set_back(
+    name: str, odd_ns: int, recording: Recording, tmp_path: Path
+) -> None:
+    odd = with_times_changed(recording, lambda number, ns: odd_ns if number == 40 else ns)
+    path = write_kind(tmp_path / "bag", odd, BY_NAME[name])
+    assert sorted(contents(path)) == sorted(whole(odd))
+    assert not [note for note in notes_after_reading(path) if "set back" in note]
+
+
+@pytest.mark.parametrize("name", ["chunks", "no_chunks", "sqlite"])
+def test_parts_out_of_order_are_no_clock_set_back(
+    name: str, recording: Recording, tmp_path: Path
+) -> None:
+    stretched = with_times_changed(
+        recording, lambda number, ns: ns + number // 80 * 2 * 10**9
+    ).messages
+    turned = replace(recording, messages=[*stretched[80:160], *stretched[:80], *stretched[160:]])
+    path = write_kind(tmp_path / "bag", turned, BY_NAME[name])
+    assert contents(path) == whole(replace(recording, messages=stretched))
+    assert notes_after_reading(path) == []
 
 
 def test_neighbours_out_of_order_outside_chunks_are_legal(

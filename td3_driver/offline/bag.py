@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from td3_driver.offline.bag_file import (
 )
 from td3_driver.offline.bag_folder import METADATA, BagFiles, shortage
 from td3_driver.offline.bag_topics import BagTopic, join
+from td3_driver.offline.clock_steps import STAMPED, ClockSteps, find_steps, may_have_steps
 from td3_driver.offline.definitions import (
     DefinitionError,
     typestore,
@@ -113,7 +115,9 @@ class Bag:
         asked = self.topics if topics is None else topics
         wanted = {name for name in asked if name in self.topics and self.topics[name].count}
         found: Counter[str] = Counter()
-        for message in in_order(self._parts(wanted)):
+        steps = self._clock_steps
+        parts = list(self._parts(wanted, of_all_files=bool(steps.at)))
+        for message in steps.straightened(parts) if steps.at else in_order(parts):
             data = message.data
             if self.topics[message.topic].ros_version == 2 and is_compressed(data):
                 try:
@@ -166,10 +170,19 @@ class Bag:
                 found[file.channels[number].topic] += count
         return shortage(self._files.metadata, found)
 
-    def _parts(self, wanted: Collection[str]) -> Iterator[Part]:
+    @cached_property
+    def _clock_steps(self) -> ClockSteps:
+        """Where the recorder's clock was set back, which is told once."""
+        stamped = [name for name, topic in self.topics.items() if topic.type_name in STAMPED]
+        parts = list(self._parts(stamped, of_all_files=True))
+        steps = find_steps(parts, stamped) if may_have_steps(parts) else ClockSteps()
+        self.note(steps.in_words())
+        return steps
+
+    def _parts(self, wanted: Collection[str], of_all_files: bool) -> Iterator[Part]:
         for file, channels in self._channels:
             topics = {number: name for number, name in channels.items() if name in wanted}
-            if topics:
+            if topics or of_all_files:
                 yield from file.parts(topics)
 
     # --- losses --------------------------------------------------------------------------------

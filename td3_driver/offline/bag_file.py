@@ -29,6 +29,8 @@ from td3_driver.documents import in_short
 CDR = "cdr"
 LATEST_NS = 2**63
 """Times from here on are damaged."""
+FALL_NS = 1_000_000_000
+"""Recorded times that fall by less than this are disorder."""
 LARGEST_MESSAGE_BYTES = 1 << 30
 """No message or chunk of messages is decompressed to more than this."""
 
@@ -75,8 +77,14 @@ class Part:
 
     begin_ns: int
     """Not after its first message."""
+    end_ns: int
+    """Not before its last message."""
     messages: Callable[[], Iterable[RawMessage]]
-    """Reads them; those that cannot be read are left out."""
+    """Reads them by time; those that cannot be read are left out."""
+    recorded: Callable[[], Iterable[tuple[int, RawMessage | None]]]
+    """Reads them as they stand in the file; of other channels' messages only their times."""
+    falls: bool | None = False
+    """Whether times fall as the messages stand in the file; None if that is not known yet."""
 
 
 class BagFile(ABC):
@@ -95,7 +103,7 @@ class BagFile(ABC):
 
     @abstractmethod
     def parts(self, topics: Mapping[int, str]) -> Iterable[Part]:
-        """Return the messages of some channels, given with their topics."""
+        """Return the messages of some channels, given with their topics, in the file's order."""
 
     @abstractmethod
     def close(self) -> None:

@@ -9,11 +9,12 @@ agree with one another.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from mcap.opcode import Opcode
 
 from td3_driver.documents import in_short
 from td3_driver.offline.bag_file import (
+    FALL_NS,
     LATEST_NS,
     BagFile,
     BagFileError,
@@ -44,6 +46,7 @@ from td3_driver.offline.mcap_records import (
     records_in,
 )
 
+_Messages = Iterator[tuple[int, "RawMessage | None"]]
 _KNOWN = range(Opcode.HEADER, Opcode.DATA_END + 1)
 # A record's head, found where the one before it is damaged: none is as long as 4 GiB.
 _HEAD_PATTERN = re.compile(rb"(?=[\x01-\x0f](?s:.{4})\x00{4})")
@@ -61,7 +64,7 @@ class McapFile(BagFile):
         super().__init__(path)
         self._schemas: dict[int, records.Schema] = {}
         self._described: dict[int, records.Channel] = {}
-        self._parts: list[tuple[int, Callable[[Mapping[int, str]], Iterator[RawMessage]]]] = []
+        self._parts: list[_Stretch] = []
         self._size = path.stat().st_size
         self._cut_off = False
         with path.open("rb") as stream:
@@ -80,8 +83,10 @@ class McapFile(BagFile):
 
     def parts(self, topics: Mapping[int, str]) -> Iterator[Part]:
         """Yield the messages of some channels, given with their topics."""
-        for begin_ns, read in self._parts:
-            yield Part(begin_ns, partial(read, topics))
+        for part in self._parts:
+            recorded = partial(part.read, topics)
+            in_time = partial(_by_time, recorded)
+            yield Part(part.begin_ns, part.end_ns, in_time, recorded, part.falls)
 
     def close(self) -> None:
         """Do nothing: no file stays open between two parts."""
@@ -109,7 +114,8 @@ class McapFile(BagFile):
         self.counts = Counter(statistics.channel_message_counts)
         for chunk in summary.chunks:
             read = partial(self._read_chunk, chunk.chunk_start_offset, chunk.chunk_length)
-            self._parts.append((chunk.message_start_time, read))
+            times = chunk.message_start_time, chunk.message_end_time
+            self._parts.append(_Stretch(*times, falls=None, read=read))
         return True
 
     # --- from the front ----------------------------------------------------------------------
@@ -220,7 +226,7 @@ class McapFile(BagFile):
         if times:
             self.counts += counts
             read = partial(self._read_chunk, position, HEAD.size + length)
-            self._parts.append((min(times), read))
+            self._parts.append(_Stretch(min(times), max(times), _fall(times), read))
 
     def _learn(self, opcode: int, content: bytes, damaged: _Damage) -> None:
         """Take a schema or a channel."""
@@ -238,7 +244,7 @@ class McapFile(BagFile):
     def _end_run(self, run: _Run) -> None:
         if run.begin_ns is not None:
             read = partial(self._read_run, run.position, run.length)
-            self._parts.append((run.begin_ns, read))
+            self._parts.append(_Stretch(run.begin_ns, run.end_ns, run.falls, read))
 
     def _tell(self, summary: Summary | None, damaged: _Damage) -> None:
         """Note what scanning found wrong, and what the summary promised besides."""
@@ -281,51 +287,43 @@ class McapFile(BagFile):
 
     # --- reading back ------------------------------------------------------------------------
 
-    def _read_chunk(
-        self, position: int, length: int, topics: Mapping[int, str]
-    ) -> Iterator[RawMessage]:
+    def _read_chunk(self, position: int, length: int, topics: Mapping[int, str]) -> _Messages:
         try:
             data = self._bytes(position, length)
             content = chunk_data(data[HEAD.size :])
         except (OSError, BagFileError) as error:
             self.note_damage(f"the chunk at byte {position:,} is damaged ({error})")
             return
-        yield from self._sorted(content, topics)
+        yield from self._messages(content, topics)
 
-    def _read_run(
-        self, position: int, length: int, topics: Mapping[int, str]
-    ) -> Iterator[RawMessage]:
+    def _read_run(self, position: int, length: int, topics: Mapping[int, str]) -> _Messages:
         try:
             data = self._bytes(position, length)
         except OSError as error:
             self.note_damage(f"it cannot be read ({error.strerror})")
             return
-        yield from self._sorted(data, topics)
+        yield from self._messages(data, topics)
 
     def _bytes(self, position: int, length: int) -> bytes:
         with self.path.open("rb") as stream:
             stream.seek(position)
             return stream.read(min(length, self._size - position))
 
-    def _sorted(self, data: bytes, topics: Mapping[int, str]) -> Iterator[RawMessage]:
-        """Yield the messages among records, in the order of their times."""
-        found = []
+    def _messages(self, data: bytes, topics: Mapping[int, str]) -> _Messages:
+        """Yield the times of the messages among records, and those of some channels."""
         try:
             for opcode, content in records_in(data):
                 if opcode != Opcode.MESSAGE:
                     continue
                 channel, _, log_ns, _ = MESSAGE.unpack_from(content)
                 topic = topics.get(channel)
-                if topic is None:
-                    continue
-                if log_ns >= LATEST_NS:
+                if log_ns < LATEST_NS:
+                    data = content[MESSAGE.size :]
+                    yield log_ns, None if topic is None else RawMessage(topic, log_ns, data)
+                elif topic is not None:
                     self.note_damage(f"a message of {topic} has an impossible time")
-                    continue
-                found.append(RawMessage(topic, log_ns, content[MESSAGE.size :]))
         except (BagFileError, struct.error) as error:
             self.note_damage(f"a record is damaged ({error})")
-        found.sort(key=lambda message: message.log_ns)
-        yield from found
 
     # --- channels ----------------------------------------------------------------------------
 
@@ -368,6 +366,8 @@ class _Run:
     position: int = 0
     length: int = 0
     begin_ns: int | None = None
+    end_ns: int = 0
+    falls: bool = False
 
     def add(self, position: int, length: int, log_ns: int) -> bool:
         """Add a message; return True, and do not, where it belongs to the next run."""
@@ -376,5 +376,25 @@ class _Run:
         elif self.length + length > _RUN_BYTES or position != self.position + self.length:
             return True
         self.length += length
-        self.begin_ns = min(self.begin_ns, log_ns)
+        self.falls |= self.end_ns - log_ns > FALL_NS
+        self.begin_ns, self.end_ns = min(self.begin_ns, log_ns), max(self.end_ns, log_ns)
         return False
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A chunk, or a run of messages."""
+
+    begin_ns: int
+    end_ns: int
+    falls: bool | None
+    read: Callable[[Mapping[int, str]], _Messages]
+
+
+def _fall(times: Sequence[int]) -> bool:
+    return any(before - after > FALL_NS for before, after in itertools.pairwise(times))
+
+
+def _by_time(recorded: Callable[[], _Messages]) -> list[RawMessage]:
+    found = [message for _, message in recorded() if message is not None]
+    return sorted(found, key=lambda message: message.log_ns)

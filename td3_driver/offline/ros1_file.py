@@ -48,7 +48,14 @@ class Ros1File(BagFile):
     def parts(self, topics: Mapping[int, str]) -> Iterator[Part]:
         """Yield the messages of some channels, given with their topics."""
         if any(self.counts[number] for number in topics):
-            yield Part(self._reader.start_time, lambda: self._messages(topics))
+            reader = self._reader
+            yield Part(
+                reader.start_time,
+                reader.end_time,
+                lambda: self._messages(topics),
+                # The library reads by time alone.
+                lambda: ((message.log_ns, message) for message in self._messages(topics)),
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from td3_driver.offline.bag_file import (
     CDR,
+    FALL_NS,
     LATEST_NS,
     BagFile,
     BagFileError,
@@ -47,7 +48,7 @@ class SqliteFile(BagFile):
         super().__init__(path)
         self._closing = ExitStack()
         self._rows: np.ndarray = np.zeros((3, 0), np.int64)
-        """Time, number and channel of each row, by time."""
+        """Time, number and channel of each row, by number."""
         try:
             self._connection = self._connect()
             self._check_tables()
@@ -62,8 +63,15 @@ class SqliteFile(BagFile):
 
     def parts(self, topics: Mapping[int, str]) -> Iterator[Part]:
         """Yield the messages of some channels, given with their topics."""
-        if self._rows.shape[1]:
-            yield Part(int(self._rows[0, 0]), lambda: self._messages(topics))
+        times = self._rows[0]
+        if times.size:
+            yield Part(
+                int(times.min()),
+                int(times.max()),
+                lambda: self._by_time(topics),
+                lambda: self._as_they_stand(topics),
+                bool((times[:-1] - times[1:] > FALL_NS).any()),
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -134,7 +142,7 @@ class SqliteFile(BagFile):
             return {}
 
     def _read_rows(self) -> None:
-        """Find the rows that can be read, and sort them by time."""
+        """Find the rows that can be read."""
         times, rows, channels = array("q"), array("q"), array("q")
         odd = gaps = 0
         latest = -_LAST_ROW
@@ -156,8 +164,7 @@ class SqliteFile(BagFile):
                 gaps += 1
                 self.note_damage(str(error))
                 latest = self._end_of_damage(latest)
-        order = np.argsort(np.array(times), kind="stable")
-        self._rows = np.array([times, rows, channels], np.int64).reshape(3, -1)[:, order]
+        self._rows = np.array([times, rows, channels], np.int64).reshape(3, -1)
         numbers, counts = np.unique(self._rows[2], return_counts=True)
         self.counts = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
         self.describe_the_rest()
@@ -213,16 +220,25 @@ class SqliteFile(BagFile):
         except sqlite3.DatabaseError:
             return None
 
-    def _messages(self, topics: Mapping[int, str]) -> Iterator[RawMessage]:
+    def _by_time(self, topics: Mapping[int, str]) -> Iterator[RawMessage]:
+        rows = self._rows[:, np.isin(self._rows[2], list(topics))]
+        for time_ns, row, channel in rows[:, np.argsort(rows[0], kind="stable")].T.tolist():
+            if (message := self._message(topics[channel], time_ns, row)) is not None:
+                yield message
+
+    def _as_they_stand(self, topics: Mapping[int, str]) -> Iterator[tuple[int, RawMessage | None]]:
+        for time_ns, row, channel in self._rows.T.tolist():
+            wanted = channel in topics
+            yield time_ns, self._message(topics[channel], time_ns, row) if wanted else None
+
+    def _message(self, topic: str, time_ns: int, row: int) -> RawMessage | None:
         query = "SELECT data FROM messages NOT INDEXED WHERE rowid = ?"
-        wanted = np.isin(self._rows[2], list(topics))
-        for time_ns, row, channel in self._rows[:, wanted].T.tolist():
-            try:
-                found = self._connection.execute(query, (row,)).fetchone()
-            except sqlite3.DatabaseError as error:
-                self.note_damage(str(error))
-                continue
-            if found is None or not isinstance(found[0], bytes):
-                self.note_damage("a message is not where its table says")
-                continue
-            yield RawMessage(topics[channel], time_ns, found[0])
+        try:
+            found = self._connection.execute(query, (row,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            self.note_damage(str(error))
+            return None
+        if found is None or not isinstance(found[0], bytes):
+            self.note_damage("a message is not where its table says")
+            return None
+        return RawMessage(topic, time_ns, found[0])
