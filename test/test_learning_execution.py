@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,87 @@ def test_updates_that_wait_for_their_capture_are_the_plain_ones(settings: dict[s
     for one, other in zip(weights(plain.learner), weights(graphed.learner), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(plain.replay.priorities, graphed.replay.priorities)
+
+
+class Faulty(GraphedUpdates):
+    """Captures updates on the CPU, with a fault of its own."""
+
+    def __init__(self, fault: str, **settings: Any) -> None:
+        self.heard: list[str] = []
+        super().__init__(*make(**settings), warn=self.heard.append)
+        self.fault = fault
+        self.replays = 0
+
+    def _capture(self, kind: UpdateKind) -> Any:
+        if self.fault == "fails":
+            torch.rand(3, generator=self.learner.generator)
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.batch = self.replay.draw(BATCH, torch.Generator())
+        return SimpleNamespace(replay=lambda: self._replayed(kind))
+
+    def _replayed(self, kind: UpdateKind) -> None:
+        self.replays += 1
+        if self.fault == "does nothing":
+            return
+        if self.fault == "misses the targets":
+            kind = kind._replace(targets=False)
+        if self.fault == "takes other numbers":
+            torch.rand(3, generator=self.learner.generator)
+        self.update_eagerly(kind)
+        if self.fault == "loses a moment":
+            for moments in self.learner.critic_optimizer.state.values():
+                moments["exp_avg_sq"].zero_()
+        if self.fault == "is not finite":
+            self.learner.finite.fill_(False)
+
+
+def update_twenty_times(updates: Updates) -> list[Tensor]:
+    for _ in range(20):
+        updates()
+    return [
+        *weights(updates.learner),
+        *updates.replay.priority_tensors(),
+        updates.learner.generator.get_state(),
+        updates.learner.finite,
+    ]
+
+
+FAULTS = {
+    "fails": "it failed (operation not permitted when stream is capturing)",
+    "does nothing": "it takes other random numbers",
+    "misses the targets": "of actor_target, its change differs by 1 times",
+    "takes other numbers": "it takes other random numbers",
+    "loses a moment": "of critic_optimizer.exp_avg_sq, its change differs by ",
+    "is not finite": "its losses are not finite",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_where_captured_updates_differ_eager_ones_go_on(
+    fault: str, settings: dict[str, Any]
+) -> None:
+    updates = Faulty(fault, **settings)
+    reached = update_twenty_times(updates)
+    for one, other in zip(update_twenty_times(Updates(*make(**settings))), reached, strict=True):
+        assert torch.equal(one, other)
+    assert FAULTS[fault] in updates.given_up
+    assert len(updates.heard) == 1 and updates.given_up in updates.heard[0]
+    assert "eager" in describe(updates) and updates.replays <= 4 and not updates.graphs
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_where_captured_updates_are_right_they_are_checked_and_then_replayed(
+    settings: dict[str, Any],
+) -> None:
+    updates = Faulty("", **settings)
+    reached = update_twenty_times(updates)
+    for one, other in zip(update_twenty_times(Updates(*make(**settings))), reached, strict=True):
+        assert torch.equal(one, other)
+    assert not updates.heard and "CUDA graphs" in describe(updates)
+    # Of 20 updates, the first 3 of each kind are eager.
+    assert updates.checked[UpdateKind(False, False)] == execution.CHECKED_REPLAYS
+    assert updates.replays == 20 - 3 - 3 - 2  # the third kind comes twice, in the warm-up
 
 
 def test_an_empty_buffer_is_refused_before_an_update_is_counted() -> None:

@@ -29,7 +29,7 @@ from bandit_training import (
 
 from td3_driver.config import ConfigError, LearningConfig
 from td3_driver.learning import checkpoint
-from td3_driver.learning.devices import ReplayMemoryError, choose_device
+from td3_driver.learning.devices import ReplayMemoryError
 from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.manifest import seal
 from td3_driver.learning.metrics import COLUMNS, MetricsWriter, in_words
@@ -457,15 +457,6 @@ def test_too_little_memory_is_said_before_anything_is_done(tmp_path: Path) -> No
     with pytest.raises(ReplayMemoryError, match="replay_capacity"):
         make(tmp_path, replay_capacity=10**9)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_gpu_that_is_not_there_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match=r"learning\.device is cuda"):
-        choose_device("cuda")
-    with pytest.raises(ConfigError, match=r"learning\.replay_device is cuda"):
-        choose_device("cuda", "learning.replay_device")
 
 
 def test_the_networks_follow_the_environments_spaces() -> None:

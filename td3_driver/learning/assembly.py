@@ -17,7 +17,12 @@ from td3_driver.config import LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Replay, replay_spec
 from td3_driver.learning.counters import SavedCounters, checked
-from td3_driver.learning.devices import available_bytes, check_memory, choose_device
+from td3_driver.learning.devices import (
+    ReplayMemoryError,
+    available_bytes,
+    check_memory,
+    choose_device,
+)
 from td3_driver.learning.execution import choose_precision, describe
 from td3_driver.learning.health import HealthMonitor
 from td3_driver.learning.manifest import CHECKPOINTS, CheckpointError
@@ -70,7 +75,7 @@ def online_training(
     spec = network_spec(
         learning, env.observation_space, env.action_space, vector_scale, privileged_scale
     )
-    learner = _make_learner(spec, learning, training)
+    learner = _make_learner(spec, learning, training, say)
     warm = has_warm_start(folder)
     replay = _online_replay(spec, learning, folder, learner.device, say)
     generators = _random_streams(training.seed, replay.device)
@@ -153,7 +158,7 @@ def offline_training(
 ) -> OfflineTraining:
     """Return a run of `training.offline_updates` updates on recorded transitions."""
     training = training.model_copy(update={"total_steps": training.offline_updates})
-    learner = _make_learner(spec, learning, training)
+    learner = _make_learner(spec, learning, training, say)
     device = _replay_device(learning, learner.device)
     replay = restored(recorded.state(), spec, learning, device)
     generators = _random_streams(training.seed, device)
@@ -165,10 +170,12 @@ def offline_training(
     return OfflineTraining(trainer, show)
 
 
-def _make_learner(spec: NetworkSpec, learning: LearningConfig, training: TrainingConfig) -> TD3:
+def _make_learner(
+    spec: NetworkSpec, learning: LearningConfig, training: TrainingConfig, say: Say
+) -> TD3:
     if training.torch_threads:
         torch.set_num_threads(training.torch_threads)
-    device = choose_device(learning.device)
+    device = choose_device(learning.device, say=say)
     precision = choose_precision(learning, spec, device)
     return TD3(spec, learning, device, training.seed, precision)
 
@@ -186,16 +193,34 @@ def _online_replay(
     recorded = None
     if has_warm_start(folder):  # loaded first, so that its memory no longer counts as available
         recorded = recorded_replay(folder, spec, learning, device)
-    say(
-        check_memory(
-            replay_spec(spec),
-            learning.replay_capacity,
-            available_bytes(device),
-            learning.replay_memory_fraction,
-        )
-    )
+    device = _with_room(device, spec, learning, say)
+    if recorded is not None and recorded.device.type != device.type:
+        recorded = recorded_replay(folder, spec, learning, device)
     replay = make_replay(spec, learning, device)
     return replay if recorded is None else MixedReplay(recorded, replay, learning.offline_share)
+
+
+def _with_room(
+    device: torch.device, spec: NetworkSpec, learning: LearningConfig, say: Say
+) -> torch.device:
+    """Return where the buffer has room: on the GPU, or with `auto` in this machine's memory.
+
+    Raises ReplayMemoryError.
+    """
+
+    def check(where: torch.device) -> None:
+        capacity, fraction = learning.replay_capacity, learning.replay_memory_fraction
+        say(check_memory(replay_spec(spec), capacity, available_bytes(where), fraction))
+
+    try:
+        check(device)
+    except ReplayMemoryError as error:
+        if device.type == "cpu" or learning.replay_device != "auto":
+            raise
+        say(f"warning: {error}; it is kept in this machine's memory instead, which is slower")
+        device = torch.device("cpu")
+        check(device)
+    return device
 
 
 def _random_streams(seed: int, replay_device: torch.device) -> dict[str, torch.Generator]:

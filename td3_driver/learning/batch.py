@@ -122,6 +122,9 @@ class Replay(Protocol):
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Do the same without locking: entirely on the device, and so capturable."""
 
+    def priority_tensors(self) -> list[Tensor]:
+        """Return what `put_priorities` changes: the tensors themselves."""
+
     def state(self) -> dict[str, Tensor]:
         """Return a copy of everything that can change, in host memory."""
 

@@ -5,28 +5,73 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from td3_driver.config import ConfigError
+from td3_driver.documents import in_short
 from td3_driver.learning.batch import ReplaySpec
+
+LEAST_FREE_BYTES = 1 << 30
+"""Free memory that a GPU needs for PyTorch's libraries and a learner of the usual size."""
 
 
 class ReplayMemoryError(ValueError):
     """The buffer would take more memory than allowed."""
 
 
-def choose_device(wanted: str, setting: str = "learning.device") -> torch.device:
+def choose_device(
+    wanted: str,
+    setting: str = "learning.device",
+    say: Callable[[str], object] = print,
+) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda".
 
-    Raises ConfigError naming the `setting` if it is missing.
+    With "auto", a GPU that cannot be used is told to `say`, and the CPU is taken. Raises
+    ConfigError naming the `setting` if the GPU is asked for and cannot be used.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{setting} is cuda, but PyTorch finds no GPU: set auto or cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if wanted == "cpu":
+        return torch.device("cpu")
+    there, wrong = find_gpu()
+    if there and not wrong:
+        return torch.device("cuda")
+    if wanted == "cuda":
+        reason = f"the GPU cannot be used ({wrong})" if wrong else "PyTorch finds no GPU"
+        raise ConfigError(f"{setting} is cuda, but {reason}: set auto or cpu")
+    if wrong:
+        say(f"warning: the GPU cannot be used ({wrong}): going on on the CPU")
+    return torch.device("cpu")
+
+
+def find_gpu() -> tuple[bool, str]:
+    """Return whether PyTorch finds a GPU, and why it cannot be used; empty if nothing is wrong."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        there = torch.cuda.is_available()
+    if not there:  # of a driver that is too old, PyTorch warns
+        return False, in_short(caught[-1].message) if caught else ""
+    try:
+        free = available_bytes(torch.device("cuda"))
+        if free < LEAST_FREE_BYTES:
+            return (
+                True,
+                f"{free / 1e9:.1f} GB of its memory are free, {LEAST_FREE_BYTES / 1e9:.1f} needed",
+            )
+        _try_gpu()
+    except RuntimeError as error:  # as where PyTorch was not built for it
+        return True, in_short(error)
+    return True, ""
+
+
+def _try_gpu() -> None:
+    """Do some of what a learner does; raises RuntimeError if the GPU cannot."""
+    image = torch.ones(2, 3, 8, 8, device="cuda", requires_grad=True)
+    functional.conv2d(image, torch.ones(4, 3, 3, 3, device="cuda")).sum().backward()
+    torch.cuda.synchronize()
 
 
 def available_bytes(device: torch.device) -> int:

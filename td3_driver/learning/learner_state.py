@@ -41,6 +41,18 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
     }
 
 
+def live_tensors(learner: TD3) -> dict[str, list[Tensor]]:
+    """Return what an update changes: the tensors themselves, by network and moment."""
+    tensors = {
+        name: list(network.state_dict().values()) for name, network in _networks(learner).items()
+    }
+    for name, optimizer in _optimizers(learner).items():
+        for moments in optimizer.state_dict()["state"].values():
+            for moment, value in moments.items():
+                tensors.setdefault(f"{name}.{moment}", []).append(value)
+    return tensors
+
+
 def learner_tensors(learner: TD3, generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
     """Return a copy of weights, optimiser and random states by name, in host memory."""
     tensors = {

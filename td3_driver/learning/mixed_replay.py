@@ -100,6 +100,10 @@ class MixedReplay:
         with self.lock:
             self.put_priorities(slots, priorities)
 
+    def priority_tensors(self) -> list[Tensor]:
+        """Return what `put_priorities` changes: the tensors themselves."""
+        return [*self.recorded.priority_tensors(), *self.online.priority_tensors()]
+
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Do the same without locking: entirely on the device, and so capturable."""
         first = self.recorded_of(len(slots))

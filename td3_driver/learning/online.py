@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from td3_driver.learning.following import Follower
 from td3_driver.learning.mixed_replay import MixedReplay
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.policy import Policy
@@ -48,7 +49,7 @@ class OnlineTraining:
         self.validation = validation
         self.policy = Policy.like(trainer.learner.spec)
         """The acting copy of the policy."""
-        self.policy.follow(trainer.learner.actor)
+        self._follower = Follower(self.policy, trainer.learner.actor)
         self._env = env
         self._resumed = resumed
         self._first_updated_step = first_updated_step
@@ -179,7 +180,7 @@ class OnlineTraining:
         self.trainer.update(self._bc_weight())
         synchronous = self.trainer.settings.synchronous_updates
         if synchronous or learner.updates % POLICY_REFRESH_UPDATES == 0:
-            self.policy.follow(learner.actor)
+            self._follower.follow(at_once=synchronous)
 
     def _bc_weight(self) -> float:
         """Return the weight of the recorded actions, which decays with the decisions."""

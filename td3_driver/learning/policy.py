@@ -76,8 +76,12 @@ class Policy:
 
     def follow(self, actor: Actor) -> None:
         """Copy the weights and buffers of a learning actor, from any device."""
+        self.take(actor.state_dict())
+
+    def take(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy weights and buffers, by name as in the actor's `state_dict`."""
         with torch.no_grad(), self._lock:
-            self.actor.load_state_dict(actor.state_dict())
+            self.actor.load_state_dict(weights)
 
 
 def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:

@@ -279,6 +279,10 @@ class ReplayBuffer:
         with self.lock:
             self.put_priorities(slots, priorities)
 
+    def priority_tensors(self) -> list[Tensor]:
+        """Return what `put_priorities` changes: the tensors themselves."""
+        return [self.priorities, self.greatest_priority]
+
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Do the same without locking: entirely on the device, and so capturable."""
         rows = slots % self.capacity

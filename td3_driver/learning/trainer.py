@@ -133,7 +133,7 @@ class Trainer:
         self.settings = settings
         self.generators = generators
         self.standing = standing
-        self.take_update = make_updates(learner, replay, generators["sampling"])
+        self.take_update = make_updates(learner, replay, generators["sampling"], logger.say)
         self._logger = logger
         self._folder = folder
         self._writer = checkpoint.Writer(folder / CHECKPOINTS, settings.checkpoints_kept)
