@@ -206,6 +206,12 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="The picture of --map; default: MAP.png in this folder.",
     )
+    parser.add_argument(
+        "--learner",
+        action="store_true",
+        help="Check only how this machine learns: its device, captured updates against eager "
+        "ones, updates a second.",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.set_defaults(execute=_doctor)
 
@@ -218,6 +224,8 @@ def _doctor(given: argparse.Namespace) -> int:
 
         picture = given.picture or Path(f"{Path(given.map).stem}.png")
         return _print_findings(map_file.examine(given.map, picture), given.json)
+    if given.learner:
+        return _doctor_of_learner(given)
     if reason := startup.no_shared_memory():
         raise ConfigError(reason)
     configuration = given.config or ("carla" if given.world == "carla" else "")
@@ -235,6 +243,16 @@ def _doctor(given: argparse.Namespace) -> int:
             required=given.move or given.world != "auto",
             say=lambda message: print(message, file=sys.stderr, flush=True),
         )
+    return _print_findings(found, given.json)
+
+
+def _doctor_of_learner(given: argparse.Namespace) -> int:
+    from td3_driver.doctor import learner  # brings PyTorch
+
+    found = learner.examine(
+        effective_settings({**vars(given), "map": ""}, given.config or ""),
+        say=lambda message: print(message, file=sys.stderr, flush=True),
+    )
     return _print_findings(found, given.json)
 
 

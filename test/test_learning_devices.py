@@ -101,7 +101,7 @@ def test_a_replay_buffer_that_a_gpu_has_no_room_for_is_kept_in_host_memory(
 
     assert chosen(200) == "cuda" and not [line for line in heard if "warning" in line]
     assert chosen(5_000) == "cpu"
-    assert "machine's memory instead" in heard[1] and "1.00 GB available" in heard[2]
+    assert "machine's memory instead" in heard[1] and "1.0 GB available" in heard[2]
     with pytest.raises(ReplayMemoryError):
         chosen(5_000, replay_device="cuda")
     with pytest.raises(ReplayMemoryError):
