@@ -183,9 +183,9 @@ def episode_look(config: SimulatorConfig, start_seed: int, map_name: str) -> Loo
 
 
 def look_under(config: SimulatorConfig, weather: Weather, map_name: str) -> Look | None:
-    """Return the look of a world that is told only its weather; None where it is the map's own.
+    """Return a world's look if only its weather is known; None where it is the map's own.
 
-    With named looks, the weather tells which of them it is. Otherwise, what it says nothing about
+    With named looks, the weather shows which of them it is. Otherwise, what it says nothing about
     is drawn, equally for equal weathers.
     """
     seed = seed_of(weather)

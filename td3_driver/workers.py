@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Threads that are started again when what they do fails, and that tell so."""
+"""Threads that are started again when what they do fails, and that report it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The figures of a suite: what each means, its unit, and how it is told from episodes."""
+"""The figures of a suite: what each means, its unit, and how it is computed from episodes."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ FIGURES: dict[str, Figure] = {
 in which something was in the way."""
 
 COMPARED = ("success", "route_completion", "driving_score")
-"""Figures of which the difference between two drivers is told, episode by episode."""
+"""Figures of which the difference between two drivers is reported, episode by episode."""
 
 
 def difference(

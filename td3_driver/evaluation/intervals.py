@@ -18,7 +18,7 @@ _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval; all None where nothing was driven that it could be told from."""
+    """A figure and its interval; all None where nothing was driven to estimate it from."""
 
     value: float | None = None
     low: float | None = None

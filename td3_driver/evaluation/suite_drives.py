@@ -44,7 +44,7 @@ CLIP_QUALITY = 70
 PATH_SPACING_M = 1.0
 ROUTE_SPACING_M = 2.0
 USUAL_LANE_M = 3.5
-"""Width of a lane where the map tells none."""
+"""Width of a lane where the map gives none."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ PENALTIES = {"pedestrian": 0.5, "vehicle": 0.6, "static": 0.65}
 
 
 def driving_score(completion: float, collisions: Mapping[str, int]) -> float:
-    """Return CARLA's driving score of one route, in [0, 100], as far as topics tell it.
+    """Return CARLA's driving score of one route, in [0, 100], as far as topics give it.
 
     It is 100 times the completed share, times 0.5 for each collision with a pedestrian, 0.6 with a
     vehicle and 0.65 with anything else (leaderboard.carla.org/evaluation_v2_1). Lane invasions

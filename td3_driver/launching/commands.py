@@ -62,7 +62,7 @@ FOLLOW_CLOCK = ("trainer", "driver", "ackermann_controller")
 TRAINER_STOP_TIMEOUT_S = 30.0
 # Of a driver to end, once its car stands.
 DRIVER_END_S = 2.5
-# Long enough for the driver to stand, and be told why, before it begins anew.
+# Long enough for the driver to stand, and to report why, before it begins anew.
 REPLAY_RESUME_DELAY_S = 0.1
 
 

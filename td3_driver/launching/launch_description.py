@@ -145,7 +145,7 @@ def _node(process: dict[str, Any]) -> Node:
 
 
 def _ending(process: dict[str, Any]) -> Callable[[Any, LaunchContext], list[Shutdown]]:
-    """Return what launch does at the end of a process: end the rest, and tell a death by 1.
+    """Return what launch does at a process's end: end the rest, and exit with 1 after a failure.
 
     Launch itself ends with 0 however its processes do; an error in a handler is what it counts.
     """

@@ -60,15 +60,15 @@ def run(processes: Sequence[Process]) -> int:
 
 def _first_end(running: Sequence[_Running], requests: _StopRequests) -> _Running | None:
     """Wait for an essential process to end and return it; None for a stop signal."""
-    told: list[_Running] = []
+    signalled: list[_Running] = []
     while not requests.received:
         for child in running:
             if not child.has_ended():
                 continue
             if child.process.essential:
                 return child
-            if child not in told:
-                told.append(child)
+            if child not in signalled:
+                signalled.append(child)
                 if child.exit_code != 0:
                     name, code = child.process.name, child.exit_code
                     _say(f"{name} has died (exit code {code}); the rest goes on without it")
@@ -132,7 +132,7 @@ class _Running:
 
     @property
     def exit_code(self) -> int:
-        """The code as a shell would tell it, once the process has ended."""
+        """The code as a shell would report it, once the process has ended."""
         code = self._popen.returncode
         return 128 - code if code < 0 else code
 

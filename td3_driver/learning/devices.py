@@ -31,7 +31,7 @@ def choose_device(
 ) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda".
 
-    With "auto", a GPU that cannot be used is told to `say`, and the CPU is taken. Raises
+    With "auto", a GPU that cannot be used is reported to `say`, and the CPU is used. Raises
     ConfigError naming the `setting` if the GPU is asked for and cannot be used.
     """
     if wanted == "cpu":

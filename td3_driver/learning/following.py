@@ -74,7 +74,7 @@ class Follower:
         self._copied = self._mark()
 
     def _mark(self) -> torch.cuda.Event:
-        """Return what tells when the device has done all that it was given."""
+        """Return an event that is over when the device has done all that it was given."""
         event = torch.cuda.Event()
         event.record()
         return event

@@ -4,7 +4,7 @@
 """Reads bags of any kind, without ROS: rosbag2 (MCAP, SQLite), complete or cut off, and ROS 1.
 
 A bag is a stream of serialised messages in the order they were recorded; each is decoded only on
-demand. What cannot be read is left out and told in `Bag.notes`; it never costs the rest.
+demand. What cannot be read is left out and listed in `Bag.notes`; it never costs the rest.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Bag:
 
     @cached_property
     def _clock_steps(self) -> ClockSteps:
-        """Where the recorder's clock was set back, which is told once."""
+        """Where the recorder's clock was set back; noted once."""
         stamped = [name for name, topic in self.topics.items() if topic.type_name in STAMPED]
         parts = list(self._parts(stamped, of_all_files=True))
         steps = find_steps(parts, stamped) if may_have_steps(parts) else ClockSteps()

@@ -3,7 +3,7 @@
 
 """What the readers of a bag's files have in common, whatever their format.
 
-A file tells its channels and how many messages each has when it is opened. Its messages come in
+A file lists its channels and how many messages each has when it is opened. Its messages come in
 parts, each read only when its time has come, so that the parts of all files can be merged by time.
 """
 
@@ -126,7 +126,7 @@ class BagFile(ABC):
         return channel
 
     def describe_the_rest(self) -> None:
-        """Give channels that have messages, but of which nothing is told, their refusal."""
+        """Give channels that have messages, but no description, their refusal."""
         for number in self.counts.keys() - self.channels.keys():
             self.channels[number] = Channel("", "", refusal="nothing says what they are")
 

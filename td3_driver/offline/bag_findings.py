@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is found wrong, or told by the driver, while a bag's frames are read."""
+"""What is found wrong, or was reported by the driver, while a bag's frames are read."""
 
 from __future__ import annotations
 

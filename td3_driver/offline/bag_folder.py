@@ -188,7 +188,7 @@ class BagFiles:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Return what a bag's description says; what cannot be read is left out, and told."""
+    """Return what a bag's description says; what cannot be read is left out and noted."""
     metadata = Metadata()
     try:
         values = load_yaml(path)["rosbag2_bagfile_information"]

@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Joins the channels of a bag's files to topics, each of one type; what does not fit is told."""
+"""Joins the channels of a bag's files to topics, each of one type; what does not fit is noted."""
 
 from __future__ import annotations
 
@@ -122,16 +122,16 @@ def _choose(name: str, kinds: dict[_Kind, list[_Source]]) -> tuple[list[_Source]
 def _topic(name: str, sources: Collection[_Source]) -> BagTopic:
     """Return the topic of channels of one type: what any of them says holds for all."""
     channels = [source.channel for source in sources]
-    told = next((channel for channel in channels if channel.definition), channels[0])
+    described = next((channel for channel in channels if channel.definition), channels[0])
     return BagTopic(
         name,
-        told.type_name,
+        described.type_name,
         sum(source.count for source in sources),
-        told.definition,
+        described.definition,
         next((channel.qos for channel in channels if channel.qos), ""),
         any(channel.latched for channel in channels),
-        told.ros_version,
-        told.type_hash,
+        described.ros_version,
+        described.type_hash,
     )
 
 

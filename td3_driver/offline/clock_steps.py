@@ -5,7 +5,7 @@
 
 A bag is otherwise read in the order of its recorded times. Those fall in a file for two reasons:
 its parts were not written in the order they were recorded, or the clock was set back while they
-were. What the messages' own stamps do at that place tells one from the other.
+were. The messages' own stamps there show which it is.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _stamp_ns(data: bytes) -> int | None:
         return None
     if len(data) < 12:
         return None
-    # CDR: four bytes of which the second tells the byte order, then the header's seconds and ns.
+    # CDR: four bytes of which the second gives the byte order, then the header's seconds and ns.
     order = "<" if data[1] & 1 else ">"
     seconds, nanoseconds = np.frombuffer(data, f"{order}u4", 2, 4).tolist()
     return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -125,7 +125,7 @@ def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuff
 
 
 def _shown(source: BagFrames, progress: tqdm) -> Iterator[BagFrame]:
-    """Yield a bag's frames, and advance the bar by its images; tell what was wrong."""
+    """Yield a bag's frames, and advance the bar by its images; print what was wrong."""
     seen = 0
     for frame in source:
         progress.update(source.findings.images - seen)

@@ -21,7 +21,7 @@ LOOK_PERIOD_S = 1.0
 
 
 class Company:
-    """Looks in the graph now and then, logs what changes, and tells the guard and the frames.
+    """Looks in the graph now and then, logs what changes, and informs the guard and the frames.
 
     A node that was killed stays in the graph until the middleware gives it up, so several
     publishers are no fault yet: the guard takes them for the cause of one.

@@ -111,12 +111,12 @@ class DriverDiagnostics(Diagnostics):
     ) -> DiagnosticStatus:
         """Return the status of the threads: `fresh` is how often they stalled of late."""
         stalled = [f"stalled {fresh} times"] if fresh else []
-        told = stalled + [str(failure) for failure in failures]
+        problems = stalled + [str(failure) for failure in failures]
         stood_still, longest_s = standstills
         return self.status(
             PROCESS,
-            DiagnosticStatus.WARN if told else DiagnosticStatus.OK,
-            "; ".join(told) or "running",
+            DiagnosticStatus.WARN if problems else DiagnosticStatus.OK,
+            "; ".join(problems) or "running",
             {
                 STANDSTILLS: stood_still,
                 "longest_standstill_ms": 1e3 * longest_s,
