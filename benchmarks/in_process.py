@@ -14,6 +14,7 @@ from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.evaluation.fixed_drives import FixedDrives, mean_completion
 from td3_driver.evaluation.rollout import Act
+from td3_driver.evaluation.wrong_command import WrongCommands, wrong_commands
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
@@ -42,10 +43,19 @@ class Examiner:
 
     def __init__(self, config: Config) -> None:
         self._drives = FixedDrives.of(config.simulator, config.driving, config.evaluation)
+        self._driving = config.driving
 
     def completion(self, act: Act, episodes: int = EPISODES) -> float:
         """Return the mean route completion of the first episodes."""
         return mean_completion(self._drives.env, act, self._drives.starts[:episodes])
+
+    def wrong_commands(self, act: Act, episodes: int = EPISODES) -> WrongCommands | None:
+        """Return what the first episodes' drivers do under wrong commands, if they get any."""
+        if "command" not in self._driving.vector:
+            return None
+        world = self._drives.env.world
+        assert isinstance(world, SimulatedWorld)
+        return wrong_commands(world, act, self._drives.starts[:episodes], self._driving)
 
 
 def train(
@@ -70,6 +80,11 @@ def train(
 
 def completion_of(training: OnlineTraining, examiner: Examiner, episodes: int = EPISODES) -> float:
     """Return how well the current policy drives."""
+    return examiner.completion(current_policy(training).act, episodes)
+
+
+def current_policy(training: OnlineTraining) -> Policy:
+    """Return a copy of the current policy."""
     policy = Policy.like(training.trainer.learner.spec)
     policy.follow(training.trainer.learner.actor)
-    return examiner.completion(policy.act, episodes)
+    return policy

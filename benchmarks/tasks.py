@@ -7,7 +7,8 @@
 
 Every `--interval` decisions the policy drives without noise on the held-out maps, always from the
 same starts. Training goes on to the task's last step whatever it reaches, to show whether it stays
-there. `--no-image` is the control: the same without the camera. The last line is JSON.
+there. `--no-image` is the control: the same without the camera. A policy that is given commands is
+given wrong ones after the last examination. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from in_process import Examiner, completion_of, settings_of, train
+from in_process import Examiner, current_policy, settings_of, train
 
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
@@ -40,23 +41,28 @@ def train_one(
     config = settings_of(seed, changes, task)
     curve: dict[int, float] = {}
     spent_s: dict[int, float] = {}
+    obedience: dict[str, Any] | None = None
     examining_s = 0.0
     began_s = time.process_time()
 
     def examine(progress: Progress, training: OnlineTraining, examiner: Examiner) -> None:
-        nonlocal examining_s
+        nonlocal examining_s, obedience
         step = progress.step
         if step % interval or not progress.updates:
             return
         begin_s = time.process_time()
         spent_s[step] = begin_s - began_s - examining_s
-        curve[step] = completion_of(training, examiner, episodes)
+        policy = current_policy(training)
+        curve[step] = examiner.completion(policy.act, episodes)
+        if step + interval > config.training.total_steps:
+            wrong = examiner.wrong_commands(policy.act, episodes)
+            obedience = None if wrong is None else wrong.as_dict()
         examining_s += time.process_time() - begin_s
         print(progress_line(seed, step, curve[step], spent_s[step]), file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder) / "run", examine)
-    return result_of(seed, curve, spent_s)
+    return {**result_of(seed, curve, spent_s), "wrong_commands": obedience}
 
 
 def progress_line(seed: int, step: int, completion: float, spent_s: float) -> str:

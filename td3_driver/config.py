@@ -250,10 +250,12 @@ class CarlaConfig(Section):
     )
 
 
-VectorPart = Literal["speed", "lateral", "heading", "waypoints", "previous_action"]
+VectorPart = Literal["speed", "lateral", "heading", "waypoints", "previous_action", "command"]
 VECTOR_PARTS: tuple[VectorPart, ...] = get_args(VectorPart)
 """What the observation's vector can be made of, in the order in which it is."""
-ROUTE_PARTS = {"lateral", "heading", "waypoints"}
+LANE_PARTS = {"lateral", "heading", "waypoints"}
+"""Those that say where the lane is."""
+ROUTE_PARTS = {*LANE_PARTS, "command"}
 """Those that are read off the route."""
 
 
@@ -271,14 +273,22 @@ class DrivingConfig(Section):
     )
     vector: tuple[VectorPart, ...] = _setting(
         ("speed", "lateral", "heading", "waypoints"),
-        "What the observation's vector is made of. Without lateral, heading and waypoints, a "
-        "policy needs no route: it drives by its camera.",
+        "What the observation's vector is made of. Without lateral, heading, waypoints and "
+        "command, a policy needs no route: it drives by its camera.",
         min_length=1,
+    )
+    command_ahead_m: float = _setting(
+        30.0,
+        "Distance before a turn of the route from which command tells it.",
+        "m",
+        gt=0.0,
+        le=1000.0,
     )
     privileged_critic: bool = _setting(
         False,
-        "In training, show the critic the parts of the route that the vector leaves out (an "
-        "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
+        "In training, show the critic those of lateral, heading and waypoints that the vector "
+        "leaves out (an asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs "
+        "nothing of them.",
     )
     route_offset_m: float = _setting(
         0.0,
@@ -377,7 +387,8 @@ class DrivingConfig(Section):
     @property
     def privileged(self) -> tuple[VectorPart, ...]:
         """The parts of the route that only the critic sees."""
-        hidden = ROUTE_PARTS.difference(self.vector) if self.privileged_critic else ()
+        # Waypoints tell all that a command does.
+        hidden = LANE_PARTS.difference(self.vector) if self.privileged_critic else ()
         return tuple(part for part in VECTOR_PARTS if part in hidden)
 
     @property

@@ -85,6 +85,20 @@ def test_shipped_files_are_valid_by_path_and_by_name(path: Path) -> None:
     assert load(path) == load(path.stem)
 
 
+@pytest.mark.parametrize("name", ["camera_lane", "camera_town", "new_looks", "wrong_route"])
+def test_a_task_is_examined_and_evaluated_on_maps_of_their_own(name: str) -> None:
+    config = load(name)
+    maps = [*config.training.maps, *config.validation.maps, *config.evaluation.maps]
+    assert len(set(maps)) == len(maps)
+
+
+def test_the_town_is_driven_by_image_speed_and_command() -> None:
+    config = load("camera_town")
+    assert config.driving.vector == ("speed", "command") and config.driving.needs_route
+    assert {each.split("_")[0] for each in config.training.maps} == {"grid", "ring"}
+    assert config.evaluation.maps == ("grid_new_town",)
+
+
 def test_values_of_a_file_go_over_the_defaults(tmp_path: Path) -> None:
     config = load(written(tmp_path, {"learning": {"batch_size": 64, "hidden": [32]}}))
     assert config.learning.batch_size == 64 and config.learning.hidden == (32,)

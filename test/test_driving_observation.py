@@ -70,7 +70,7 @@ def test_an_observation_is_in_its_space_and_named_and_scaled_entry_by_entry(
     channels = [3] if config.image_channels == 3 else []
     assert observation["image"].shape == (config.image_stack, *channels, side, side)
     entries = len(observation["vector"])
-    lengths = {"waypoints": 2 * config.waypoints, "previous_action": 2}
+    lengths = {"waypoints": 2 * config.waypoints, "previous_action": 2, "command": 5}
     assert entries == sum(lengths.get(part, 1) for part in config.vector)
     names = vector_names(config)
     assert len(names) == len(set(names)) == entries
@@ -102,6 +102,11 @@ def test_the_scales_are_the_documented_magnitudes() -> None:
             "waypoint_3_y_m": 4.5,
             "previous_steering": 1.0,
             "previous_speed": 1.0,
+            "command_follow": 1.0,
+            "command_left": 1.0,
+            "command_right": 1.0,
+            "command_straight": 1.0,
+            "command_distance_m": 30.0,
         }
     )
 
@@ -171,6 +176,7 @@ def test_the_vector_is_worked_out_by_hand() -> None:
     expected += [2 * cos - 1 * sin, -2 * sin - 1 * cos]
     expected += [4 * cos - 1 * sin, -4 * sin - 1 * cos]
     expected += [0.25, -0.5]
+    expected += [1.0, 0.0, 0.0, 0.0, 30.0]
     np.testing.assert_allclose(vector["vector"], expected, atol=1e-6)
 
 
@@ -204,11 +210,41 @@ def test_a_privileged_critic_is_shown_what_the_vector_leaves_out() -> None:
     assert DrivingConfig(privileged_critic=True).privileged == ()
 
 
+def test_a_command_is_read_off_the_route_ahead() -> None:
+    config = DrivingConfig(vector=("command", "speed"), command_ahead_m=20.0)
+    assert config.needs_route
+    # 40 m along x, then a quarter circle of radius 10 m to the right, 15.7 m long, then 30 m.
+    angles = np.arange(0.0, 15.7) / 10.0
+    x = np.concatenate([np.arange(40.0), 40.0 + 10.0 * np.sin(angles), np.full(30, 50.0)])
+    y = np.concatenate([np.zeros(40), 10.0 * np.cos(angles) - 10.0, -10.0 - np.arange(30.0)])
+    route = np.column_stack([x, y, np.zeros(len(x))])
+
+    def told(x: float, y: float) -> list[float]:
+        pose, tracker = Pose(x, y, 0.0), RouteTracker(route)
+        course = Course(tracker, pose, tracker.project(pose))
+        observer = Observer(config)
+        seen = observer.observe(plain(0), 4.5, np.zeros(2, np.float32), course)
+        return seen["vector"].tolist()
+
+    assert told(10.0, 0.5) == [4.5, 1.0, 0.0, 0.0, 0.0, 20.0]
+    assert told(30.0, -0.5) == [4.5, 0.0, 0.0, 1.0, 0.0, pytest.approx(10.0, abs=2.0)]
+    assert told(47.0, -3.0) == [4.5, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert told(50.0, -20.0) == [4.5, 1.0, 0.0, 0.0, 0.0, 20.0]
+
+
+def test_a_command_is_nothing_that_only_the_critic_sees() -> None:
+    config = DrivingConfig(vector=("speed",), privileged_critic=True)
+    assert config.privileged == ("lateral", "heading", "waypoints")
+    given = DrivingConfig(vector=("speed", "command"), privileged_critic=True)
+    assert given.privileged == config.privileged
+
+
 def test_a_part_is_named_once_and_older_settings_are_read() -> None:
     with pytest.raises(ValueError, match="names a part twice"):
         DrivingConfig(vector=("speed", "speed"))
     older = DrivingConfig.model_validate({"observe_previous_action": True})
-    assert older == DrivingConfig(vector=VECTOR_PARTS)
+    parts = ("speed", "lateral", "heading", "waypoints", "previous_action")
+    assert older == DrivingConfig(vector=parts)
     assert DrivingConfig.model_validate({"observe_previous_action": False}) == DrivingConfig()
     with pytest.raises(ValueError, match="is now previous_action, a part of vector"):
         DrivingConfig.model_validate({"observe_previous_action": True, "vector": ["speed"]})

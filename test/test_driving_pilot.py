@@ -111,6 +111,16 @@ def test_a_policy_that_sees_nothing_of_the_route_drives_without_one() -> None:
     assert pilot.off_course is None
 
 
+def test_a_policy_that_is_given_commands_waits_for_a_route() -> None:
+    policy = Policy()
+    pilot = make_pilot(policy, vector=["speed", "command"])
+    assert pilot.needs_route
+    assert pilot.drive(make_frame(1, NO_ROUTE)) == Halt("there is no route")
+    assert not policy.asked
+    driven(pilot, make_frame(2, straight_route()))
+    assert policy.asked[0]["vector"].tolist() == [2.0, 1.0, 0.0, 0.0, 0.0, 30.0]
+
+
 def test_without_a_route_a_break_in_time_starts_a_new_stack_too() -> None:
     policy = Policy()
     pilot = make_pilot(policy, vector=["speed"])

@@ -269,7 +269,7 @@ def test_a_map_is_tried_once(
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", ".", "/dev/zero", "\udcff.xodr"])
 def test_names_of_no_file_are_refused(name: str) -> None:
-    with pytest.raises(RoadMapError, match="not a file, nor one of grid_mill_town"):
+    with pytest.raises(RoadMapError, match="not a file, nor one of grid_market_town"):
         RoadMap.load(name)
 
 

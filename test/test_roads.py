@@ -18,7 +18,14 @@ from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.map_files import MAPS_FOLDER, shipped_maps
 from td3_driver.roads.road_map import RoadMap
 
-TRAINING = ["grid_old_town", "ring_harbour", "ring_meadow", "ring_orchard", "ring_quarry"]
+TRAINING = [
+    "grid_market_town",
+    "grid_old_town",
+    "ring_harbour",
+    "ring_meadow",
+    "ring_orchard",
+    "ring_quarry",
+]
 HELD_OUT = ["grid_new_town", "ring_lakeside", "ring_vineyard"]
 VALIDATION = ["grid_mill_town", "ring_hillside", "ring_riverside"]
 LANE_WIDTH_M = 3.5

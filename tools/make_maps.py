@@ -651,6 +651,7 @@ RINGS = (
 )
 GRIDS = (
     GridPlan("grid_old_town", 7, 4, 4, (52.0, 78.0), 1, 6, 0.35, WHITE),
+    GridPlan("grid_market_town", 10, 4, 4, (50.0, 76.0), 2, 6, 1.2, YELLOW),
     GridPlan("grid_new_town", 8, 5, 4, (55.0, 82.0), 4, 7, -0.6, YELLOW),
     GridPlan("grid_mill_town", 9, 4, 4, (54.0, 80.0), 2, 6, 0.9, WHITE),
 )

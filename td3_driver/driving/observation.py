@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from td3_driver.config import DrivingConfig, VectorPart
+from td3_driver.driving.navigator import Direction, instruction
 from td3_driver.driving.route import Projection, RouteTracker
 from td3_driver.driving.world import Pose
 
@@ -63,6 +64,9 @@ def _entries(part: VectorPart, config: DrivingConfig) -> list[tuple[str, float]]
         return [("heading_error_rad", config.heading_limit_rad)]
     if part == "previous_action":
         return [(f"previous_{name}", 1.0) for name in ACTIONS]
+    if part == "command":
+        told = [(f"command_{direction.value}", 1.0) for direction in Direction]
+        return [*told, ("command_distance_m", config.command_ahead_m)]
     entries: list[tuple[str, float]] = []
     for index in range(1, config.waypoints + 1):
         distance_m = index * config.waypoint_spacing_m
@@ -112,6 +116,12 @@ class Course:
             self.pose, progress_m, config.waypoints, config.waypoint_spacing_m
         )
 
+    def command(self, config: DrivingConfig) -> list[float]:
+        """Return the navigator's command: its direction, one-hot, and the distance to the turn."""
+        progress_m = self.projection.progress_m
+        told = instruction(self.tracker.turns, progress_m, config.command_ahead_m)
+        return [*(float(told.direction is each) for each in Direction), told.distance_m]
+
 
 class Observer:
     """Builds observations; the same code serves training, the driver and bags."""
@@ -155,6 +165,8 @@ class Observer:
             parts["heading"] = [course.projection.heading_error_rad]
             if "waypoints" in (*config.vector, *config.privileged):
                 parts["waypoints"] = course.ahead(config).ravel()
+            if "command" in config.vector:
+                parts["command"] = course.command(config)
 
         def held(names: Sequence[VectorPart], bound: np.ndarray) -> np.ndarray:
             entries = np.concatenate([parts[name] for name in names]).astype(np.float32)

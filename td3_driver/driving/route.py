@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from td3_driver.config import DrivingConfig
 from td3_driver.driving.angles import wrap_angle
+from td3_driver.driving.navigator import Turn, find_turns
 from td3_driver.driving.world import Pose, Start
 
 # The search for the nearest stretch stays near the last one, so a route that crosses or passes
@@ -96,6 +98,19 @@ class RouteTracker:
     def length_m(self) -> float:
         """Length of the route."""
         return float(self._along[-1])
+
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """The route's turns, in order."""
+        return find_turns(self._points, self._along)
+
+    def pose_at(self, progress_m: float) -> Pose:
+        """Return the pose on the route at a distance from its start, at either end at most."""
+        segment = int(np.searchsorted(self._along, progress_m, side="right")) - 1
+        segment = min(max(segment, 0), len(self._lengths) - 1)
+        along = min(max(progress_m - self._along[segment], 0.0), self._lengths[segment])
+        x, y = self._points[segment] + along * self._directions[segment]
+        return Pose(float(x), float(y), wrap_angle(self._yaw_at(segment, along)))
 
     def project(self, pose: Pose) -> Projection:
         """Return the car's place on the route; the first call searches all of it."""

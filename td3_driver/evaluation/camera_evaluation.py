@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from td3_driver.config import ConfigError
-from td3_driver.evaluation.camera_test import CONDITIONS, CameraTest, camera_test
+from td3_driver.evaluation.camera_test import CameraTest, camera_test, conditions_of
 from td3_driver.evaluation.evaluate import Choice, prepare
 from td3_driver.evaluation.pictures import draw_camera_test
 from td3_driver.files import write_json
@@ -33,7 +33,7 @@ def evaluate_camera(
     folder = RunFolder(run)
     out = out or folder.path / "camera_test.json"
     fixed, act = prepare(folder, replace(choice, episodes=choice.episodes or CAMERA_TEST_EPISODES))
-    total = CONDITIONS * len(fixed.starts)
+    total = conditions_of(folder.config) * len(fixed.starts)
     with tqdm(total=total, desc="camera test", unit="episode") as progress:
 
         def done(name: str, completion: float) -> None:

@@ -18,7 +18,9 @@ from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import IMAGE, VECTOR, Observation, vector_names
 from td3_driver.driving.world import Start
 from td3_driver.evaluation.rollout import Act, drive_episode
+from td3_driver.evaluation.wrong_command import WrongCommands, swapped, wrong_commands
 from td3_driver.simulator.pinhole import Intrinsics, Mounting
+from td3_driver.simulator.world import SimulatedWorld
 
 REAL = "real"
 LATE_S = 0.5
@@ -29,14 +31,19 @@ UNDISTURBED_SHARE = 0.85
 """It completes at least this where only the sky is hidden."""
 NEEDED = ("black", "frozen", "foreign", "mirrored", "road hidden")
 """Conditions under which the image does not say where the road is."""
-CONDITIONS = 8
-"""Conditions that are driven under, the real image among them."""
+IMAGES = 8
+"""Images that are driven under, the real one among them."""
 
 # The signs of the vector's entries change in a mirror where they are about left and right.
 _SIDEWAYS = ("lateral_m", "heading_error_rad", "_y_m", "previous_steering")
 
 Tamper = Callable[[np.ndarray], np.ndarray]
 """Changes a decision's image stack, uint8 (stack, [channels,] size, size); one per episode."""
+
+
+def conditions_of(config: Config) -> int:
+    """Return how many conditions are driven under, the real image and a wrong command counted."""
+    return IMAGES + ("command" in config.driving.vector)
 
 
 def horizon_row(config: Config) -> int:
@@ -107,7 +114,8 @@ def mirrored_vector(vector: np.ndarray, config: DrivingConfig) -> np.ndarray:
     """Return an observation's vector as it is in a mirror."""
     names = vector_names(config)
     signs = np.array([-1.0 if name.endswith(_SIDEWAYS) else 1.0 for name in names], np.float32)
-    return vector * signs
+    turned = vector * signs
+    return swapped(turned, config) if "command" in config.vector else turned
 
 
 @dataclass
@@ -137,6 +145,8 @@ class CameraTest:
     """
     examples: dict[str, np.ndarray]
     """An image under each condition, uint8 (size, size) or (3, size, size)."""
+    wrong_commands: WrongCommands | None = None
+    """None for a policy that is given no commands. The verdict does not depend on it."""
 
     def __getitem__(self, name: str) -> float:
         """Return the mean completion under a condition."""
@@ -182,7 +192,12 @@ class CameraTest:
             for each in self.conditions
         ]
         lines.append(f"{'steering, real to mirrored':<28}{self.mirrored_correlation:>+8.2f}")
-        return "\n".join([*lines, self.verdict()])
+        return "\n".join([*lines, *self.says()])
+
+    def says(self) -> list[str]:
+        """Return the verdict, and where there are commands, what it does under wrong ones."""
+        wrong = self.wrong_commands
+        return [self.verdict(), *([] if wrong is None else [wrong.line()])]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the contents of `camera_test.json`."""
@@ -192,6 +207,7 @@ class CameraTest:
             "verdict": self.verdict(),
             "mirrored_correlation": None if math.isnan(correlation) else correlation,
             "conditions": [{**asdict(each), "mean": each.completion} for each in self.conditions],
+            "wrong_commands": self.wrong_commands and self.wrong_commands.as_dict(),
         }
 
 
@@ -226,7 +242,8 @@ def camera_test(
 ) -> CameraTest:
     """Drive from each start under every condition; needs two starts or more.
 
-    `done` is called with the condition and the completion after every episode.
+    `done` is called with the condition and the completion after every episode. A policy that is
+    given commands is also given wrong ones.
     """
     if len(starts) < 2:
         raise ValueError(
@@ -253,7 +270,12 @@ def camera_test(
         for index, start in enumerate(starts):
             drive(condition, start, _Watching(act, make(index)))
         conditions.append(condition)
-    return CameraTest(conditions, _mirrored_correlation(act, seen, config.driving), examples)
+    wrong = None
+    if "command" in config.driving.vector:
+        assert isinstance(env.world, SimulatedWorld)
+        wrong = wrong_commands(env.world, act, starts, config.driving, done)
+    correlation = _mirrored_correlation(act, seen, config.driving)
+    return CameraTest(conditions, correlation, examples, wrong)
 
 
 def _tampers(

@@ -133,7 +133,7 @@ def draw_camera_test(result: CameraTest, picture: Path) -> None:
         axis.set_xlabel(f"{condition.completion:.0%} of the routes", fontsize=9)
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.suptitle(result.verdict(), fontsize=10, parse_math=False)
+    figure.suptitle("\n".join(result.says()), fontsize=10, parse_math=False)
     with replacing(picture) as new:
         figure.savefig(new, dpi=110)
 
