@@ -21,6 +21,7 @@ from td3_driver.simulator.pinhole import Intrinsics, Mounting
 
 _NEAREST_M = 0.2
 _FARTHEST_M = 150.0
+_SMOOTHED_PX = 2.0
 _SHIFT = 4
 _GLASS: Colour = (58.0, 50.0, 46.0)
 _SHADOW: Colour = (38.0, 38.0, 38.0)
@@ -177,16 +178,17 @@ def draw_boxes(
     `shade` says what becomes of their colours in the light and the haze.
     """
     cosine, sine = math.cos(pose.yaw), math.sin(pose.yaw)
-    widest = intrinsics.cx / intrinsics.focal
+    focal = intrinsics.focal
+    widest = intrinsics.cx / focal
     seen = []
     for box in boxes:
         east, north = box.pose.x - pose.x, box.pose.y - pose.y
         ahead = cosine * east + sine * north - mounting.x
         aside = -sine * east + cosine * north
-        # A vehicle centred outside the image may still reach into it.
-        if -box.length < ahead < _FARTHEST_M and abs(aside) < widest * max(ahead, 0.0) + (
-            2.0 * box.length
-        ):
+        # A vehicle centred outside the image may still reach into it, but no further than its
+        # corners. Its edges are smoothed over less than two pixels.
+        reach = 0.5 * math.hypot(box.length, box.width) + _SMOOTHED_PX * max(ahead, 0.0) / focal
+        if -reach < ahead < _FARTHEST_M and abs(aside) < widest * (ahead + reach) + reach:
             view = _View(ahead, aside, box.pose.yaw - pose.yaw, mounting, intrinsics)
             seen.append((math.hypot(ahead, aside), box, view))
     for distance_m, box, view in sorted(seen, key=lambda item: -item[0]):
@@ -224,14 +226,14 @@ def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]
 
 def _pixels(points: np.ndarray, k: Intrinsics) -> np.ndarray:
     """Project points (n, 3), as depth, left, up: int32 (n, 2), in cv2's fixed point."""
-    scale = k.focal / points[:, 0]
-    pixels = np.empty((len(points), 2))
-    pixels[:, 0], pixels[:, 1] = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
+    pixels = points[:, 1:] * (-k.focal / points[:, :1])
+    pixels += (k.cx, k.cy)
     # Beyond these bounds, cv2's fixed-point coordinates would overflow.
     bound = 8.0 * k.width
     np.maximum(pixels, -bound, out=pixels)
     np.minimum(pixels, bound, out=pixels)
-    return np.rint(pixels * 2**_SHIFT).astype(np.int32)
+    pixels *= 2**_SHIFT
+    return np.rint(pixels, out=pixels).astype(np.int32)
 
 
 def _fill(image: np.ndarray, pixels: np.ndarray, colour: Colour) -> None:

@@ -37,9 +37,9 @@ _LATERAL_MPS2 = 2.0
 _JUNCTION_CLAIM_M = 20.0
 _EXIT_ROOM_M = 9.0
 _STANDS_AFTER_HIT_S = 3.0
-# Who hesitates goes on doing so until the ego is this near, or somebody waits this near behind.
-NEAR_M = 20.0
-_WAITS_BEHIND_M = 10.0
+# Who hesitates does not notice the ego before it is this near.
+_NEAR_M = 20.0
+_STANDING_MPS = 0.1
 # Beside what stands partly in the lane: how much room is left, and where one begins to steer.
 _PASSING_ROOM_M = 0.4
 _PASSING_FULL_M, _PASSING_BEGINS_M = 6.0, 18.0
@@ -203,11 +203,12 @@ class Traffic:
         self, vehicle: TrafficVehicle, hesitation: Hesitation, ego: Pose, dt: float
     ) -> None:
         """Let time pass for one that is in the way, once somebody is near."""
-        hesitation.noticed |= _distance(vehicle.pose, ego) < NEAR_M or any(
-            other is not vehicle
-            and other.speed < 0.1
-            and -_WAITS_BEHIND_M < ahead(vehicle.pose, other.pose) < 0.0
-            and abs(aside(vehicle.pose, other.pose)) < _IN_THE_WAY_M
+        # Before a junction, one waits that far behind for room beyond it.
+        hesitation.noticed |= _distance(vehicle.pose, ego) < _NEAR_M or any(
+            other.hesitation is None
+            and other.speed < _STANDING_MPS
+            and vehicle.path[0] in other.path
+            and _distance(vehicle.pose, other.pose) < _LOOK_AHEAD_M
             for other in self.vehicles
         )
         if hesitation.noticed:
@@ -274,8 +275,9 @@ class Traffic:
         self, vehicle: TrafficVehicle, on_lanes: OnLanes, taken: dict[int, int]
     ) -> float:
         """Return the IDM acceleration behind the nearest obstacle ahead, m/s^2."""
-        hesitation = vehicle.hesitation
-        if vehicle.stands_for_s > 0.0 or (hesitation is not None and hesitation.speed == 0.0):
+        if vehicle.stands_for_s > 0.0 or (
+            vehicle.hesitation is not None and vehicle.hesitation.speed == 0.0
+        ):
             return -_HARDEST_BRAKING_MPS2
         lanes = list(self._ahead(vehicle))
         gap, leader_speed = self._leader(vehicle, lanes, on_lanes)
@@ -328,11 +330,10 @@ class Traffic:
             squares, least = self._bend_speeds_squared(key)
             if least >= wanted * wanted:
                 continue
-            along = self._graph.lanes[key].along
-            seen = (-1.0 - begins, _LOOK_AHEAD_M / 2.0 - begins)
-            first, last = along.searchsorted(seen).tolist()
+            lane = self._graph.lanes[key]
+            first, last = lane.between(-1.0 - begins, _LOOK_AHEAD_M / 2.0 - begins)
             if first < last:
-                ahead = begins + along[first:last]
+                ahead = begins + lane.along[first:last]
                 slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead, 0.0)
                 wanted = min(wanted, math.sqrt((squares[first:last] + slowing).min()))
         return wanted
@@ -382,10 +383,10 @@ def _idm(speed: float, wanted: float, gap: float, leader_speed: float) -> float:
 
 def _passing(pose: Pose, other: Pose) -> Pose:
     """Return a vehicle's pose beside another one that it passes, if it is in its lane."""
-    along = abs(ahead(pose, other))
+    along = abs(_ahead(pose, other))
     if along >= _PASSING_BEGINS_M:
         return pose
-    left = aside(pose, other)
+    left = _aside(pose, other)
     missing = WIDTH_M + _PASSING_ROOM_M - abs(left)
     if missing <= 0.0:
         return pose
@@ -397,12 +398,12 @@ def _passing(pose: Pose, other: Pose) -> Pose:
     )
 
 
-def ahead(pose: Pose, other: Pose) -> float:
+def _ahead(pose: Pose, other: Pose) -> float:
     """Return how far ahead of a pose another one is, metres."""
     return (other.x - pose.x) * math.cos(pose.yaw) + (other.y - pose.y) * math.sin(pose.yaw)
 
 
-def aside(pose: Pose, other: Pose) -> float:
+def _aside(pose: Pose, other: Pose) -> float:
     """Return how far to the left of a pose another one is, metres."""
     return (other.y - pose.y) * math.cos(pose.yaw) - (other.x - pose.x) * math.sin(pose.yaw)
 
