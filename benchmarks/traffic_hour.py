@@ -32,7 +32,7 @@ def drive(name: str, count: int, seed: int, seconds: float, part_s: float) -> di
     """Return the mean speed of each part (m/s), and the longest stand of a vehicle (s)."""
     traffic = Traffic(RoadMap.load(name))
     traffic.populate(count, np.random.default_rng(seed), ELSEWHERE.pose)
-    stands_s = np.zeros(len(traffic.vehicles))
+    stands_s: np.ndarray = np.zeros(len(traffic.vehicles))
     longest_s, means, speeds = 0.0, [], []
     for tick in range(1, round(seconds / DT_S) + 1):
         traffic.step(DT_S, ELSEWHERE, 0.0)

@@ -339,8 +339,8 @@ class ToldDriver:
         for body in self._world.obstacles.bodies:
             place = self._place(body.pose)
             away_m = np.arange(1, len(points) + 1) * driving.waypoint_spacing_m
-            near = np.clip((16.0 - abs(place.progress_m - here_m - away_m)) / 10.0, 0.0, 1.0)
-            room_m = 0.5 * (1.9 + 1.85) + 0.5 - abs(place.lateral_m)
+            near = np.clip((20.0 - abs(place.progress_m - here_m - away_m)) / 10.0, 0.0, 1.0)
+            room_m = 0.5 * (1.9 + 1.85) + 0.7 - abs(place.lateral_m)
             points[:, 1] -= np.sign(place.lateral_m) * room_m * near * near * (3.0 - 2.0 * near)
         for vehicle in self._world.traffic.vehicles:
             place = self._place(vehicle.pose)
