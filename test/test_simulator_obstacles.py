@@ -18,6 +18,7 @@ from td3_driver.driving.observation import VECTOR, Observation, grey_image
 from td3_driver.driving.route import Projection, RouteTracker
 from td3_driver.driving.world import FULL_BRAKE, Pose, Start, VehicleControl
 from td3_driver.evaluation.rollout import drive_episode
+from td3_driver.evaluation.suite_drives import ObservedWorld
 from td3_driver.roads import trial
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.roads.starts import StartSampler
@@ -250,6 +251,17 @@ def test_who_crosses_is_hit_by_a_car_that_drives_straight_on(
         reduced_kg = 1850.0 * mass_kg / (1850.0 + mass_kg)
         assert hit.impulse_ns == pytest.approx(1.1 * reduced_kg * before, rel=0.05)
     assert sides == {True, False}
+
+
+@pytest.mark.parametrize("kind, told", [("crossing", "vehicle"), ("pedestrian", "pedestrian")])
+def test_an_evaluation_tells_what_was_hit(kind: ObstacleKind, told: str, straight: str) -> None:
+    world = on_straight(straight, kind, at_m=80.0)
+    observed = ObservedWorld(world, collision_impulse_ns=1.0)
+    observed.reset(Start(straight, Pose(BEGIN_X, LANE_Y, 0.0), Pose(280.0, LANE_Y, 0.0), 3))
+    put_at(world, BEGIN_X + 30.0, speed=6.0)
+    while not observed.step(COASTING).collisions:
+        assert world.vehicle.pose.x < BEGIN_X + 90.0
+    assert observed.trace.hit == {FIRST_ACTOR_ID: told}
 
 
 @pytest.mark.parametrize("kind", ["crossing", "pedestrian"])
