@@ -1,5 +1,6 @@
 # make train      set up what is missing, learn to drive, then drive on roads never seen
-#                 (TASK=camera_lane: by the camera alone; TASK=camera_town: by camera and commands)
+#                 (TASK=camera_lane: by the camera alone; camera_town: by camera and commands;
+#                 obstacles: among standing cars)
 # make test       set up what is missing, then every check there is
 # make test-fast  only the short tests without a ROS graph, for while you write
 #

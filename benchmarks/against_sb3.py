@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from in_process import Examiner, settings_of
+from in_process import Examined, Examiner, settings_of
 from tasks import PASSED, progress_line, result_of
 
 from td3_driver.config import Config
@@ -98,7 +98,7 @@ class Examining(BaseCallback):
         self, examiner: Examiner, seed: int, interval: int, episodes: int, first_step: int
     ) -> None:
         super().__init__()
-        self.curve: dict[int, float] = {}
+        self.curve: dict[int, Examined] = {}
         self.spent_s: dict[int, float] = {}
         self._examiner = examiner
         self._seed = seed
@@ -113,7 +113,7 @@ class Examining(BaseCallback):
         if step % self._interval == 0 and step > self._first_step:
             begin_s = time.process_time()
             self.spent_s[step] = begin_s - self._began_s - self._examining_s
-            self.curve[step] = self._examiner.completion(self._act, self._episodes)
+            self.curve[step] = self._examiner.examined(self._act, self._episodes)
             self._examining_s += time.process_time() - begin_s
             print(
                 progress_line(self._seed, step, self.curve[step], self.spent_s[step]),

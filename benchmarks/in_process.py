@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.evaluation.fixed_drives import FixedDrives, mean_completion
-from td3_driver.evaluation.rollout import Act
+from td3_driver.evaluation.rollout import Act, drive_episode
 from td3_driver.evaluation.wrong_command import WrongCommands, wrong_commands
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.trainer import Progress
 from td3_driver.roads.starts import StartSampler
+from td3_driver.simulator.obstacles import FIRST_ACTOR_ID
 from td3_driver.simulator.world import SimulatedWorld
 
 CONFIG = "first_drive"
@@ -36,6 +38,17 @@ def settings_of(seed: int, changes: Mapping[str, Any], task: str = CONFIG) -> Co
         "learning.device": "cpu",
     }
     return override(load(task), {**ours, **changes}, "the benchmark")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What came of an examination."""
+
+    completion: float
+    """Mean route completion."""
+    collisions_per_km: float
+    hit_first: float
+    """Share of drives that ended at the first obstacle of their route."""
 
 
 class Examiner:
@@ -56,6 +69,20 @@ class Examiner:
         world = self._drives.env.world
         assert isinstance(world, SimulatedWorld)
         return wrong_commands(world, act, self._drives.starts[:episodes], self._driving)
+
+    def examined(self, act: Act, episodes: int = EPISODES) -> Examined:
+        """Return what comes of the first episodes, with their collisions."""
+        summaries, hit_first = [], 0
+        for start in self._drives.starts[:episodes]:
+            summaries.append(drive_episode(self._drives.env, act, start).summary)
+            hit = {contact.other_actor_id for contact in self._drives.env.frame.collisions}
+            hit_first += FIRST_ACTOR_ID in hit
+        km = sum(summary.distance_m for summary in summaries) / 1000.0
+        return Examined(
+            sum(summary.route_completion for summary in summaries) / len(summaries),
+            sum(summary.collisions for summary in summaries) / max(km, 1e-9),
+            hit_first / len(summaries),
+        )
 
 
 def train(
@@ -78,13 +105,13 @@ def train(
     training.run()
 
 
-def completion_of(training: OnlineTraining, examiner: Examiner, episodes: int = EPISODES) -> float:
-    """Return how well the current policy drives."""
-    return examiner.completion(current_policy(training).act, episodes)
-
-
-def current_policy(training: OnlineTraining) -> Policy:
-    """Return a copy of the current policy."""
+def acting(training: OnlineTraining) -> Act:
+    """Return the current policy, without noise."""
     policy = Policy.like(training.trainer.learner.spec)
     policy.follow(training.trainer.learner.actor)
-    return policy
+    return policy.act
+
+
+def completion_of(training: OnlineTraining, examiner: Examiner, episodes: int = EPISODES) -> float:
+    """Return how well the current policy drives."""
+    return examiner.completion(acting(training), episodes)

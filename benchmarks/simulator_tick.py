@@ -24,7 +24,8 @@ from td3_driver.simulator.world import SimulatedWorld
 
 MAP = "ring_meadow"
 LOOK = "drizzle"
-VEHICLES = 8
+VEHICLES, MANY_VEHICLES = 8, 30
+OBSTACLES = 8
 BLOCK_TICKS = 50
 ROUTE_M = 200.0
 FORWARD = VehicleControl(throttle=0.3)
@@ -47,6 +48,8 @@ def measure(blocks: int) -> dict[str, float]:
         "plain": plain,
         "look": plain.model_copy(update={"look": LOOK}),
         "traffic": plain.model_copy(update={"traffic_vehicles": VEHICLES}),
+        "dense": plain.model_copy(update={"traffic_vehicles": MANY_VEHICLES}),
+        "obstacles": plain.model_copy(update={"obstacles": OBSTACLES}),
         "drawn": plain.model_copy(update={"looks": "strong"}),
         "roadside": plain.model_copy(update={"roadside": True}),
     }
@@ -63,7 +66,7 @@ def measure(blocks: int) -> dict[str, float]:
     result = {f"{name}_ms": median(times) for name, times in ticks.items()}
     result |= {f"{name}_reset_ms": median(times) for name, times in resets.items()}
     result["longest_drawn_reset_ms"] = max(resets["drawn"])
-    for name in ("look", "drawn", "traffic", "roadside"):
+    for name in configs.keys() - {"plain"}:
         result[f"{name}_ratio"] = result[f"{name}_ms"] / result["plain_ms"]
     return result
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from in_process import Examiner, current_policy, settings_of, train
+from in_process import Examined, Examiner, acting, settings_of, train
 
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
@@ -39,7 +39,7 @@ def train_one(
 ) -> dict[str, Any]:
     """Train once; return the completions by step, and the CPU time to the first that passes."""
     config = settings_of(seed, changes, task)
-    curve: dict[int, float] = {}
+    curve: dict[int, Examined] = {}
     spent_s: dict[int, float] = {}
     obedience: dict[str, Any] | None = None
     examining_s = 0.0
@@ -52,10 +52,10 @@ def train_one(
             return
         begin_s = time.process_time()
         spent_s[step] = begin_s - began_s - examining_s
-        policy = current_policy(training)
-        curve[step] = examiner.completion(policy.act, episodes)
+        act = acting(training)
+        curve[step] = examiner.examined(act, episodes)
         if step + interval > config.training.total_steps:
-            wrong = examiner.wrong_commands(policy.act, episodes)
+            wrong = examiner.wrong_commands(act, episodes)
             obedience = None if wrong is None else wrong.as_dict()
         examining_s += time.process_time() - begin_s
         print(progress_line(seed, step, curve[step], spent_s[step]), file=sys.stderr, flush=True)
@@ -65,15 +65,20 @@ def train_one(
     return {**result_of(seed, curve, spent_s), "wrong_commands": obedience}
 
 
-def progress_line(seed: int, step: int, completion: float, spent_s: float) -> str:
+def progress_line(seed: int, step: int, examined: Examined, spent_s: float) -> str:
     """Return an examination in a line."""
-    return f"seed {seed} step {step:6,}: completion {completion:.3f}, {spent_s:.0f} CPU s"
+    return (
+        f"seed {seed} step {step:6,}: completion {examined.completion:.3f}, "
+        f"{examined.collisions_per_km:.2f} collisions/km, "
+        f"{examined.hit_first:.2f} at the first obstacle, {spent_s:.0f} CPU s"
+    )
 
 
 def result_of(
-    seed: int, curve: Mapping[int, float], spent_s: Mapping[int, float]
+    seed: int, examined: Mapping[int, Examined], spent_s: Mapping[int, float]
 ) -> dict[str, Any]:
     """Return when a seed first passed, and what became of it after that."""
+    curve = {step: each.completion for step, each in examined.items()}
     passed = next((step for step, completion in curve.items() if completion >= PASSED), None)
     after = [completion for step, completion in curve.items() if passed and step > passed]
     return {
@@ -84,6 +89,8 @@ def result_of(
         "best": max(curve.values()),
         "last": list(curve.values())[-1],
         "curve": {step: round(completion, 3) for step, completion in curve.items()},
+        "collisions_per_km": [round(each.collisions_per_km, 2) for each in examined.values()],
+        "hit_first": [round(each.hit_first, 2) for each in examined.values()],
     }
 
 

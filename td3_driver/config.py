@@ -119,13 +119,14 @@ TrainingLook = Literal[
 ]
 HeldOutLook = Literal["thick_fog", "dusk", "downpour", "red_earth"]
 LookChoice = Literal["drawn", "training", "held_out", TrainingLook, HeldOutLook]
+ObstacleKind = Literal["parked", "standing", "slow", "crossing", "pedestrian"]
 
 
 class SimulatorConfig(Section):
-    """The embedded simulator: map, car, camera, looks and traffic."""
+    """The embedded simulator: map, car, camera, looks, traffic and obstacles."""
 
     map: str = _setting("ring_meadow", "Name of a shipped map, or path of an OpenDRIVE file.")
-    seed: int = _setting(0, "Seed of the world's looks and of the traffic.", ge=0, lt=2**31)
+    seed: int = _setting(0, "Seed of the world's looks, traffic and obstacles.", ge=0, lt=2**31)
     fixed_delta_s: float = _setting(0.05, "Simulated time of one tick.", "s", gt=0.0, lt=0.1)
     realtime_factor: float = _setting(
         1.0,
@@ -158,6 +159,27 @@ class SimulatorConfig(Section):
         False, "Buildings and marker posts beside the road, so that depth and speed can be seen."
     )
     traffic_vehicles: int = _setting(0, "Other vehicles on the road.", ge=0, le=50)
+    obstacles: int = _setting(
+        0, "Most obstacles on a route; as many as fit on it at their spacing.", ge=0, le=20
+    )
+    obstacle_spacing_min_m: float = _setting(
+        35.0,
+        "Least distance along the route from its start to an obstacle, and from one to the next.",
+        "m",
+        ge=20.0,
+        le=1000.0,
+    )
+    obstacle_spacing_max_m: float = _setting(
+        60.0, "Largest such distance; each is drawn between the two.", "m", ge=20.0, le=1000.0
+    )
+    obstacle_kinds: tuple[ObstacleKind, ...] = _setting(
+        ("parked", "standing", "slow"),
+        "What an obstacle may be, each as often as the others, or as often as it is named: parked "
+        "= partly in the lane; standing = in the lane, drives on after a while; slow = drives "
+        "slowly at first; crossing, pedestrian = cross the lane as the car comes near. See "
+        "docs/simulator.md.",
+        min_length=1,
+    )
     faults: str = _setting(
         "",
         "Faults to inject, to test how a client handles them, such as 'lost_step@40, "
@@ -169,6 +191,12 @@ class SimulatorConfig(Section):
     def _off_is_a_word(cls, value: Any) -> Any:
         # YAML reads `off` as false, in a file as on a command line.
         return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def _spacings_rise(self) -> SimulatorConfig:
+        if self.obstacle_spacing_max_m < self.obstacle_spacing_min_m:
+            raise ValueError("obstacle_spacing_max_m must not be below obstacle_spacing_min_m")
+        return self
 
 
 ROS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -99,6 +99,7 @@ def test_a_shipped_suite_is_new_where_it_says_so(name: str) -> None:
 # Where the first episodes of a suite's first and last group start and lead to: x, y, x, y.
 FIRST_STARTS = {
     "lane": [(-48.6, -73.9, 77.3, 34.7), (-29.0, 64.6, 6.0, -66.3)],
+    "obstacles": [(-2.5, 64.8, -24.0, -84.9), (53.1, 60.4, -34.3, -37.7)],
     "town": [(3.9, 183.3, 62.7, 27.4), (18.9, 27.9, 225.1, 99.4)],
     "traffic": [(50.7, 55.0, 13.8, 166.3), (148.4, -43.8, 141.2, 75.8)],
 }
@@ -161,7 +162,7 @@ def test_a_wrong_group_is_refused_with_its_number(
     "name", ["nonesuch", "x" * 5000, "", "/dev/zero", "."], ids=["name", "long", "", "dev", "."]
 )
 def test_no_suite_is_told_with_those_there_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"no suite .*lane, town, traffic$"):
+    with pytest.raises(ConfigError, match=r"no suite .*lane, obstacles, town, traffic$"):
         Suite.load(name)
 
 

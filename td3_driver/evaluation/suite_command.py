@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser, count: Callable[[str], int]) ->
     parser.add_argument(
         "--suite",
         metavar="NAME",
-        help="Drive a suite's fixed episodes: lane, town, traffic, or a file. See "
+        help="Drive a suite's fixed episodes: lane, obstacles, town, traffic, or a file. See "
         "docs/evaluation.md.",
     )
     parser.add_argument(

@@ -199,7 +199,7 @@ class ObservedWorld:
     def _note(self, frame: Frame) -> None:
         trace, vehicle = self.trace, self._world.vehicle
         ego = Mover(outline(vehicle), vehicle.velocity)
-        others = (Mover(other.outline, other.velocity) for other in self._world.traffic.vehicles)
+        others = [Mover(other.outline, other.velocity) for other in self._world.others]
         trace.speeds_mps.append(frame.speed)
         trace.steering_rad.append(-frame.control.steer * vehicle.parameters.max_steering_angle_rad)
         trace.off_lane.append(self._beyond_lane_m(frame) > 0.0)
@@ -210,11 +210,19 @@ class ObservedWorld:
         trace.lane_invasions += len(frame.lane_invasions)
         for contact in frame.collisions:
             if contact.impulse_ns >= self._collision_impulse_ns:
-                trace.hit[contact.other_actor_id] = "vehicle"  # All that this world has to hit.
+                trace.hit[contact.other_actor_id] = self._kind_of(contact.other_actor_id)
         self.path.append((frame.pose.x, frame.pose.y))
         if len(trace.speeds_mps) % self._stride == 0:
             self._images.append(clip_frame(self._latest_image))
         self._latest_image = frame.image
+
+    def _kind_of(self, actor_id: int) -> str:
+        """Return what an actor is: a key of `trace.PENALTIES`."""
+        walks = any(
+            body.actor_id == actor_id and body.kind == "pedestrian"
+            for body in self._world.obstacles.bodies
+        )
+        return "pedestrian" if walks else "vehicle"
 
     def _beyond_lane_m(self, frame: Frame) -> float:
         """Return how far the car reaches beyond the edge of the lane that it is to follow."""

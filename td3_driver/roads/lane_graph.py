@@ -41,7 +41,7 @@ class Lane:
         """Whether the lane crosses a junction."""
         return self.junction != NO_JUNCTION
 
-    @property
+    @cached_property
     def length(self) -> float:
         """Length of the centre line, metres."""
         return float(self.along[-1])
@@ -66,6 +66,11 @@ class Lane:
             wrap_angle(yaw + (to_yaw - yaw) * share),
             z + (to_z - z) * share,
         )
+
+    def between(self, first: float, last: float) -> tuple[int, int]:
+        """Return which points lie within a stretch of the lane: the first, and after the last."""
+        along, _ = self._columns
+        return bisect.bisect_left(along, first), bisect.bisect_left(along, last)
 
     @cached_property
     def _columns(self) -> tuple[list[float], list[list[float]]]:

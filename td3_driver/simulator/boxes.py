@@ -144,24 +144,17 @@ class _View:
             sine * self.ahead - cosine * self.aside,
         )
 
-    def of_camera(self, points: np.ndarray) -> np.ndarray:
-        """Convert points (n, 3) from the vehicle's axes to the camera's: depth, left, up."""
+    def axes(self) -> list[tuple[float, float, float]]:
+        """Return the vehicle's axes and its middle in the camera's: depth, left, up."""
         cosine, sine = math.cos(self.turned), math.sin(self.turned)
         down, level = math.sin(self.mounting.pitch), math.cos(self.mounting.pitch)
-        axes = np.array(
-            [
-                [level * cosine, sine, down * cosine],
-                [-level * sine, cosine, -down * sine],
-                [-down, 0.0, level],
-            ]
-        )
         below = -self.mounting.z
-        origin = (
-            level * self.ahead - down * below,
-            self.aside,
-            down * self.ahead + level * below,
-        )
-        return points @ axes + origin
+        return [
+            (level * cosine, sine, down * cosine),
+            (-level * sine, cosine, -down * sine),
+            (-down, 0.0, level),
+            (level * self.ahead - down * below, self.aside, down * self.ahead + level * below),
+        ]
 
 
 def draw_boxes(
@@ -189,15 +182,50 @@ def draw_boxes(
         ):
             view = _View(ahead, aside, box.pose.yaw - pose.yaw, mounting, intrinsics)
             seen.append((math.hypot(ahead, aside), box, view))
-    for distance_m, box, view in sorted(seen, key=lambda item: -item[0]):
-        _draw(image, box, view, partial(shade, distance_m=distance_m))
+    if not seen:
+        return
+    seen.sort(key=lambda item: -item[0])
+    shapes = [_shape(box.length, box.width, box.height, box.vehicle) for _, box, _ in seen]
+    points = _seen_points(shapes, [view for _, _, view in seen])
+    # All projected together; those of boxes that are partly behind the camera are of no use.
+    depths = points[:, :1]
+    pixels = _pixels(np.where(depths < _NEAREST_M, 1.0, points), intrinsics)
+    first = 0
+    for (distance_m, box, view), shape in zip(seen, shapes, strict=True):
+        own = slice(first, first := first + len(shape.corners))
+        before = depths[own].min() >= _NEAREST_M
+        drawn = _Drawn(box, shape, view, points[own], pixels[own] if before else None)
+        _draw(image, drawn, partial(shade, distance_m=distance_m))
 
 
-def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]) -> None:
-    shape = _shape(box.length, box.width, box.height, box.vehicle)
-    points = view.of_camera(shape.corners)
-    # Projected together, unless some are behind the camera.
-    pixels = _pixels(points, view.intrinsics) if points[:, 0].min() >= _NEAREST_M else None
+def _seen_points(shapes: Sequence[_Shape], views: Sequence[_View]) -> np.ndarray:
+    """Return the corners of all boxes in the camera's axes, float64 (n, 3)."""
+    counts = [len(shape.corners) for shape in shapes]
+    corners = np.concatenate([shape.corners for shape in shapes])
+    axes = np.array([view.axes() for view in views]).repeat(counts, axis=0)
+    points = corners[:, :1] * axes[:, 0]
+    points += corners[:, 1:2] * axes[:, 1]
+    points += corners[:, 2:] * axes[:, 2]
+    points += axes[:, 3]
+    return points
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A box to draw, with its corners as they are seen."""
+
+    box: Box
+    shape: _Shape
+    view: _View
+    points: np.ndarray
+    """float64 (n, 3): depth, left, up."""
+    pixels: np.ndarray | None
+    """int32 (n, 2) in cv2's fixed point; None if some are behind the camera."""
+
+
+def _draw(image: np.ndarray, drawn: _Drawn, shade: Callable[..., Colour]) -> None:
+    box, shape, view = drawn.box, drawn.shape, drawn.view
+    points, pixels = drawn.points, drawn.pixels
 
     def fill(corners: np.ndarray, colour: Colour) -> None:
         if pixels is not None:
@@ -224,14 +252,14 @@ def _draw(image: np.ndarray, box: Box, view: _View, shade: Callable[..., Colour]
 
 def _pixels(points: np.ndarray, k: Intrinsics) -> np.ndarray:
     """Project points (n, 3), as depth, left, up: int32 (n, 2), in cv2's fixed point."""
-    scale = k.focal / points[:, 0]
-    pixels = np.empty((len(points), 2))
-    pixels[:, 0], pixels[:, 1] = k.cx - scale * points[:, 1], k.cy - scale * points[:, 2]
+    pixels = points[:, 1:] * (-k.focal / points[:, :1])
+    pixels += (k.cx, k.cy)
     # Beyond these bounds, cv2's fixed-point coordinates would overflow.
     bound = 8.0 * k.width
     np.maximum(pixels, -bound, out=pixels)
     np.minimum(pixels, bound, out=pixels)
-    return np.rint(pixels * 2**_SHIFT).astype(np.int32)
+    pixels *= 2**_SHIFT
+    return np.rint(pixels, out=pixels).astype(np.int32)
 
 
 def _fill(image: np.ndarray, pixels: np.ndarray, colour: Colour) -> None:

@@ -1,16 +1,41 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What happens when the ego touches another vehicle."""
+"""What happens when the ego touches a vehicle or another body."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 from td3_driver.driving.world import Collision, Pose
 from td3_driver.simulator.shapes import Rectangle, overlap
-from td3_driver.simulator.traffic import Traffic
 from td3_driver.simulator.vehicle import Vehicle
 
 _RESTITUTION = 0.1
+
+
+class Body(Protocol):
+    """Something on the road that the ego can touch."""
+
+    actor_id: int
+    speed: float
+    """Along its own axis, m/s."""
+
+    @property
+    def mass_kg(self) -> float:
+        """Its mass."""
+
+    @property
+    def outline(self) -> Rectangle:
+        """Its rectangle on the ground."""
+
+    @property
+    def velocity(self) -> tuple[float, float]:
+        """Velocity in map axes, m/s."""
+
+    def hit(self, speed: float) -> None:
+        """Take the speed after a hit, m/s."""
 
 
 def outline(vehicle: Vehicle) -> Rectangle:
@@ -18,15 +43,15 @@ def outline(vehicle: Vehicle) -> Rectangle:
     return Rectangle(vehicle.pose, vehicle.parameters.length_m, vehicle.parameters.width_m)
 
 
-def resolve_contacts(ego: Vehicle, traffic: Traffic, stamp_ns: int) -> tuple[Collision, ...]:
-    """Push the ego out of other vehicles and exchange momentum; return the contacts.
+def resolve_contacts(ego: Vehicle, others: Iterable[Body], stamp_ns: int) -> tuple[Collision, ...]:
+    """Push the ego out of what it touches and exchange momentum; return the contacts.
 
     The impulse along the contact's normal is (1 + e) times the reduced mass times the closing
     speed. The ego's speed changes by the component of the impulse along its heading; its tyres
     absorb the rest.
     """
     found = []
-    for other in traffic.vehicles:
+    for other in others:
         contact = overlap(outline(ego), other.outline)
         if contact is None:
             continue

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from td3_driver.simulator.shapes import Rectangle
 
 FIRST_ACTOR_ID = 101
 
-_EGO = 0
-"""The ego's id among the road users."""
-_LENGTH_M, _WIDTH_M, _HEIGHT_M, _MASS_KG = 4.5, 1.85, 1.5, 1500.0
+_EGO, _OBSTACLE = 0, -1
+"""The ids of the ego and of what stands in the way, among the road users."""
+LENGTH_M, WIDTH_M, HEIGHT_M, MASS_KG = 4.5, 1.85, 1.5, 1500.0
+"""Of every other vehicle."""
 _SPAWN_SPACING_M = 8.0
 _SPAWN_CLEARANCE_M = 14.0
 _EGO_CLEARANCE_M = 20.0
@@ -36,6 +37,12 @@ _LATERAL_MPS2 = 2.0
 _JUNCTION_CLAIM_M = 20.0
 _EXIT_ROOM_M = 9.0
 _STANDS_AFTER_HIT_S = 3.0
+# Who hesitates does not notice the ego before it is this near.
+_NEAR_M = 20.0
+_STANDING_MPS = 0.1
+# Beside what stands partly in the lane: how much room is left, and where one begins to steer.
+_PASSING_ROOM_M = 0.4
+_PASSING_FULL_M, _PASSING_BEGINS_M = 6.0, 18.0
 
 # The intelligent driver model (Treiber, Hennecke, Helbing, Physical Review E 62, 2000).
 _ACCELERATION_MPS2 = 1.5
@@ -44,7 +51,7 @@ _HARDEST_BRAKING_MPS2 = 7.0
 _HEADWAY_S = 1.3
 _STANDSTILL_GAP_M = 2.5
 
-_COLOURS: tuple[Colour, ...] = (
+COLOURS: tuple[Colour, ...] = (
     (48.0, 44.0, 180.0),
     (160.0, 96.0, 42.0),
     (215.0, 215.0, 215.0),
@@ -54,9 +61,20 @@ _COLOURS: tuple[Colour, ...] = (
 )
 
 
+@dataclass
+class Hesitation:
+    """A vehicle stands or drives slowly at first, for a while after somebody comes near."""
+
+    speed: float
+    """m/s; 0 = it stands."""
+    left_s: float
+    """For how long it goes on like that once the ego is near, or somebody waits behind it."""
+    noticed: bool = False
+
+
 @dataclass(eq=False)
 class TrafficVehicle:
-    """One other vehicle, on the centre line of its lane."""
+    """One other vehicle, on the centre line of its lane but for what it passes."""
 
     actor_id: int
     path: list[LaneKey]
@@ -67,23 +85,24 @@ class TrafficVehicle:
     desired_speed: float
     colour: Colour
     pose: Pose
-    mass_kg: float = _MASS_KG
+    mass_kg: float = MASS_KG
     stands_for_s: float = 0.0
     """How much longer it stands after being hit."""
     claims: set[int] = field(default_factory=set)
     """Junctions reserved for it."""
     behind: LaneKey | None = None
     """The lane that it left most recently."""
+    hesitation: Hesitation | None = None
 
     @property
     def outline(self) -> Rectangle:
         """Its rectangle on the ground."""
-        return Rectangle(self.pose, _LENGTH_M, _WIDTH_M)
+        return Rectangle(self.pose, LENGTH_M, WIDTH_M)
 
     @property
     def box(self) -> Box:
         """The box that the camera draws."""
-        return Box(self.pose, _LENGTH_M, _WIDTH_M, _HEIGHT_M, self.colour)
+        return Box(self.pose, LENGTH_M, WIDTH_M, HEIGHT_M, self.colour)
 
     @property
     def velocity(self) -> tuple[float, float]:
@@ -122,15 +141,17 @@ class Traffic:
         self._bends: dict[LaneKey, tuple[np.ndarray, float]] = {}
         self.vehicles: list[TrafficVehicle] = []
 
-    def populate(self, count: int, rng: np.random.Generator, ego: Pose) -> None:
-        """Put `count` new vehicles on the road, clear of each other and of `ego`.
+    def populate(
+        self, count: int, rng: np.random.Generator, ego: Pose, keep_clear: Sequence[Pose] = ()
+    ) -> None:
+        """Put `count` new vehicles on the road, clear of each other, of `ego` and of `keep_clear`.
 
         There are fewer if the road has no room for all. `rng` decides everything that follows.
         """
         self._rng = rng
         self.vehicles = []
         for number in range(count):
-            place = self._free_place(ego)
+            place = self._free_place(ego, keep_clear)
             if place is None:
                 break
             self.vehicles.append(self._spawned(FIRST_ACTOR_ID + number, place))
@@ -143,15 +164,28 @@ class Traffic:
                 if place is not None:
                     self.vehicles[index] = self._spawned(vehicle.actor_id, place)
 
-    def step(self, dt: float, ego: Rectangle, ego_speed: float) -> None:
-        """Drive all vehicles for `dt` seconds; the ego may be in their way as well."""
+    def step(
+        self,
+        dt: float,
+        ego: Rectangle,
+        ego_speed: float,
+        in_the_way: Sequence[Rectangle] = (),
+        to_pass: Sequence[Pose] = (),
+    ) -> None:
+        """Drive all vehicles for `dt` seconds; the ego may be in their way as well.
+
+        They wait for what stands `in_the_way`, and steer round the vehicles `to_pass`.
+        """
         if not self.vehicles:
             return
         near_ego = self._graph.places_near(ego.pose.x, ego.pose.y, _IN_THE_WAY_M)
         users = [RoadUser(_EGO, near_ego, ego_speed, ego.length)]
+        for body in in_the_way:
+            places = self._graph.places_near(body.pose.x, body.pose.y, _IN_THE_WAY_M)
+            users.append(RoadUser(_OBSTACLE, places, 0.0, body.length))
         for vehicle in self.vehicles:
             places = self._places_crossed(vehicle.path[0], vehicle.offset)
-            users.append(RoadUser(vehicle.actor_id, places, vehicle.speed, _LENGTH_M))
+            users.append(RoadUser(vehicle.actor_id, places, vehicle.speed, LENGTH_M))
         taken = self._taken_junctions(users[0])
         on_lanes: OnLanes = {}
         for user in users:
@@ -160,12 +194,34 @@ class Traffic:
         accelerations = [self._acceleration(vehicle, on_lanes, taken) for vehicle in self.vehicles]
         for vehicle, acceleration in zip(self.vehicles, accelerations, strict=True):
             self._advance(vehicle, acceleration, dt)
+            if vehicle.hesitation is not None:
+                self._hesitate(vehicle, vehicle.hesitation, ego.pose, dt)
+            for other in to_pass:
+                vehicle.pose = _passing(vehicle.pose, other)
 
-    def _free_place(self, ego: Pose) -> Pose | None:
+    def _hesitate(
+        self, vehicle: TrafficVehicle, hesitation: Hesitation, ego: Pose, dt: float
+    ) -> None:
+        """Let time pass for one that is in the way, once somebody is near."""
+        # Before a junction, one waits that far behind for room beyond it.
+        hesitation.noticed |= _distance(vehicle.pose, ego) < _NEAR_M or any(
+            other.hesitation is None
+            and other.speed < _STANDING_MPS
+            and vehicle.path[0] in other.path
+            and _distance(vehicle.pose, other.pose) < _LOOK_AHEAD_M
+            for other in self.vehicles
+        )
+        if hesitation.noticed:
+            hesitation.left_s -= dt
+            if hesitation.left_s <= 0.0:
+                vehicle.hesitation = None
+
+    def _free_place(self, ego: Pose, keep_clear: Sequence[Pose] = ()) -> Pose | None:
         for index in self._rng.permutation(len(self._places)).tolist():
             place = self._places[index]
+            taken = [*(other.pose for other in self.vehicles), *keep_clear]
             if _distance(place, ego) >= _EGO_CLEARANCE_M and all(
-                _distance(place, other.pose) >= _SPAWN_CLEARANCE_M for other in self.vehicles
+                _distance(place, other) >= _SPAWN_CLEARANCE_M for other in taken
             ):
                 return place
         return None
@@ -178,7 +234,7 @@ class Traffic:
             lane.offset,
             speed=0.0,
             desired_speed=float(self._rng.uniform(4.5, 7.5)),
-            colour=_COLOURS[int(self._rng.integers(len(_COLOURS)))],
+            colour=COLOURS[int(self._rng.integers(len(COLOURS)))],
             pose=place,
         )
 
@@ -219,11 +275,13 @@ class Traffic:
         self, vehicle: TrafficVehicle, on_lanes: OnLanes, taken: dict[int, int]
     ) -> float:
         """Return the IDM acceleration behind the nearest obstacle ahead, m/s^2."""
-        if vehicle.stands_for_s > 0.0:
+        if vehicle.stands_for_s > 0.0 or (
+            vehicle.hesitation is not None and vehicle.hesitation.speed == 0.0
+        ):
             return -_HARDEST_BRAKING_MPS2
         lanes = list(self._ahead(vehicle))
         gap, leader_speed = self._leader(vehicle, lanes, on_lanes)
-        nose = _LENGTH_M / 2.0
+        nose = LENGTH_M / 2.0
         for key, begins in lanes:
             junction = self._graph.lanes[key].junction
             if junction == NO_JUNCTION or begins <= 0.0 or junction in vehicle.claims:
@@ -259,22 +317,23 @@ class Traffic:
             for offset, user in on_lanes.get(key, ()):
                 ahead = begins + offset
                 if ahead > 0.0 and user.actor_id != vehicle.actor_id:
-                    gap = ahead - (_LENGTH_M + user.length) / 2.0
+                    gap = ahead - (LENGTH_M + user.length) / 2.0
                     best = min(best, (max(gap, 0.0), max(user.speed, 0.0)))
         return best
 
     def _wanted_speed(self, vehicle: TrafficVehicle, lanes: list[tuple[LaneKey, float]]) -> float:
         """Return the highest speed from which it can slow down in time for every bend ahead."""
         wanted = vehicle.desired_speed
+        if vehicle.hesitation is not None:
+            wanted = min(wanted, vehicle.hesitation.speed)
         for key, begins in lanes:
             squares, least = self._bend_speeds_squared(key)
             if least >= wanted * wanted:
                 continue
-            along = self._graph.lanes[key].along
-            seen = (-1.0 - begins, _LOOK_AHEAD_M / 2.0 - begins)
-            first, last = along.searchsorted(seen).tolist()
+            lane = self._graph.lanes[key]
+            first, last = lane.between(-1.0 - begins, _LOOK_AHEAD_M / 2.0 - begins)
             if first < last:
-                ahead = begins + along[first:last]
+                ahead = begins + lane.along[first:last]
                 slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead, 0.0)
                 wanted = min(wanted, math.sqrt((squares[first:last] + slowing).min()))
         return wanted
@@ -305,7 +364,7 @@ class Traffic:
         if not vehicle.claims:
             return
         needed = set(vehicle.path)
-        if vehicle.behind is not None and vehicle.offset < _LENGTH_M / 2.0 + 1.0:
+        if vehicle.behind is not None and vehicle.offset < LENGTH_M / 2.0 + 1.0:
             needed.add(vehicle.behind)
         vehicle.claims &= {self._graph.lanes[key].junction for key in needed}
 
@@ -320,6 +379,33 @@ def _idm(speed: float, wanted: float, gap: float, leader_speed: float) -> float:
     free = (speed / max(wanted, 0.1)) ** 4
     acceleration = _ACCELERATION_MPS2 * (1.0 - free - (desired_gap / max(gap, 0.1)) ** 2)
     return max(acceleration, -_HARDEST_BRAKING_MPS2)
+
+
+def _passing(pose: Pose, other: Pose) -> Pose:
+    """Return a vehicle's pose beside another one that it passes, if it is in its lane."""
+    along = abs(_ahead(pose, other))
+    if along >= _PASSING_BEGINS_M:
+        return pose
+    left = _aside(pose, other)
+    missing = WIDTH_M + _PASSING_ROOM_M - abs(left)
+    if missing <= 0.0:
+        return pose
+    share = min((_PASSING_BEGINS_M - along) / (_PASSING_BEGINS_M - _PASSING_FULL_M), 1.0)
+    # Smooth at both ends, as a car steers.
+    shift = math.copysign(missing * share * share * (3.0 - 2.0 * share), -left)
+    return replace(
+        pose, x=pose.x - shift * math.sin(pose.yaw), y=pose.y + shift * math.cos(pose.yaw)
+    )
+
+
+def _ahead(pose: Pose, other: Pose) -> float:
+    """Return how far ahead of a pose another one is, metres."""
+    return (other.x - pose.x) * math.cos(pose.yaw) + (other.y - pose.y) * math.sin(pose.yaw)
+
+
+def _aside(pose: Pose, other: Pose) -> float:
+    """Return how far to the left of a pose another one is, metres."""
+    return (other.y - pose.y) * math.cos(pose.yaw) - (other.x - pose.x) * math.sin(pose.yaw)
 
 
 def _distance(one: Pose, other: Pose) -> float:

@@ -29,12 +29,18 @@ from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.camera import Camera
 from td3_driver.simulator.contacts import outline, resolve_contacts
 from td3_driver.simulator.events import LaneWatch
+from td3_driver.simulator.obstacles import Obstacle, Obstacles
 from td3_driver.simulator.pinhole import Intrinsics
-from td3_driver.simulator.traffic import Traffic
+from td3_driver.simulator.traffic import Traffic, TrafficVehicle
 from td3_driver.simulator.vehicle import Vehicle, sanitised
 
 EGO_ACTOR_ID = 100
 SPAWN_SPACING_M = 20.0
+# Obstacles that may be in sight stay when a car that drives gets another route.
+_IN_SIGHT_M = 60.0
+_DRIVEN_M = 2.0
+# Keep the draw of obstacles apart from that of the traffic.
+_OBSTACLES = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +65,7 @@ class SimulatedWorld:
         self.vehicle = Vehicle()
         self._frame = 0
         self._places: dict[str, _Place] = {}
+        self.obstacles = Obstacles(config)
         self.load_map(config.map)
 
     @property
@@ -78,8 +85,13 @@ class SimulatedWorld:
 
     @property
     def traffic(self) -> Traffic:
-        """The other vehicles."""
+        """The other vehicles that drive."""
         return self._place.traffic
+
+    @property
+    def others(self) -> list[TrafficVehicle | Obstacle]:
+        """All that the car can hit."""
+        return [*self.traffic.vehicles, *self.obstacles.bodies]
 
     @property
     def goal(self) -> Pose:
@@ -109,8 +121,8 @@ class SimulatedWorld:
     def reset(self, start: Start) -> Frame:
         """Put the car at rest at `start.pose`, with a route from there to `start.goal`.
 
-        New traffic and the look are drawn from the world's and the start's seeds. One tick passes
-        under full brake. Raises WorldError if the map or the route is unavailable.
+        New traffic, obstacles and the look are drawn from the world's and the start's seeds. One
+        tick passes under full brake. Raises WorldError if the map or the route is unavailable.
         """
         try:
             if start.map_name != self._map_name:
@@ -174,8 +186,10 @@ class SimulatedWorld:
         Other vehicles in the way are moved. If no path leads to the goal, the route becomes empty.
         """
         self._put(pose)
+        self._remove_obstacles()
         self.traffic.make_room(pose)
         self._plan()
+        self._renew_obstacles()
 
     def set_velocity(self, forward: float, yaw_rate: float = 0.0) -> None:
         """Give the car a forward speed (m/s) and a yaw rate (rad/s, + = left) at once.
@@ -189,6 +203,10 @@ class SimulatedWorld:
         """Plan a route to `pose`; if there is none, raise RoadMapError and keep the old route."""
         self._route = _read_only(self.road_map.route(self.vehicle.pose, pose))
         self._goal = pose
+        # While it drives, nothing may vanish before its eyes.
+        driven = _distance(self.vehicle.pose, self._put_at) > _DRIVEN_M
+        self._remove_obstacles(_IN_SIGHT_M if driven else 0.0)
+        self._renew_obstacles()
 
     def set_weather(self, weather: Weather) -> None:
         """Change the weather, until the next episode or map.
@@ -205,8 +223,10 @@ class SimulatedWorld:
         self.vehicle.step(dt)
         self._frame += 1
         self._ticks += 1
-        self.traffic.step(dt, outline(self.vehicle), self.vehicle.speed)
-        collisions = resolve_contacts(self.vehicle, self.traffic, self.stamp_ns)
+        ego, obstacles = outline(self.vehicle), self.obstacles
+        obstacles.step(dt, ego)
+        self.traffic.step(dt, ego, self.vehicle.speed, obstacles.in_the_way, obstacles.to_pass)
+        collisions = resolve_contacts(self.vehicle, self.others, self.stamp_ns)
         after = self.vehicle.velocity
         self._acceleration = (after[0] - before[0]) / dt, (after[1] - before[1]) / dt, 0.0
         return self._look(collisions)
@@ -229,7 +249,7 @@ class SimulatedWorld:
         """Put the car on the ground at `pose`; the jump there does not count as an event."""
         if not all(map(math.isfinite, (pose.x, pose.y, pose.yaw))):
             raise WorldError(f"the car cannot be put at {pose}: x, y and yaw must be finite")
-        self.vehicle.pose = replace(pose, yaw=wrap_angle(pose.yaw), z=0.0)
+        self.vehicle.pose = self._put_at = replace(pose, yaw=wrap_angle(pose.yaw), z=0.0)
         self._lanes.reset()
         self._acceleration = 0.0, 0.0, 0.0
 
@@ -241,10 +261,33 @@ class SimulatedWorld:
             self._route = _read_only(np.empty((0, 3)))
 
     def _populate(self, seed: int) -> None:
-        """Draw new traffic, independent of everything that happened before."""
+        """Draw new traffic and obstacles, independent of everything that happened before."""
+        self.traffic.vehicles = []
+        self.obstacles.remove()
+        self._place_obstacles(np.random.default_rng([self.config.seed, seed, _OBSTACLES]))
+        hesitating = self.traffic.vehicles
         rng = np.random.default_rng([self.config.seed, seed])
         count = self.config.traffic_vehicles
-        self.traffic.populate(count, rng, self.vehicle.pose)
+        self.traffic.populate(count, rng, self.vehicle.pose, self.obstacles.poses)
+        self.traffic.vehicles += hesitating
+
+    def _remove_obstacles(self, beyond_m: float = 0.0) -> None:
+        """Remove the obstacles that are at least this far away."""
+        gone = self.obstacles.remove(self.vehicle.pose, beyond_m)
+        self.traffic.vehicles = [each for each in self.traffic.vehicles if each not in gone]
+
+    def _renew_obstacles(self) -> None:
+        """Place obstacles on a route that came without a start's seed: its ends take its place."""
+        if len(self._route):
+            ends = np.rint(self._route[[0, -1], :2].ravel()).astype(np.int64).view(np.uint64)
+            seeds = [self.config.seed, *ends.tolist(), _OBSTACLES]
+            self._place_obstacles(np.random.default_rng(seeds))
+
+    def _place_obstacles(self, rng: np.random.Generator) -> None:
+        taken = [vehicle.pose for vehicle in self.traffic.vehicles] + self.obstacles.poses
+        self.traffic.vehicles += self.obstacles.place(
+            self.road_map, self._route, self._goal, rng, taken
+        )
 
     def _episode_look(self, seed: int) -> Look | None:
         return episode_look(self.config, seed, self.road_map.name)
@@ -257,7 +300,7 @@ class SimulatedWorld:
     def _look(self, collisions: tuple[Collision, ...]) -> Frame:
         """Return the frame of the latest tick."""
         crossed = self._lanes.update(outline(self.vehicle))
-        boxes = [vehicle.box for vehicle in self.traffic.vehicles]
+        boxes = [other.box for other in self.others]
         return Frame(
             frame=self._frame,
             stamp_ns=self.stamp_ns,
@@ -278,3 +321,7 @@ def _read_only(route: np.ndarray) -> np.ndarray:
     """Make a route read-only, because many frames share it."""
     route.flags.writeable = False
     return route
+
+
+def _distance(one: Pose, other: Pose) -> float:
+    return math.hypot(one.x - other.x, one.y - other.y)
