@@ -584,6 +584,54 @@ class TrainingConfig(Section):
         return self
 
 
+class FleetConfig(Section):
+    """Many worlds that feed one learner; docs/fleet.md."""
+
+    collectors: int = _setting(
+        0,
+        "Worlds that collect side by side; 0 = the trainer steps a single one itself.",
+        ge=0,
+        le=4096,
+    )
+    cluster: str = _setting(
+        "none",
+        "Where they run: none = in processes on this machine; auto = on the Ray cluster that this "
+        "machine belongs to; or such a cluster's address, host:port.",
+    )
+    chunk_decisions: int = _setting(
+        64, "Decisions that a collector hands over at once.", ge=1, le=256
+    )
+    weights_period_s: float = _setting(
+        1.0,
+        "Wall-clock time between two policies that are sent to collectors.",
+        "s",
+        ge=0.0,
+        le=600.0,
+    )
+    least_noise_factor: float = _setting(
+        0.5,
+        "Factor of the exploration noise of the first collector, where there are several.",
+        gt=0.0,
+        le=10.0,
+    )
+    greatest_noise_factor: float = _setting(
+        2.0, "Factor of the noise of the last; the others' rise by equal ratios.", gt=0.0, le=10.0
+    )
+    silence_timeout_s: float = _setting(
+        15.0,
+        "Wall-clock time without a decision after which a collector is started again.",
+        "s",
+        ge=1.0,
+        le=600.0,
+    )
+    start_timeout_s: float = _setting(
+        120.0, "Wall-clock time that a collector may take to begin.", "s", ge=1.0, le=3600.0
+    )
+    object_store_mb: int = _setting(
+        256, "Memory of a Ray object store that is started along.", "MB", ge=80, le=65_536
+    )
+
+
 class ValidationConfig(Section):
     """Examinations during training: drives without noise, on maps of their own."""
 
@@ -721,6 +769,7 @@ class Config(Section):
     driving: DrivingConfig = DrivingConfig()
     learning: LearningConfig = LearningConfig()
     training: TrainingConfig = TrainingConfig()
+    fleet: FleetConfig = FleetConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
