@@ -584,6 +584,9 @@ class TrainingConfig(Section):
         return self
 
 
+MOST_COLLECTORS = 4096
+
+
 class FleetConfig(Section):
     """Many worlds that feed one learner; docs/fleet.md."""
 
@@ -591,7 +594,7 @@ class FleetConfig(Section):
         0,
         "Worlds that collect side by side; 0 = the trainer steps a single one itself.",
         ge=0,
-        le=4096,
+        le=MOST_COLLECTORS,
     )
     cluster: str = _setting(
         "none",
