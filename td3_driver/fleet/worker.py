@@ -43,12 +43,12 @@ class Signs:
 
 
 def read(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-    """Pass on what arrives; end the process with its parent."""
+    """Pass on what arrives; with its parent goes the process, and all that it has started."""
     try:
         while True:
             inbox.put(connection.recv())
     except (EOFError, OSError):
-        os._exit(1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def serve(connection: Connection) -> None:
