@@ -206,6 +206,12 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="The picture of --map; default: MAP.png in this folder.",
     )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Check this Ray cluster alone: whether its machines are alike, and have what "
+        "collectors need; auto = the one that this machine belongs to.",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.set_defaults(execute=_doctor)
 
@@ -218,6 +224,10 @@ def _doctor(given: argparse.Namespace) -> int:
 
         picture = given.picture or Path(f"{Path(given.map).stem}.png")
         return _print_findings(map_file.examine(given.map, picture), given.json)
+    if given.cluster is not None:
+        from td3_driver.doctor import cluster
+
+        return _print_findings(cluster.examine(given.cluster), given.json)
     if reason := startup.no_shared_memory():
         raise ConfigError(reason)
     configuration = given.config or ("carla" if given.world == "carla" else "")

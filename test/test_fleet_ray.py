@@ -10,13 +10,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from td3_driver.config import ConfigError, build
+from td3_driver.doctor import cluster
+from td3_driver.doctor.findings import Verdict, healthy
 from td3_driver.fleet.engines import make_engine
+from td3_driver.fleet.machines import Facts
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(150)
@@ -72,9 +76,43 @@ def test_no_decision_is_counted_twice_or_missed_without_a_mark(told: dict[str, A
 
 
 @pytest.mark.long
-def test_differing_versions_are_told_machine_by_machine(told: dict[str, Any]) -> None:
-    (line,) = told["differences"]
-    assert line.startswith("odd has python 3.10.1, this machine 3.")
+def test_every_machine_says_what_it_has(told: dict[str, Any]) -> None:
+    assert told["machines"] == [True, True]
+
+
+def facts(machine: str, slots: int = 4, **changes: object) -> Facts:
+    versions = {"python": "3.12.4", "ray": "2.60.0", "td3_driver": "0.1.0", "source": "abc"}
+    values = {"shared_memory_bytes": 1 << 30, "object_store_bytes": 256 << 20, "tokens": True}
+    return Facts(machine, slots, versions, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_the_doctor_finds_machines_alike_or_says_what_is_not() -> None:
+    alike = cluster.judge([facts("learner", 0), facts("one"), facts("two")])
+    assert healthy(alike) and {finding.verdict for finding in alike} == {Verdict.OK}
+    assert "slots" in alike[1].check and alike[1].found == "8"
+
+    older = facts("two")
+    older = replace(older, versions={**older.versions, "python": "3.12.3", "source": "abd"})
+    found = {finding.check: finding for finding in cluster.judge([facts("one"), older])}
+    assert found["versions"].verdict is Verdict.FAILED
+    assert found["versions"].found == (
+        "two has python 3.12.3, one has 3.12.4; two has source abd, one has abc"
+    )
+    assert "make setup" in found["versions"].remedy
+
+
+def test_the_doctor_counts_shared_memory_slots_and_tokens() -> None:
+    # 256 MiB for the store, and 16 MiB for each of two processes of 4 slots: 384 MiB.
+    small = facts("small", shared_memory_bytes=383 << 20, tokens=False)
+    found = {finding.check: finding for finding in cluster.judge([small])}
+    memory = found["small: shared memory"]
+    assert memory.verdict is Verdict.WARNING and "384 MiB are needed" in memory.found
+    assert "--shm-size=385m" in memory.remedy
+    assert "RAY_AUTH_MODE=token" in found["small: access"].remedy
+    large = cluster.judge(
+        [facts("large", 0, object_store_bytes=20 << 30, shared_memory_bytes=64 << 30)]
+    )
+    assert [finding.verdict for finding in large] == [Verdict.OK, Verdict.FAILED, Verdict.WARNING]
 
 
 @pytest.mark.long

@@ -16,9 +16,9 @@ import platform
 import queue
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib import metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from td3_driver.config import ConfigError
@@ -27,6 +27,7 @@ from td3_driver.fleet.child import Child
 from td3_driver.fleet.chunk import Chunk, Grant
 from td3_driver.fleet.collector import Ended, Event, Placed, Weights
 from td3_driver.fleet.gathering import Brief
+from td3_driver.fleet.machines import SAME_REMEDY, Facts, differences, facts_here
 
 # Before Ray reads it: its workers' lines are said by the collectors' care.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -44,9 +45,6 @@ SPILL_CHECK_S = 10.0
 FACTS_TIMEOUT_S = 60.0
 ROOM_NOTE_S = 20.0
 """After that long without room a collector is said to wait for it."""
-COMPARED = ("python", "ray", "td3_driver", "torch", "numpy", "protocol")
-PROTOCOL = 1
-"""Increase it when what goes between learner and collectors changes."""
 NO_CLUSTER_REMEDY = (
     "start one on this machine with ray start --head --port=6379 "
     "--resources='{\"slot\": 8}' (docs/fleet.md), or leave out the cluster"
@@ -99,39 +97,8 @@ class Slot:
             self._child = None
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a machine of a cluster has."""
-
-    machine: str
-    node: str
-    slots: int
-    versions: Mapping[str, str]
-    shared_memory_bytes: int
-    """Size of /dev/shm."""
-    object_store_bytes: int
-    auth: str
-    """RAY_AUTH_MODE there."""
-
-
 # Ray's own types follow neither actors nor concurrency groups.
 _remote: Any = ray.remote
-
-
-def _facts_here() -> tuple[str, dict[str, str], int, str]:
-    """Return a machine's name, versions, size of /dev/shm and RAY_AUTH_MODE."""
-    versions = {"python": platform.python_version(), "protocol": str(PROTOCOL)}
-    for package in ("ray", "td3_driver", "torch", "numpy"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "missing"
-    try:
-        status = os.statvfs("/dev/shm")
-        shared = status.f_frsize * status.f_blocks
-    except OSError:
-        shared = 0
-    return platform.node(), versions, shared, os.environ.get("RAY_AUTH_MODE", "")
 
 
 def connect(address: str) -> None:
@@ -143,10 +110,20 @@ def connect(address: str) -> None:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        reason = " ".join(str(error).split())[:400]
+        reason = in_short(" ".join(str(error).split()))
         raise ConfigError(
             f"no Ray cluster at {address!r}: {reason}. {NO_CLUSTER_REMEDY}"
         ) from None
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Belong to a cluster meanwhile; raises ConfigError."""
+    connect(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def gather_facts() -> list[Facts]:
@@ -156,50 +133,24 @@ def gather_facts() -> list[Facts]:
         (node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here
     )
     # Imported there from the package, like everything that runs there.
-    ask = _remote(num_cpus=0)(_facts_here)
-    answers = {
-        node["NodeID"]: ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in nodes
-    }
-    found = []
+    ask = _remote(num_cpus=0)(facts_here)
+    answers = []
     for node in nodes:
-        resources, name = node["Resources"], node.get("NodeManagerHostname", node["NodeID"])
+        resources = node["Resources"]
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        slots, store = resources.get(SLOT, 0), resources.get("object_store_memory", 0)
+        answers.append(ask.options(scheduling_strategy=there).remote(int(slots), int(store)))
+    found = []
+    for node, answer in zip(nodes, answers, strict=True):
         try:
-            machine, versions, shared, auth = ray.get(
-                answers[node["NodeID"]], timeout=FACTS_TIMEOUT_S
-            )
+            found.append(ray.get(answer, timeout=FACTS_TIMEOUT_S))
         except RayError as error:
-            reason = " ".join(str(error).split())[:300]
+            name = node.get("NodeManagerHostname", node["NodeID"])
             raise ConfigError(
-                f"machine {name} of the cluster cannot run td3_driver: {reason}. Install the same "
-                "environment there (make setup), and start Ray from it"
+                f"machine {name} of the cluster cannot run td3_driver: {in_short(error)}. Install "
+                "the same environment there, and start Ray from it"
             ) from None
-        found.append(
-            Facts(
-                machine,
-                node["NodeID"],
-                int(resources.get(SLOT, 0)),
-                versions,
-                shared,
-                int(resources.get("object_store_memory", 0)),
-                auth,
-            )
-        )
     return found
-
-
-def differences(facts: list[Facts]) -> list[str]:
-    """Return what differs on machines from the first one, a line each."""
-    mine = facts[0]
-    return [
-        f"{other.machine} has {name} {other.versions.get(name)}, this machine "
-        f"{mine.versions.get(name)}"
-        for other in facts[1:]
-        for name in COMPARED
-        if other.versions.get(name) != mine.versions.get(name)
-    ]
 
 
 def spilled_bytes() -> int:
@@ -235,8 +186,7 @@ class RayEngine:
             self.facts = gather_facts()
             if wrong := differences(self.facts):
                 raise ConfigError(
-                    "the machines of the cluster differ: " + "; ".join(wrong) + ". Set them up "
-                    "from the same checkout (make setup pins every version)"
+                    f"the machines of the cluster differ: {'; '.join(wrong)}: {SAME_REMEDY}"
                 )
         except BaseException:
             ray.shutdown()
