@@ -121,6 +121,16 @@ def test_without_a_cluster_it_is_said_how_to_start_one(told: dict[str, Any]) -> 
     assert "ray start --head" in told["refused"]
 
 
+@pytest.mark.parametrize(
+    "address, reason", [("127.0.0.1:1", "refused"), ("somewhere", "an address is host:port")]
+)
+def test_an_address_where_nobody_listens_is_told_at_once(address: str, reason: str) -> None:
+    pytest.importorskip("ray")
+    (finding,) = cluster.examine(address)
+    assert finding.verdict is Verdict.FAILED and reason in finding.found
+    assert "ray start --head" in finding.found and "docs/fleet.md" in finding.remedy
+
+
 def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "td3_driver.fleet.ray_engine", None)
     config = build({"fleet": {"collectors": 2, "cluster": "auto"}}, "the test")

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ LISTEN_S = 1.0
 """Longest wait of a slot for something to tell; then it tells nothing, and is asked again."""
 SPILL_CHECK_S = 10.0
 FACTS_TIMEOUT_S = 60.0
+KNOCK_TIMEOUT_S = 5.0
 ROOM_NOTE_S = 20.0
 """After that long without room a collector is said to wait for it."""
 NO_CLUSTER_REMEDY = (
@@ -104,16 +106,27 @@ _remote: Any = ray.remote
 def connect(address: str) -> None:
     """Join a cluster as its driver: "auto", or host:port. Raises ConfigError."""
     try:
+        if address != "auto":
+            _knock(address)
         ray.init(
             address=address,
             log_to_driver=True,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = in_short(" ".join(str(error).split()))
         raise ConfigError(
             f"no Ray cluster at {address!r}: {reason}. {NO_CLUSTER_REMEDY}"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError("an address is host:port, or auto")
+    with socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S):
+        pass
 
 
 @contextmanager
