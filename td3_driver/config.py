@@ -601,6 +601,29 @@ class FleetConfig(Section):
         "Where they run: none = in processes on this machine; auto = on the Ray cluster that this "
         "machine belongs to; or such a cluster's address, host:port.",
     )
+    simulator: Literal["in_process", "node", "command"] = _setting(
+        "in_process",
+        "What a collector drives in: the embedded simulator, stepped in its own process or as a "
+        "node; or what simulator_command starts, which the topics lead to.",
+    )
+    simulator_command: str = _setting(
+        "",
+        "Shell command that starts one collector's simulator and does not return, such as CARLA "
+        "with its bridge. In its environment are ROS_DOMAIN_ID, CARLA_PORT, TRAFFIC_MANAGER_PORT "
+        "and SLOT, its number on the machine.",
+    )
+    first_domain_id: int = _setting(
+        110, "ROS_DOMAIN_ID of a machine's first slot; the next ones follow.", ge=0, le=232
+    )
+    first_carla_port: int = _setting(
+        2000,
+        "CARLA_PORT of a machine's first slot; the next ones are 10 apart.",
+        ge=1024,
+        le=65_000,
+    )
+    first_traffic_manager_port: int = _setting(
+        8000, "TRAFFIC_MANAGER_PORT of a machine's first slot.", ge=1024, le=65_000
+    )
     chunk_decisions: int = _setting(
         64, "Decisions that a collector hands over at once.", ge=1, le=256
     )

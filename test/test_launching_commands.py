@@ -133,7 +133,7 @@ def test_collectors_bring_their_own_worlds_with_them() -> None:
     assert list(processes_of("train", collectors="0")) == ["simulator", "trainer"]
     for wrong, message in (
         ({"collectors": "many"}, "collectors is a whole number from 0 to 4096, not 'many'"),
-        ({"collectors": "2", "world": "carla"}, "not with carla"),
+        ({"collectors": "2", "world": "carla"}, "set fleet.simulator to command"),
         ({"collectors": "2", "record": "true"}, "nothing to record"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -24,6 +24,8 @@ from td3_driver.fleet.collector import Ended, Event, Placed
 from td3_driver.fleet.gathering import Brief
 
 WORKER = "td3_driver.fleet.worker"
+SIMULATOR_ENDED = 3
+"""Exit code of a collector whose simulator has ended."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,4 +132,6 @@ class Child:
 
 def _how(code: int) -> str:
     """Return how a process ended, in words."""
+    if code == SIMULATOR_ENDED:
+        return "its simulator has ended"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -77,8 +77,9 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
     if values["map"]:
         own["training.maps"] = [values["map"]]
     trainer = Process("trainer", {**own, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S)
-    if settings_of(values, shared).fleet.collectors:
-        return _as_wanted(values, shared, [*_collectors_world(values), trainer])
+    fleet = settings_of(values, shared).fleet
+    if fleet.collectors:
+        return _as_wanted(values, shared, [*_collectors_world(values, fleet), trainer])
     return _as_wanted(
         values, shared, [*_recorder(values, shared), *_simulator(values, shared), trainer]
     )
@@ -96,12 +97,15 @@ def _fleet(values: Mapping[str, Any]) -> Parameters:
     return parameters
 
 
-def _collectors_world(values: Mapping[str, Any]) -> list[Process]:
+def _collectors_world(values: Mapping[str, Any], fleet: config.FleetConfig) -> list[Process]:
     """Return what runs beside a trainer with collectors: nothing; raises ConfigError."""
-    if values["world"] != "embedded":
-        raise config.ConfigError("collectors drive in the embedded simulator: not with carla")
+    if values["world"] != "embedded" and fleet.simulator != "command":
+        raise config.ConfigError(
+            "collectors start their simulators themselves: for carla set fleet.simulator to "
+            "command, and fleet.simulator_command (docs/fleet.md)"
+        )
     if values["record"].lower() not in ("", "false"):
-        raise config.ConfigError("collectors drive without topics: there is nothing to record")
+        raise config.ConfigError("collectors' topics are their own: there is nothing to record")
     return []
 
 

@@ -28,6 +28,7 @@ from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.driving.world import WorldError
 from td3_driver.evaluation.examination import EmbeddedExaminer, TownExaminer
 from td3_driver.fleet.engines import make_engine
+from td3_driver.fleet.gathering import EMBEDDED
 from td3_driver.fleet.training import fleet_training
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.devices import ReplayMemoryError
@@ -48,6 +49,7 @@ OWN_PARAMETERS = {
     "from": ("", "Folder of a run whose latest checkpoint a new run starts from."),
     "evaluate_at_end": (False, "Evaluate on the held-out maps when the training is complete."),
 }
+OVER_TOPICS = "td3_driver.nodes.collector_world:over_topics"
 FILMED_DRIVES = 1
 LINE_PERIOD_S = 10.0
 # Ctrl-C may come twice: from the terminal to the whole group, and from a launch to each process.
@@ -154,6 +156,12 @@ def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
 def _train_with_collectors(node: ConfiguredNode, folder: RunFolder) -> tuple[Collecting, Path]:
     """Train from collectors; return the training and its last checkpoint's path."""
     config, logger = node.config, node.get_logger()
+    in_process = config.fleet.simulator == "in_process"
+    if config.training.starts != "maps" and (in_process or config.validation.interval_steps):
+        raise ConfigError(
+            "examinations beside collectors are driven on maps: set training.starts to maps, or, "
+            "with a simulator of its own for each collector, validation.interval_steps to 0"
+        )
     diagnostics = HealthDiagnostics(node)
     live = LiveLine(logger.info)
     with _told(node, folder, live, diagnostics), closing(make_engine(config, live.log)) as engine:
@@ -166,6 +174,7 @@ def _train_with_collectors(node: ConfiguredNode, folder: RunFolder) -> tuple[Col
             say=live.log,
             show=live.show,
             report=diagnostics.publish,
+            world=EMBEDDED if in_process else OVER_TOPICS,
         )
         with ending_gracefully(training):
             return training, training.run()
