@@ -131,6 +131,10 @@ def test_collectors_bring_their_own_worlds_with_them() -> None:
     assert trainer.parameters["fleet.cluster"] == "auto"
     assert list(processes_of("train", set=("fleet.collectors=2",))) == ["trainer"]
     assert list(processes_of("train", collectors="0")) == ["simulator", "trainer"]
+    started = ("fleet.simulator=command", "fleet.simulator_command=carla.sh")
+    carla = values_of("train", world="carla", collectors="2", set=started)
+    assert [process.name for process in COMMANDS["train"].processes(carla)] == ["trainer"]
+    assert COMMANDS["train"].includes(carla) == []
     for wrong, message in (
         ({"collectors": "many"}, "collectors is a whole number from 0 to 4096, not 'many'"),
         ({"collectors": "2", "world": "carla"}, "set fleet.simulator to command"),

@@ -365,7 +365,7 @@ class RayCollector:
 
 def _reason(error: RayError) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    return f"its slot has gone: {in_short(lines[0])}"
+    return f"its slot has gone: {in_short(lines[0].partition(': ')[0])}"
 
 
 def _copied(event: Event) -> Event:

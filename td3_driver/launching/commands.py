@@ -200,6 +200,9 @@ def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Proces
 
 
 def _train_bridge(values: Mapping[str, Any]) -> list[Include]:
+    shared = {**_fleet(values), **shared_parameters(values, _training_configuration(values))}
+    if settings_of(values, shared).fleet.collectors:
+        return []  # They start one each.
     return carla_bridge.includes_where_wanted(values, _training_configuration(values))
 
 
