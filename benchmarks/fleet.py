@@ -15,8 +15,10 @@ one such world. The ratio is that of updates to decisions between two arrivals o
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +28,9 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 # Read when Ray is imported; and its sockets have a name of at most 107 characters.
-os.environ.setdefault("RAY_TMPDIR", tempfile.mkdtemp(prefix="fb", dir="/tmp"))
+RAY_FOLDER = tempfile.mkdtemp(prefix="fb", dir="/tmp")
+atexit.register(shutil.rmtree, RAY_FOLDER, ignore_errors=True)
+os.environ["RAY_TMPDIR"] = RAY_FOLDER
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(FOLDER.parent), str(FOLDER), os.environ.get("PYTHONPATH", "")]
 )
@@ -233,7 +237,7 @@ def main() -> None:
 
         from td3_driver.fleet.ray_engine import RayEngine
 
-        Path(os.environ["RAY_TMPDIR"], "ray").mkdir(parents=True, exist_ok=True)
+        Path(RAY_FOLDER, "ray").mkdir()
         cluster = Cluster(
             initialize_head=True,
             head_node_args={

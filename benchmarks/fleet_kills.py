@@ -6,16 +6,18 @@
     python benchmarks/fleet_kills.py --kills 30
 
 The machines are raylets on this one. Whenever every collector has handed something back since the
-last kill, the next one follows. The training must end with its full count of decisions, none of them
-twice, and no gap that is not marked; what was killed must be back within 30 s.
+last kill, the next one follows. The training must end with its full count of decisions, none twice
+and no gap that is not marked; what was killed must be back within 30 s.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -24,6 +26,7 @@ from typing import Any
 
 # Read when Ray is imported; and its sockets have a name of at most 107 characters.
 FOLDER = Path(tempfile.mkdtemp(prefix="fk", dir="/tmp"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 (FOLDER / "ray").mkdir()
 os.environ["RAY_TMPDIR"] = str(FOLDER)
 BENCHMARKS = Path(__file__).resolve().parent

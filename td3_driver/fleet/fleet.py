@@ -23,6 +23,10 @@ LONGEST_PAUSE_S = 8.0
 """Before a collector is started again; the first time half a second, then twice as long."""
 
 
+LONG_PAUSE_S = 1.0
+"""If nobody listened for so long, collectors were not silent meanwhile."""
+
+
 @dataclass
 class Post:
     """A collector, and how it stands with it."""
@@ -58,6 +62,7 @@ class Fleet:
         self._settings = settings
         self._brief = brief
         self._say = say
+        self._looked_s = time.monotonic()
         self.posts = [
             Post(number, engine.collector(number), sequence=(sequences or {}).get(number, 0))
             for number in range(collectors)
@@ -95,6 +100,7 @@ class Fleet:
 
         Raises WorldError where every collector has been set aside.
         """
+        self._leave_out_pause()
         chunks = []
         for number, event in self.engine.receive(timeout_s):
             post = self.posts[number]
@@ -114,7 +120,15 @@ class Fleet:
         for line in self.engine.warnings():
             self._say(f"warning: {line}")
         self._care()
+        self._looked_s = time.monotonic()
         return chunks
+
+    def _leave_out_pause(self) -> None:
+        """Do not count against collectors that nobody listened, as during an examination."""
+        pause_s = time.monotonic() - self._looked_s
+        if pause_s > LONG_PAUSE_S:
+            for post in self.posts:
+                post.heard_s += pause_s
 
     def _care(self) -> None:
         """Start collectors, and end those that hang."""

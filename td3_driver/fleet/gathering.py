@@ -46,7 +46,7 @@ class Brief:
 
 
 class Gatherer:
-    """Drives one environment; `sign` is called after every decision."""
+    """Drives one environment; `sign` is called after every decision and reset."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Gatherer:
                 self._observation, _ = self._env.reset(seed=self._seed)
                 self._seed = None
                 builder.begin(spec.select(self._observation))
+                self._sign()
             action = self._exploration.act(self._policy, self._observation, step)
             observation, reward, terminated, truncated, info = self._env.step(action)
             builder.add(

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.config import ConfigError, LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Replay, replay_spec
 from td3_driver.learning.counters import SavedCounters, checked
@@ -243,7 +243,10 @@ def _online_replay(
             learning.replay_memory_fraction,
         )
     )
-    replay = make_replay(spec, learning, device, rings=rings)
+    try:
+        replay = make_replay(spec, learning, device, rings=rings)
+    except ValueError as error:
+        raise ConfigError(f"learning.replay_capacity is too small: {error}") from None
     return replay if recorded is None else MixedReplay(recorded, replay, learning.offline_share)
 
 
