@@ -94,8 +94,8 @@ def fill(replay: ReplayBuffer) -> None:
     # Adding a million one by one, or restoring them with a copy in host memory, takes too long.
     replay._stacked[:] = STACK[0] - 1
     replay._transitions[:] = np.arange(slots)
-    replay._queue[:] = 0, slots - 1
-    replay._added = slots
+    replay._queue[:, 0] = 0, slots - 1
+    replay._added[0] = slots
     for name in ("stacked", "transitions", "queue"):
         getattr(replay, name).copy_(torch.from_numpy(getattr(replay, f"_{name}")))
 

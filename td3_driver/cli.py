@@ -212,6 +212,12 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         help="Check only how this machine learns: its device, captured updates against eager "
         "ones, updates a second.",
     )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Check this Ray cluster alone: whether its machines are alike, and have what "
+        "collectors need; auto = the one that this machine belongs to.",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.set_defaults(execute=_doctor)
 
@@ -226,6 +232,10 @@ def _doctor(given: argparse.Namespace) -> int:
         return _print_findings(map_file.examine(given.map, picture), given.json)
     if given.learner:
         return _doctor_of_learner(given)
+    if given.cluster is not None:
+        from td3_driver.doctor import cluster
+
+        return _print_findings(cluster.examine(given.cluster), given.json)
     if reason := startup.no_shared_memory():
         raise ConfigError(reason)
     configuration = given.config or ("carla" if given.world == "carla" else "")

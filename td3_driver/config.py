@@ -623,6 +623,80 @@ class TrainingConfig(Section):
         return self
 
 
+MOST_COLLECTORS = 4096
+
+
+class FleetConfig(Section):
+    """Many worlds that feed one learner; docs/fleet.md."""
+
+    collectors: int = _setting(
+        0,
+        "Worlds that collect side by side; 0 = the trainer steps a single one itself.",
+        ge=0,
+        le=MOST_COLLECTORS,
+    )
+    cluster: str = _setting(
+        "none",
+        "Where they run: none = in processes on this machine; auto = on the Ray cluster that this "
+        "machine belongs to; or such a cluster's address, host:port.",
+    )
+    simulator: Literal["in_process", "node", "command"] = _setting(
+        "in_process",
+        "What a collector drives in: the embedded simulator, stepped in its own process or as a "
+        "node; or what simulator_command starts, which the topics lead to.",
+    )
+    simulator_command: str = _setting(
+        "",
+        "Shell command that starts one collector's simulator and does not return, such as CARLA "
+        "with its bridge. In its environment are ROS_DOMAIN_ID, CARLA_PORT, TRAFFIC_MANAGER_PORT "
+        "and SLOT, its number on the machine.",
+    )
+    first_domain_id: int = _setting(
+        110, "ROS_DOMAIN_ID of a machine's first slot; the next ones follow.", ge=0, le=232
+    )
+    first_carla_port: int = _setting(
+        2000,
+        "CARLA_PORT of a machine's first slot; the next ones are 10 apart.",
+        ge=1024,
+        le=65_000,
+    )
+    first_traffic_manager_port: int = _setting(
+        8000, "TRAFFIC_MANAGER_PORT of a machine's first slot.", ge=1024, le=65_000
+    )
+    chunk_decisions: int = _setting(
+        64, "Decisions that a collector hands over at once.", ge=1, le=256
+    )
+    weights_period_s: float = _setting(
+        1.0,
+        "Wall-clock time between two policies that are sent to collectors.",
+        "s",
+        ge=0.0,
+        le=600.0,
+    )
+    least_noise_factor: float = _setting(
+        0.5,
+        "Factor of the exploration noise of the first collector, where there are several.",
+        gt=0.0,
+        le=10.0,
+    )
+    greatest_noise_factor: float = _setting(
+        2.0, "Factor of the noise of the last; the others' rise by equal ratios.", gt=0.0, le=10.0
+    )
+    silence_timeout_s: float = _setting(
+        15.0,
+        "Wall-clock time without a decision after which a collector is started again.",
+        "s",
+        ge=1.0,
+        le=600.0,
+    )
+    start_timeout_s: float = _setting(
+        120.0, "Wall-clock time that a collector may take to begin.", "s", ge=1.0, le=3600.0
+    )
+    object_store_mb: int = _setting(
+        256, "Memory of a Ray object store that is started along.", "MB", ge=80, le=65_536
+    )
+
+
 class ValidationConfig(Section):
     """Examinations during training: drives without noise, on maps of their own."""
 
@@ -760,6 +834,7 @@ class Config(Section):
     driving: DrivingConfig = DrivingConfig()
     learning: LearningConfig = LearningConfig()
     training: TrainingConfig = TrainingConfig()
+    fleet: FleetConfig = FleetConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()

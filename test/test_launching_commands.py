@@ -124,6 +124,26 @@ def test_driver_and_simulator_have_the_run_s_configuration(run: str) -> None:
         assert process.parameters["config"] == f"{run}/config.yaml"
 
 
+def test_collectors_bring_their_own_worlds_with_them() -> None:
+    (trainer,) = COMMANDS["train"].processes(values_of("train", collectors="8", cluster="auto"))
+    assert trainer.name == "trainer"
+    assert trainer.parameters["fleet.collectors"] == 8
+    assert trainer.parameters["fleet.cluster"] == "auto"
+    assert list(processes_of("train", set=("fleet.collectors=2",))) == ["trainer"]
+    assert list(processes_of("train", collectors="0")) == ["simulator", "trainer"]
+    started = ("fleet.simulator=command", "fleet.simulator_command=carla.sh")
+    carla = values_of("train", world="carla", collectors="2", set=started)
+    assert [process.name for process in COMMANDS["train"].processes(carla)] == ["trainer"]
+    assert COMMANDS["train"].includes(carla) == []
+    for wrong, message in (
+        ({"collectors": "many"}, "collectors is a whole number from 0 to 4096, not 'many'"),
+        ({"collectors": "2", "world": "carla"}, "set fleet.simulator to command"),
+        ({"collectors": "2", "record": "true"}, "nothing to record"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            processes_of("train", **wrong)
+
+
 def test_a_resumed_training_has_the_run_s_configuration_unless_another_is_given(run: str) -> None:
     for process in processes_of("train", resume=run).values():
         assert process.parameters["config"] == f"{run}/config.yaml"

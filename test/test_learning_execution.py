@@ -295,7 +295,7 @@ def test_gathering_pixels_gives_what_shifting_images_gives(image: tuple[int, ...
 
 def test_a_transition_that_was_drawn_twice_gets_the_greater_priority() -> None:
     _, replay, _ = make(replay_sampling="lap")
-    oldest = int(replay.queue[0])
+    oldest = int(replay.queue[0, 0])
     first, second, third = replay.transitions[torch.arange(oldest, oldest + 3) % 100].tolist()
     for order in ([first, second, first], [first, first, second]):
         values = {first: [5.0, 3.0], second: [2.0]}

@@ -112,7 +112,7 @@ class Reference:
 
 
 def sampleable(buffer: ReplayBuffer) -> list[int]:
-    first, end = buffer.queue.tolist()
+    first, end = buffer.queue.flatten().tolist()
     slots = buffer.transitions[np.arange(first, end) % buffer.capacity].tolist()
     with_priority = {slot for slot in slots if buffer.priorities[slot % buffer.capacity] > 0}
     assert int((buffer.priorities > 0).sum()) == len(with_priority) == len(slots)
@@ -612,3 +612,184 @@ def test_a_capacity_below_an_n_step_return_is_refused() -> None:
     with pytest.raises(ValueError, match="5-step"):
         ReplayBuffer(spec_of(2), 7, n_step=5)
     ReplayBuffer(spec_of(2), 8, n_step=5)
+
+
+# Several rings.
+
+
+def several(rings: int, capacity: int, **options: object) -> ReplayBuffer:
+    return ReplayBuffer(spec_of(3), capacity, rings=rings, **options)  # type: ignore[arg-type]
+
+
+def of_ring(slots: list[int], ring: int, rings: int) -> torch.Tensor:
+    return torch.tensor([slot * rings + ring for slot in slots])
+
+
+interleaved = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # which collector's turn it is
+        st.booleans(),  # is the step clean?
+        st.sampled_from(["goes on", "terminated", "truncated", "abandoned"]),
+    ),
+    min_size=1,
+    max_size=90,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spare=st.integers(4, 14), n_step=st.integers(1, 3), turns=interleaved)
+def test_each_ring_holds_exactly_what_it_would_hold_alone(
+    spare: int, n_step: int, turns: list[tuple[int, bool, str]]
+) -> None:
+    rings, share = 3, 3 + spare
+    buffer = several(rings, rings * share, n_step=n_step, discount=DISCOUNT)
+    sources = [Source(3) for _ in range(rings)]
+    references = [Reference(3, share) for _ in range(rings)]
+    for number, source in enumerate(sources):
+        source._number = 1000 * number  # no two rings have an image in common
+    driving = [False] * rings
+    for ring, clean, end in turns:
+        source, reference = sources[ring], references[ring]
+        if not driving[ring]:
+            observation = source.first()
+            buffer.begin(observation, ring)
+            reference.begin(observation)
+        action, reward = source.action_and_reward()
+        observation = source.next()
+        terminated, truncated = end == "terminated", end == "truncated"
+        buffer.add(
+            action,
+            reward,
+            observation,
+            terminated=terminated,
+            truncated=truncated,
+            clean=clean,
+            ring=ring,
+        )
+        reference.add(action, reward, observation, terminated, clean)
+        driving[ring] = end == "goes on"
+    alive = [reference.alive() for reference in references]
+    assert buffer.sizes() == [len(kept) for kept in alive]
+    for ring, kept in enumerate(alive):
+        slots = sorted(kept)
+        if not slots:
+            continue
+        batch = buffer.gather(of_ring(slots, ring, rings))
+        for row, slot in enumerate(slots):
+            total, taken, final = walked(references[ring], slot, n_step)
+            assert batch.rewards[row].item() == pytest.approx(total, abs=1e-3)
+            assert (batch.steps[row].item(), batch.terminated[row].item()) == (
+                taken,
+                final.terminated,
+            )
+            for key in ("image", "vector"):
+                before, after = batch.observations[key], batch.next_observations[key]
+                np.testing.assert_array_equal(before[row], kept[slot].observation[key])
+                np.testing.assert_array_equal(after[row], final.next_observation[key])
+
+
+def filled(buffer: ReplayBuffer, lengths: dict[int, int], episode: int = 5) -> list[Reference]:
+    """Add that many steps to each ring, in episodes of `episode`; a step each in turn."""
+    stack = buffer.spec.stack
+    references = [Reference(stack, buffer.ring_capacity) for _ in range(buffer.rings)]
+    sources = [Source(stack) for _ in range(buffer.rings)]
+    for number, source in enumerate(sources):
+        source._number = 1000 * number
+    for step in range(max(lengths.values())):
+        for ring, length in lengths.items():
+            if step >= length:
+                continue
+            source, reference = sources[ring], references[ring]
+            if step % episode == 0:
+                first = source.first()
+                buffer.begin(first, ring)
+                reference.begin(first)
+            action, reward = source.action_and_reward()
+            observation, last = source.next(), step % episode == episode - 1
+            buffer.add(action, reward, observation, terminated=last, ring=ring)
+            reference.add(action, reward, observation, last, True)
+    return references
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_rings_are_drawn_from_by_their_sizes(prioritized: bool) -> None:
+    buffer = several(4, 400, prioritized=prioritized)
+    filled(buffer, {0: 10, 1: 40, 3: 70})
+    assert buffer.sizes() == [10, 40, 0, 70] and len(buffer) == 120
+    generator = torch.Generator().manual_seed(0)
+    counts: dict[int, int] = {}
+    for _ in range(60):
+        batch = buffer.sample(1000, generator)
+        assert batch.slots is not None
+        for slot, reward in zip(batch.slots.tolist(), batch.rewards.tolist(), strict=True):
+            counts[slot] = counts.get(slot, 0) + 1
+            assert int(reward * 8) // 1000 == slot % 4  # it is of the ring that it says
+    drawn = np.array(list(counts.values()))
+    chi_square = float(np.sum((drawn - 500.0) ** 2) / 500.0)
+    assert len(drawn) == 120 and abs(chi_square - 119) < 4 * np.sqrt(2 * 119)
+
+
+def test_a_priority_finds_its_ring() -> None:
+    buffer = several(2, 40, prioritized=True)
+    filled(buffer, {0: 5, 1: 5})
+    buffer.set_priorities(torch.tensor([2 * 3 + 1]), torch.tensor([7.0]))  # slot 3 of ring 1
+    assert buffer.priorities[20:25].tolist() == [1.0, 1.0, 1.0, 7.0, 1.0]
+    assert buffer.priorities[:6].tolist() == [1.0] * 5 + [0.0]
+    assert buffer.greatest_priority.item() == 7.0
+    # Slot 3 of a ring that has gone on past it is left alone.
+    fill(buffer, 8, 5)
+    buffer.set_priorities(torch.tensor([2 * 3]), torch.tensor([9.0]))
+    assert 9.0 not in buffer.priorities
+
+
+def test_rings_that_are_saved_are_restored_as_they_were() -> None:
+    buffer, other = several(3, 60), several(3, 60)
+    filled(buffer, {0: 50, 1: 3, 2: 12})
+    other.restore(buffer.state())
+    for name, tensor in buffer.state().items():
+        assert torch.equal(tensor, other.state()[name]), name
+    one, again = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    assert torch.equal(buffer.sample(64, one).rewards, other.sample(64, again).rewards)
+    with pytest.raises(ValueError, match="begin"):
+        other.add(np.zeros(2), 0.0, Source(3).first(), terminated=False, ring=2)
+
+
+@pytest.mark.parametrize("before, after", [(1, 4), (4, 1), (3, 2), (2, 3)])
+def test_episodes_are_spread_over_another_number_of_rings(before: int, after: int) -> None:
+    buffer, other = several(before, 240), several(after, 240, n_step=2, discount=DISCOUNT)
+    references = filled(buffer, {ring: 30 + 7 * ring for ring in range(before)})
+    kept = {k.reward: k for reference in references for k in reference.alive().values()}
+    other.restore(buffer.state())
+    assert len(other) == len(buffer) == len(kept)
+    assert max(other.sizes()) - min(other.sizes()) <= 5  # an episode
+    other.n_step = 1
+    for ring in range(after):
+        first, end = other.queue[:, ring].tolist()
+        slots = list(range(first, end))
+        starts = other.transitions[[ring * other.ring_capacity + slot for slot in slots]]
+        batch = other.gather(starts * after + ring)
+        assert_exact(batch, [kept.pop(reward) for reward in batch.rewards.tolist()])
+    assert not kept
+
+
+def test_a_full_ring_is_spread_and_the_oldest_go_where_that_is_too_much() -> None:
+    buffer = several(1, 60)
+    filled(buffer, {0: 200}, episode=200)  # one episode, longer than any ring
+    other = several(3, 60)
+    other.restore(buffer.state())
+    # It stays in one piece, in one ring of 20: the last starts nothing, 2 only complete stacks.
+    assert other.sizes() == [17, 0, 0]
+    slots = other.transitions[:17]
+    images = other.gather(slots * 3).observations["image"][:, -1]
+    assert images[:, 0, 0].tolist() == [(201 - 18 + index) % 256 for index in range(1, 18)]
+
+
+def test_a_ring_that_is_missing_or_too_small_is_refused() -> None:
+    buffer = several(3, 60)
+    filled(buffer, {0: 5, 1: 5, 2: 5})
+    state = buffer.state()
+    del state["ring1.images"]
+    with pytest.raises(ValueError, match="lacks a ring"):
+        several(3, 60).restore(state)
+    with pytest.raises(ValueError, match="capacity 12 for 3 rings is less than the 15"):
+        several(3, 12)

@@ -277,7 +277,7 @@ def test_a_later_ctrl_c_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPat
     training = SimpleNamespace(stop=lambda: told.append("stop"))
     world = SimpleNamespace(interrupt=lambda: told.append("interrupt"))
     before = signal.getsignal(signal.SIGINT)
-    with trainer.ending_gracefully(training, world):
+    with trainer.ending_gracefully(training, world.interrupt):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         assert told == ["stop", "interrupt"] * 2
@@ -292,7 +292,7 @@ def test_ctrl_c_again_does_not_end_what_closes_after_the_training() -> None:
     world = SimpleNamespace(interrupt=lambda: None)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with trainer.ending_gracefully(training, world):
+        with trainer.ending_gracefully(training, world.interrupt):
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGTERM) is before[signal.SIGTERM]
         signal.raise_signal(signal.SIGINT)

@@ -79,8 +79,9 @@ def name_of(requirement: str) -> str:
 
 
 def required() -> set[str]:
-    """List what pyproject.toml has driving and exporting depend on."""
-    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["onnx"]]
+    """List what pyproject.toml has training, driving and exporting depend on."""
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["onnx"], *extras["fleet"]]
     return {name_of(line) for line in lines}
 
 

@@ -69,7 +69,7 @@ REPLAY_RESUME_DELAY_S = 0.1
 def _train(values: Mapping[str, Any]) -> list[Process]:
     if values["resume"] and values["from"]:
         raise config.ConfigError("resume goes on with a run, from begins a new one: give one")
-    shared = shared_parameters(values, _training_configuration(values))
+    shared = {**_fleet(values), **shared_parameters(values, _training_configuration(values))}
     own = {name: values[name] for name in ("run", "resume", "from") if values[name]}
     if values["from"]:
         shared.setdefault("training.random_steps", 0)  # there is a policy to explore with
@@ -77,9 +77,36 @@ def _train(values: Mapping[str, Any]) -> list[Process]:
     if values["map"]:
         own["training.maps"] = [values["map"]]
     trainer = Process("trainer", {**own, **shared}, stop_timeout_s=TRAINER_STOP_TIMEOUT_S)
+    fleet = settings_of(values, shared).fleet
+    if fleet.collectors:
+        return _as_wanted(values, shared, [*_collectors_world(values, fleet), trainer])
     return _as_wanted(
         values, shared, [*_recorder(values, shared), *_simulator(values, shared), trainer]
     )
+
+
+def _fleet(values: Mapping[str, Any]) -> Parameters:
+    """Return the settings that the options of collectors stand for."""
+    parameters: Parameters = {}
+    if values["collectors"]:
+        parameters["fleet.collectors"] = whole_number(
+            "collectors", values["collectors"], 0, config.MOST_COLLECTORS
+        )
+    if values["cluster"]:
+        parameters["fleet.cluster"] = values["cluster"]
+    return parameters
+
+
+def _collectors_world(values: Mapping[str, Any], fleet: config.FleetConfig) -> list[Process]:
+    """Return what runs beside a trainer with collectors: nothing; raises ConfigError."""
+    if values["world"] != "embedded" and fleet.simulator != "command":
+        raise config.ConfigError(
+            "collectors start their simulators themselves: for carla set fleet.simulator to "
+            "command, and fleet.simulator_command (docs/fleet.md)"
+        )
+    if values["record"].lower() not in ("", "false"):
+        raise config.ConfigError("collectors' topics are their own: there is nothing to record")
+    return []
 
 
 def _drive(values: Mapping[str, Any]) -> list[Process]:
@@ -173,6 +200,9 @@ def _simulator(values: Mapping[str, Any], parameters: Parameters) -> list[Proces
 
 
 def _train_bridge(values: Mapping[str, Any]) -> list[Include]:
+    shared = {**_fleet(values), **shared_parameters(values, _training_configuration(values))}
+    if settings_of(values, shared).fleet.collectors:
+        return []  # They start one each.
     return carla_bridge.includes_where_wanted(values, _training_configuration(values))
 
 
@@ -285,6 +315,16 @@ COMMANDS: dict[str, LaunchCommand] = {
                 "from",
                 "Run, such as a pretrained one, from whose networks and transitions a new run "
                 "goes on; with its configuration unless one is given.",
+            ),
+            Option(
+                "collectors",
+                "Simulators that collect side by side, each in a process that starts along; "
+                "default: the configuration's fleet.collectors.",
+            ),
+            Option(
+                "cluster",
+                "Where they run: none = on this machine; auto, or an address = on that Ray "
+                "cluster; default: the configuration's fleet.cluster.",
             ),
             Option("evaluate", "Evaluate on the held-out maps at the end.", default=False),
             WORLD,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from td3_driver.config import LearningConfig, TrainingConfig
+from td3_driver.config import ConfigError, LearningConfig, TrainingConfig
 from td3_driver.learning import checkpoint
 from td3_driver.learning.batch import Replay, replay_spec
 from td3_driver.learning.counters import SavedCounters, checked
@@ -26,7 +27,7 @@ from td3_driver.learning.devices import (
 from td3_driver.learning.execution import choose_precision, describe
 from td3_driver.learning.health import HealthMonitor
 from td3_driver.learning.manifest import CHECKPOINTS, CheckpointError
-from td3_driver.learning.metrics import MetricsWriter, RunLogger
+from td3_driver.learning.metrics import FLEET_COLUMNS, MetricsWriter, RunLogger
 from td3_driver.learning.mixed_replay import MixedReplay
 from td3_driver.learning.networks import NOTHING, NetworkSpec, network_spec
 from td3_driver.learning.offline import OfflineTraining
@@ -75,13 +76,61 @@ def online_training(
     spec = network_spec(
         learning, env.observation_space, env.action_space, vector_scale, privileged_scale
     )
+    validation = validation or Validation.none()
+    assembled = assemble_online(
+        spec,
+        learning,
+        training,
+        folder,
+        env.unwrapped.np_random,
+        validation,
+        resume=resume,
+        say=say,
+        report=report,
+    )
+    return OnlineTraining(
+        assembled.trainer,
+        env,
+        resumed=resume,
+        first_updated_step=assembled.first_updated_step,
+        show=show,
+        validation=validation,
+    )
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A run that lacks only what collects."""
+
+    trainer: Trainer
+    first_updated_step: int
+    """There are no updates before it."""
+
+
+def assemble_online(
+    spec: NetworkSpec,
+    learning: LearningConfig,
+    training: TrainingConfig,
+    folder: Path,
+    starts: np.random.Generator,
+    validation: Validation,
+    *,
+    rings: int = 0,
+    resume: bool,
+    say: Say,
+    report: Report,
+) -> Assembled:
+    """Return what learns from worlds, from the start, a warm start or its newest checkpoint.
+
+    `starts` is the random stream of episodes. `rings` is the number of collectors; 0 = there are
+    none, as the trainer steps its world itself. Raises as `online_training` does.
+    """
     learner = _make_learner(spec, learning, training, say)
     warm = has_warm_start(folder)
-    replay = _online_replay(spec, learning, folder, learner.device, say)
+    replay = _online_replay(spec, learning, folder, learner.device, max(rings, 1), say)
     generators = _random_streams(training.seed, replay.device)
     health = HealthMonitor(say)
     standing = Standing()
-    validation = validation or Validation.none()
     if resume:
         used, counters = _resume(folder, learner, replay, generators, say)
         if counters.get("warm_start") and not warm:
@@ -89,7 +138,7 @@ def online_training(
                 f"{folder / WARM_START} has gone, with the transitions that the run started from: "
                 "put it back"
             )
-        standing = restore_counters(used, counters, health, env.unwrapped.np_random, validation)
+        standing = restore_counters(used, counters, health, starts, validation)
         say(f"resumed {used} at step {standing.step:,} with {len(replay):,} transitions")
     elif warm:
         assert isinstance(replay, MixedReplay)
@@ -98,21 +147,16 @@ def online_training(
             f"starting from {learner.updates:,} updates, with {len(replay.recorded):,} recorded "
             "transitions"
         )
-    metrics = MetricsWriter(folder, standing.step if resume else None, learner.updates)
+    more_columns = FLEET_COLUMNS if rings else ()
+    resumed_step = standing.step if resume else None
+    metrics = MetricsWriter(folder, resumed_step, learner.updates, more_columns)
     logger = RunLogger(metrics, say, report)
     trainer = Trainer(learner, replay, logger, health, training, folder, generators, standing)
     say(describe(trainer.take_update))
     # After a warm start, the policy first collects enough new transitions that a batch's share of
     # them does not consist of the same few.
     least = learning.batch_size if warm else 0
-    return OnlineTraining(
-        trainer,
-        env,
-        resumed=resume,
-        first_updated_step=max(training.random_steps, least),
-        show=show,
-        validation=validation,
-    )
+    return Assembled(trainer, max(training.random_steps, least))
 
 
 def restore_counters(
@@ -186,7 +230,12 @@ def _replay_device(learning: LearningConfig, learners: torch.device) -> torch.de
 
 
 def _online_replay(
-    spec: NetworkSpec, learning: LearningConfig, folder: Path, learners: torch.device, say: Say
+    spec: NetworkSpec,
+    learning: LearningConfig,
+    folder: Path,
+    learners: torch.device,
+    rings: int,
+    say: Say,
 ) -> Replay:
     """Return an empty replay buffer, combined with the recorded transitions of a warm start."""
     device = _replay_device(learning, learners)
@@ -196,7 +245,10 @@ def _online_replay(
     device = _with_room(device, spec, learning, say)
     if recorded is not None and recorded.device.type != device.type:
         recorded = recorded_replay(folder, spec, learning, device)
-    replay = make_replay(spec, learning, device)
+    try:
+        replay = make_replay(spec, learning, device, rings=rings)
+    except ValueError as error:
+        raise ConfigError(f"learning.replay_capacity is too small: {error}") from None
     return replay if recorded is None else MixedReplay(recorded, replay, learning.offline_share)
 
 

@@ -91,8 +91,8 @@ class Replay(Protocol):
     def reward_range(self) -> tuple[float, float]:
         """Return the range of the stored rewards, extended to include 0."""
 
-    def begin(self, observation: Mapping[str, np.ndarray]) -> None:
-        """Start an episode with its first observation."""
+    def begin(self, observation: Mapping[str, np.ndarray], ring: int = 0) -> None:
+        """Start an episode with its first observation, in one of the rings."""
 
     def add(
         self,
@@ -103,6 +103,7 @@ class Replay(Protocol):
         terminated: bool,
         truncated: bool = False,
         clean: bool = True,
+        ring: int = 0,
     ) -> None:
         """Store the step from the latest observation, and the observation it led to."""
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -49,6 +49,18 @@ COLUMNS = (
 )
 
 
+FLEET_COLUMNS = (
+    "collectors",
+    "ratio_wanted",
+    "ratio_held",
+    "learner_idle_share",
+    "collectors_idle_share",
+    "policy_lag_median",
+    "policy_lag_longest",
+)
+"""What a run with collectors has besides; lags are in updates."""
+
+
 def in_words(row: Mapping[str, float]) -> str:
     """Return a row's figures as a line for the log; unknown figures are shown as a dash."""
 
@@ -81,12 +93,19 @@ class MetricsWriter:
     """Appends rows to `metrics.csv` and the same figures to TensorBoard, by step."""
 
     def __init__(
-        self, folder: Path, resume_step: int | None = None, resume_updates: int = 0
+        self,
+        folder: Path,
+        resume_step: int | None = None,
+        resume_updates: int = 0,
+        more_columns: Sequence[str] = (),
     ) -> None:
         """Keep the rows of earlier updates if a run is resumed; `open` writes them."""
         self.path = folder / "metrics.csv"
         self._resume_step = resume_step
         self._earlier = self._rows_until(resume_updates) if resume_step is not None else []
+        earlier = {name for row in self._earlier for name in row}
+        more = [name for name in FLEET_COLUMNS if name in earlier or name in more_columns]
+        self._columns = (*COLUMNS, *more)
         self._file: TextIO | None = None
         self._board: SummaryWriter | None = None
 
@@ -94,7 +113,7 @@ class MetricsWriter:
         """Open both once, the earlier rows in place, whole or as they were. Raises OSError."""
         if self._file is None:
             with replacing(self.path) as new, new.open("w", newline="") as file:
-                rows = csv.DictWriter(file, COLUMNS)
+                rows = csv.DictWriter(file, self._columns)
                 rows.writeheader()
                 rows.writerows(self._earlier)
             self._file = self.path.open("a", newline="")
@@ -116,8 +135,8 @@ class MetricsWriter:
     def write(self, row: Mapping[str, float]) -> None:
         """Write one row; unknown figures are left out. Raises OSError."""
         file, board = self.open()
-        known = {name: _short(row[name]) for name in COLUMNS if name in row}
-        csv.DictWriter(file, COLUMNS).writerow(known)
+        known = {name: _short(row[name]) for name in self._columns if name in row}
+        csv.DictWriter(file, self._columns).writerow(known)
         file.flush()
         for name, value in row.items():
             if name != "step":

@@ -51,9 +51,9 @@ class MixedReplay:
         least, greatest = zip(*ranges, strict=True)
         return min(least), max(greatest)
 
-    def begin(self, observation: Mapping[str, np.ndarray]) -> None:
+    def begin(self, observation: Mapping[str, np.ndarray], ring: int = 0) -> None:
         """Start an episode with its first observation."""
-        self.online.begin(observation)
+        self.online.begin(observation, ring)
 
     def add(
         self,
@@ -64,6 +64,7 @@ class MixedReplay:
         terminated: bool,
         truncated: bool = False,
         clean: bool = True,
+        ring: int = 0,
     ) -> None:
         """Store the step from the latest observation, and the observation it led to."""
         self.online.add(
@@ -73,6 +74,7 @@ class MixedReplay:
             terminated=terminated,
             truncated=truncated,
             clean=clean,
+            ring=ring,
         )
 
     def sample(

@@ -1,19 +1,20 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training in a world: collects from an environment, and learns from the replay buffer."""
+"""Training in worlds: what collects decisions, and the updates that go with them."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 
+from td3_driver.learning.exploration import Exploration
 from td3_driver.learning.following import Follower
 from td3_driver.learning.mixed_replay import MixedReplay
 from td3_driver.learning.pacing import UpdatePacer
@@ -27,31 +28,28 @@ POLICY_REFRESH_UPDATES = 10
 """Updates between refreshes of the acting copy of the policy, if updates run in a thread."""
 
 
-class OnlineTraining:
-    """One run in an environment: `run()` trains until done or stopped, then saves.
+class Collecting(ABC):
+    """One run that learns from what it collects: `run()` trains until done or stopped, then saves.
 
-    `show` is called after every step. The environment's starts are seeded by
-    `training.seed` unless the run is `resumed`.
+    `show` is called with the progress as it is made.
     """
 
     def __init__(
         self,
         trainer: Trainer,
-        env: gymnasium.Env[Any, Any],
         *,
-        resumed: bool,
         first_updated_step: int,
         show: Callable[[Progress], object],
         validation: Validation,
     ) -> None:
-        """Take a trainer and an environment; there are no updates before `first_updated_step`."""
+        """Take a trainer; there are no updates before `first_updated_step`."""
         self.trainer = trainer
         self.validation = validation
         self.policy = Policy.like(trainer.learner.spec)
         """The acting copy of the policy."""
         self._follower = Follower(self.policy, trainer.learner.actor)
-        self._env = env
-        self._resumed = resumed
+        self.policy_updates = trainer.learner.updates
+        """Updates that the acting copy had."""
         self._first_updated_step = first_updated_step
         self._show = show
         self._stopped = False
@@ -92,6 +90,80 @@ class OnlineTraining:
             saved = trainer.finish(self._counters())
         assert saved is not None
         return saved
+
+    @abstractmethod
+    def _collect(self, pacer: UpdatePacer) -> None:
+        """Put decisions into the replay buffer until the run is over."""
+
+    @abstractmethod
+    def _starts_state(self) -> dict[str, Any]:
+        """Return the state of the random stream that starts are drawn from, as numpy has it."""
+
+    def _examine(self) -> None:
+        """Drive without noise, and keep the policy if none was better."""
+        trainer, validation = self.trainer, self.validation
+        candidate = trainer.candidate()
+        policy = Policy.like(trainer.learner.spec)
+        policy.follow(candidate.actor)
+        completion, is_best = validation.examine(policy, candidate.step)
+        trainer.examined(candidate, completion, is_best)
+
+    def _over(self) -> bool:
+        return self.complete or self._stopped
+
+    def _update(self) -> None:
+        """Take one update, and refresh the acting copy of the policy if due."""
+        learner = self.trainer.learner
+        self.trainer.update(self._bc_weight())
+        synchronous = self.trainer.settings.synchronous_updates
+        if synchronous or learner.updates % POLICY_REFRESH_UPDATES == 0:
+            self._follower.follow(at_once=synchronous)
+            self.policy_updates = learner.updates
+
+    def _bc_weight(self) -> float:
+        """Return the weight of the recorded actions, which decays with the decisions."""
+        settings = self.trainer.learner.settings
+        return linear(
+            1.0, settings.bc_weight_final, settings.bc_decay_steps, self.trainer.standing.step
+        )
+
+    def _counters(self) -> dict[str, Any]:
+        """Return the rest of the state that a resumed run continues from."""
+        return {
+            "environment": self._starts_state(),
+            "online": True,
+            "validation": self.validation.counters(),
+            "warm_start": isinstance(self.trainer.replay, MixedReplay),
+        }
+
+
+class OnlineTraining(Collecting):
+    """One run in an environment, whose `show` is called after every step.
+
+    The environment's starts are seeded by `training.seed` unless the run is `resumed`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        env: gymnasium.Env[Any, Any],
+        *,
+        resumed: bool,
+        first_updated_step: int,
+        show: Callable[[Progress], object],
+        validation: Validation,
+    ) -> None:
+        """Take a trainer and an environment; there are no updates before `first_updated_step`."""
+        super().__init__(
+            trainer, first_updated_step=first_updated_step, show=show, validation=validation
+        )
+        self._env = env
+        self._resumed = resumed
+        self._exploration = Exploration(
+            trainer.learner.settings,
+            trainer.settings.random_steps,
+            trainer.generators["exploration"],
+        )
 
     def _collect(self, pacer: UpdatePacer) -> None:
         """Step the environment and store transitions until the run is over.
@@ -136,18 +208,6 @@ class OnlineTraining:
                 trainer.save(self._counters())
             observation = self._begin_episode()
 
-    def _examine(self) -> None:
-        """Drive without noise, and keep the policy if none was better."""
-        trainer, validation = self.trainer, self.validation
-        candidate = trainer.candidate()
-        policy = Policy.like(trainer.learner.spec)
-        policy.follow(candidate.actor)
-        completion, is_best = validation.examine(policy, candidate.step)
-        trainer.examined(candidate, completion, is_best)
-
-    def _over(self) -> bool:
-        return self.complete or self._stopped
-
     def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
         """Reset the environment, with a seed if given; return the first observation."""
         observation, _ = self._env.reset(seed=seed)
@@ -159,41 +219,7 @@ class OnlineTraining:
 
         The result is float32 (actions,) in [-1, 1].
         """
-        learner, step = self.trainer.learner, self.trainer.standing.step
-        random_steps = self.trainer.settings.random_steps
-        generator = self.trainer.generators["exploration"]
-        size = (learner.spec.actions,)
-        if step < random_steps:
-            return (2.0 * torch.rand(size, generator=generator) - 1.0).numpy()
-        deviation = linear(
-            learner.settings.exploration_noise,
-            learner.settings.exploration_noise_final,
-            learner.settings.exploration_noise_decay_steps,
-            step - random_steps,
-        )
-        noise = torch.randn(size, generator=generator).numpy() * deviation
-        return np.clip(self.policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
+        return self._exploration.act(self.policy, observation, self.trainer.standing.step)
 
-    def _update(self) -> None:
-        """Take one update, and refresh the acting copy of the policy if due."""
-        learner = self.trainer.learner
-        self.trainer.update(self._bc_weight())
-        synchronous = self.trainer.settings.synchronous_updates
-        if synchronous or learner.updates % POLICY_REFRESH_UPDATES == 0:
-            self._follower.follow(at_once=synchronous)
-
-    def _bc_weight(self) -> float:
-        """Return the weight of the recorded actions, which decays with the decisions."""
-        settings = self.trainer.learner.settings
-        return linear(
-            1.0, settings.bc_weight_final, settings.bc_decay_steps, self.trainer.standing.step
-        )
-
-    def _counters(self) -> dict[str, Any]:
-        """Return the rest of the state that a resumed run continues from."""
-        return {
-            "environment": self._env.unwrapped.np_random.bit_generator.state,
-            "online": True,
-            "validation": self.validation.counters(),
-            "warm_start": isinstance(self.trainer.replay, MixedReplay),
-        }
+    def _starts_state(self) -> dict[str, Any]:
+        return dict(self._env.unwrapped.np_random.bit_generator.state)

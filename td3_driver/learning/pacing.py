@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 
 MOST_STEPS_AHEAD = 16
@@ -18,6 +20,8 @@ class UpdatePacer:
     If `threaded`, updates run in parallel with the steps: `step_taken` returns at once unless
     collecting is too far ahead. Otherwise, it takes the updates that are due before it returns.
     An exception in an update is raised by the next `step_taken`.
+
+    Where several worlds are ahead by turns, `allows` says whether more steps may be begun.
     """
 
     def __init__(
@@ -33,6 +37,10 @@ class UpdatePacer:
         self._update = update
         self._ratio = ratio
         self._first_step = first_step
+        self._began = (steps_taken, updates_done)
+        self._steps = steps_taken
+        self.busy_s = 0.0
+        """Time that updates took."""
         # A resumed run continues from here: what an earlier ratio left undone is not caught up on.
         self._due_offset = updates_done - self._due_by(steps_taken)
         self._done = updates_done
@@ -50,8 +58,31 @@ class UpdatePacer:
         """Number of updates done."""
         return self._done
 
-    def step_taken(self, step: int) -> None:
-        """Note that `step` steps have been taken in total."""
+    @property
+    def held_ratio(self) -> float:
+        """Updates done for each step since the first ones; NaN before there are any."""
+        steps, updates = self._began
+        counted = self._steps - max(self._first_step, steps)
+        return (self._done - updates) / counted if counted > 0 else math.nan
+
+    def allows(self, steps: int, ahead: int) -> bool:
+        """Return whether `steps` steps in total may be begun, which all bring updates with them.
+
+        They may where the updates still to be done are then at most those of `ahead` steps.
+        """
+        due = self._due_offset + self._due_by(steps)
+        return due - self._done <= max(int(ahead * self._ratio), 1)
+
+    def check(self) -> None:
+        """Raise the exception of an update, if there was one."""
+        self._raise_error()
+
+    def step_taken(self, step: int, wait: bool = True) -> None:
+        """Note that `step` steps have been taken in total.
+
+        Without `wait` it returns at once also where collecting is far ahead.
+        """
+        self._steps = step
         due = self._due_offset + self._due_by(step)
         if self._thread is None:
             while self._done < due:
@@ -62,7 +93,7 @@ class UpdatePacer:
             self._changed.notify_all()
             behind = max(int(MOST_STEPS_AHEAD * self._ratio), 1)
             self._changed.wait_for(
-                lambda: self._error is not None or self._due - self._done <= behind
+                lambda: not wait or self._error is not None or self._due - self._done <= behind
             )
         self._raise_error()
 
@@ -90,7 +121,9 @@ class UpdatePacer:
             raise self._error
 
     def _one(self) -> None:
+        began_s = time.monotonic()
         self._update()
+        self.busy_s += time.monotonic() - began_s
         self._done += 1
 
     def _run(self) -> None:

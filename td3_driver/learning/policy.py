@@ -83,6 +83,18 @@ class Policy:
         with torch.no_grad(), self._lock:
             self.actor.load_state_dict(weights)
 
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return a copy of the weights and buffers by name, for another process."""
+        with self._lock:
+            return {name: value.numpy().copy() for name, value in self.actor.state_dict().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over what `weights` returned, in this or another process."""
+        # The arrays may be read-only and shared, and are not kept.
+        tensors = {name: torch.tensor(value) for name, value in weights.items()}
+        with torch.no_grad(), self._lock:
+            self.actor.load_state_dict(tensors)
+
 
 def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:
     """Write an actor's weights and the shape of its networks."""

@@ -6,6 +6,9 @@
 A slot holds one observation's newest image and its vector, and the action, reward and end that
 followed. Stacks, next observations and n-step returns are put together when sampling. An
 episode's last observation has a slot but starts no transition.
+
+Several worlds may fill one buffer: each has a ring of its own, in which its slots follow one
+another, and a batch is drawn from all rings as if they were one.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from td3_driver.config import LearningConfig
+from td3_driver.learning import saved_rings
 from td3_driver.learning.augmentation import shift_images, shifted_pixels
 from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
@@ -27,23 +31,14 @@ BELOW_ONE = 1.0 - 2.0**-50
 
 
 class ReplayBuffer:
-    """A ring of `capacity` slots, exact at episode starts and ends and where the ring wraps.
+    """Rings of slots, `capacity` in all, exact at episode starts and ends and where a ring wraps.
 
-    Slot numbers keep growing; slot i is stored in row i modulo the capacity. Adding in one thread
-    and sampling in another is safe. `n_step` and `discount` define the returns; with
-    `prioritized`, transitions are drawn by the priorities from `set_priorities`, not uniformly.
+    Each of the `rings` has an equal share of the capacity. In a ring slot numbers keep growing;
+    slot i is stored in the ring's row i modulo its share. A batch names slot i of ring k as
+    i * rings + k, which is i where there is one ring. Adding in one thread and sampling in another
+    is safe. `n_step` and `discount` define the returns; with `prioritized`, transitions are drawn
+    by the priorities from `set_priorities`, not uniformly.
     """
-
-    _STORED = (
-        "images",
-        "vectors",
-        "actions",
-        "rewards",
-        "terminated",
-        "stacked",
-        "priorities",
-        "transitions",
-    )
 
     def __init__(
         self,
@@ -54,15 +49,20 @@ class ReplayBuffer:
         n_step: int = 1,
         discount: float = 0.99,
         prioritized: bool = False,
+        rings: int = 1,
     ) -> None:
         least = spec.stack + n_step + 1
-        if capacity < least:
+        if capacity // rings < least:
+            shared = f" for {rings} rings" if rings > 1 else ""
             raise ValueError(
-                f"capacity {capacity} is less than the {least} that stacks of {spec.stack} and "
-                f"{n_step}-step returns need"
+                f"capacity {capacity}{shared} is less than the {rings * least} that stacks of "
+                f"{spec.stack} and {n_step}-step returns need"
             )
         self.spec = spec
-        self.capacity = capacity
+        self.rings = rings
+        self.ring_capacity = capacity // rings
+        """Slots of each ring."""
+        capacity = self.capacity = rings * self.ring_capacity
         self.device = torch.device(device)
         self.n_step = n_step
         self.discount = discount
@@ -82,25 +82,31 @@ class ReplayBuffer:
         # copy; on a CPU the two share memory.
         self._stacked = np.zeros(capacity, dtype=np.uint8)
         self._transitions = np.zeros(capacity, dtype=np.int64)
-        self._queue = np.zeros(2, dtype=np.int64)
+        self._queue = np.zeros((2, rings), dtype=np.int64)
         self.stacked = torch.from_numpy(self._stacked).to(self.device)
         """How many slots back a slot's stack reaches."""
         self.transitions = torch.from_numpy(self._transitions).to(self.device)
-        """A ring queue of slots, oldest first; `queue` holds its ends, which keep growing."""
+        """For each ring a ring queue of its slots, oldest first; `queue` holds its ends."""
         self.queue = torch.from_numpy(self._queue).to(self.device)
+        """int64 (2, rings): where each ring's queue begins and ends, which keep growing."""
+        self._each_ring = torch.arange(rings, device=self.device)
         self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)
         # On a CPU, copying whole images and then shifting them is faster than single pixels.
         self.gathers_pixels = self.device.type != "cpu"
         self.greatest_priority = torch.ones((), device=self.device)
-        self._added = 0
-        self._in_episode = False
-        self._mirror: Tensor | None = None  # a copy of the images, in host memory
-        self._mirrored = 0  # slots copied to the mirror so far
+        self._added = [0] * rings
+        self._in_episode = [False] * rings
+        self._mirrors: list[Tensor | None] = [None] * rings  # the images, in host memory
+        self._mirrored = [0] * rings  # slots copied to the mirror so far
         self.lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""
-        return int(self._queue[1] - self._queue[0])
+        return int((self._queue[1] - self._queue[0]).sum())
+
+    def sizes(self) -> list[int]:
+        """Return the number of transitions that can be sampled, of each ring."""
+        return [int(size) for size in self._queue[1] - self._queue[0]]
 
     @property
     def size_bytes(self) -> int:
@@ -110,15 +116,27 @@ class ReplayBuffer:
     def reward_range(self) -> tuple[float, float]:
         """Return the range of the stored rewards, extended to include 0."""
         with self.lock:
-            rewards = self.rewards[: min(self._added, self.capacity)]
-            least, greatest = torch.aminmax(rewards)
-        return min(float(least), 0.0), max(float(greatest), 0.0)
+            ranges = [torch.aminmax(self._used(self.rewards, ring)) for ring in self._begun()]
+        least, greatest = zip(*ranges, strict=True)
+        return min(*map(float, least), 0.0), max(*map(float, greatest), 0.0)
 
-    def begin(self, observation: Mapping[str, np.ndarray]) -> None:
+    def _begun(self) -> list[int]:
+        """Return the rings with anything in them; the first, if there is none."""
+        return [ring for ring, added in enumerate(self._added) if added] or [0]
+
+    def _used(self, tensor: Tensor, ring: int) -> Tensor:
+        """Return the rows of a ring that have been written."""
+        first = ring * self.ring_capacity
+        return tensor[first : first + min(self._added[ring], self.ring_capacity)]
+
+    def _row(self, ring: int, slot: int) -> int:
+        return ring * self.ring_capacity + slot % self.ring_capacity
+
+    def begin(self, observation: Mapping[str, np.ndarray], ring: int = 0) -> None:
         """Start an episode with its first observation, a stack of one repeated image."""
         with self.lock:
-            self._append(observation, stacked=0)
-            self._in_episode = True
+            self._append(ring, observation, stacked=0)
+            self._in_episode[ring] = True
 
     def add(
         self,
@@ -129,51 +147,62 @@ class ReplayBuffer:
         terminated: bool,
         truncated: bool = False,
         clean: bool = True,
+        ring: int = 0,
     ) -> None:
         """Store the step from the latest observation, and the observation it led to.
 
         With `clean=False` the observation continues the episode's stack, but the transition is
         never sampled, and no n-step return extends across it. Raises ValueError if no episode has
-        begun.
+        begun in this ring.
         """
-        if not self._in_episode:
+        if not self._in_episode[ring]:
             raise ValueError("begin() an episode before adding to it")
         with self.lock:
-            slot = self._added - 1
-            row = slot % self.capacity
+            slot = self._added[ring] - 1
+            row = self._row(ring, slot)
             self.actions[row] = torch.as_tensor(action)
             self.rewards[row] = reward
             self.terminated[row] = terminated
             stacked = min(int(self._stacked[row]) + 1, self.spec.stack - 1)
-            self._append(observation, stacked)
+            self._append(ring, observation, stacked)
             if clean:
                 self.priorities[row] = self.greatest_priority
-                self._set("transitions", int(self._queue[1]) % self.capacity, slot)
-                self._set("queue", 1, self._queue[1] + 1)
-            self._in_episode = not (terminated or truncated)
+                self._enqueue(ring, slot)
+            self._in_episode[ring] = not (terminated or truncated)
 
-    def _append(self, observation: Mapping[str, np.ndarray], stacked: int) -> None:
-        """Write an observation to the next slot; drop the transitions that lose an image by it."""
-        row = self._added % self.capacity
+    def _enqueue(self, ring: int, slot: int) -> None:
+        """Note that a transition starts in a slot."""
+        self._set("transitions", self._row(ring, int(self._queue[1, ring])), slot)
+        self._set("queue", (1, ring), self._queue[1, ring] + 1)
+
+    def _append(self, ring: int, observation: Mapping[str, np.ndarray], stacked: int) -> None:
+        """Write an observation to a ring's next slot, and what its stack reaches back to."""
+        row = self._next_row(ring)
         if self.spec.image:
             self.images[row] = torch.as_tensor(observation[IMAGE][-1])
         if self.spec.vector:
             self.vectors[row] = torch.as_tensor(observation[VECTOR])
-        self.priorities[row] = 0.0
-        self._added += 1
-        oldest_kept = self._added - self.capacity
-        first = int(self._queue[0])
-        while first < self._queue[1]:
-            slot = int(self._transitions[first % self.capacity])
-            if slot - int(self._stacked[slot % self.capacity]) >= oldest_kept:
-                break
-            self.priorities[slot % self.capacity] = 0.0
-            first += 1
-        if first != self._queue[0]:
-            self._set("queue", 0, first)
         self._set("stacked", row, stacked)
 
-    def _set(self, name: str, place: int, value: int) -> None:
+    def _next_row(self, ring: int) -> int:
+        """Return the row of a ring's next slot; drop the transitions that lose an image by it."""
+        row = self._row(ring, self._added[ring])
+        self.priorities[row] = 0.0
+        self._added[ring] += 1
+        oldest_kept = self._added[ring] - self.ring_capacity
+        first, end = self._queue[:, ring].tolist()
+        before = first
+        while first < end:
+            slot = int(self._transitions[self._row(ring, first)])
+            if slot - int(self._stacked[self._row(ring, slot)]) >= oldest_kept:
+                break
+            self.priorities[self._row(ring, slot)] = 0.0
+            first += 1
+        if first != before:
+            self._set("queue", (0, ring), first)
+        return row
+
+    def _set(self, name: str, place: int | tuple[int, int], value: int) -> None:
         """Write a bookkeeping entry, in host memory and on the device."""
         getattr(self, f"_{name}")[place] = value
         if self.device.type != "cpu":
@@ -204,48 +233,56 @@ class ReplayBuffer:
             cumulated = self.priorities.cumsum(0, dtype=torch.float64)
             # The first row whose sum exceeds the draw has a priority above 0.
             rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
-            latest = self._transition(end - 1)
-            slots = latest - (latest - rows) % self.capacity
+            rings = rows // self.ring_capacity
+            latest = self._transition(self._each_ring, end - 1)[rings]
+            slots = latest - (latest - rows) % self.ring_capacity
         else:
-            picks = first + (uniform * (end - first)).long()
-            slots = self.transitions[picks % self.capacity]
-        return self.gather(slots, shifts)
+            until = (end - first).cumsum(0)
+            picks = (uniform * until[-1]).long()
+            # The first ring whose transitions and those of the rings before exceed the pick.
+            rings = torch.searchsorted(until, picks, right=True)
+            slots = self._transition(rings, end[rings] - until[rings] + picks)
+        return self.gather(slots * self.rings + rings, shifts)
 
-    def _transition(self, place: Tensor) -> Tensor:
-        """Return the slot at a place of the queue, both int64 ()."""
-        # Indexing with a 0-d tensor would read it on the host, which a capture must not do.
-        return self.transitions.take(place % self.capacity)
+    def _transition(self, rings: Tensor, places: Tensor) -> Tensor:
+        """Return the slots at places of the rings' queues, all int64 (n,)."""
+        return self.transitions.take(self._rows(rings, places))
+
+    def _rows(self, rings: Tensor, slots: Tensor) -> Tensor:
+        return rings * self.ring_capacity + slots % self.ring_capacity
 
     def gather(self, slots: Tensor, shifts: Tensor | None = None) -> Batch:
-        """Return the transitions that start at these slots, int64 (B,)."""
-        rows = slots % self.capacity
+        """Return the transitions that start at these slots, int64 (B,), named as in a batch."""
+        rings, starts = slots % self.rings, slots // self.rings
+        rows = self._rows(rings, starts)
         rewards = self.rewards[rows]
         steps = torch.ones_like(rows)
         # The return continues in the same episode exactly when the next slot starts a transition.
         going = torch.ones_like(rows, dtype=torch.bool)
         for step in range(1, self.n_step):
-            row = (rows + step) % self.capacity
+            row = self._rows(rings, starts + step)
             going = going & (self.priorities[row] > 0.0)
             rewards = rewards + going * self.discount**step * self.rewards[row]
             steps = steps + going
-        last_rows = (rows + steps - 1) % self.capacity
+        shift, next_shift = (None, None) if shifts is None else shifts
         return Batch(
-            observations=self._observations(rows, shifts[0] if shifts is not None else None),
+            observations=self._observations(rings, starts, shift),
             actions=self.actions[rows],
             rewards=rewards,
-            next_observations=self._observations(
-                (rows + steps) % self.capacity, shifts[1] if shifts is not None else None
-            ),
-            terminated=self.terminated[last_rows].float(),
+            next_observations=self._observations(rings, starts + steps, next_shift),
+            terminated=self.terminated[self._rows(rings, starts + steps - 1)].float(),
             steps=steps.float(),
             slots=slots,
         )
 
-    def _observations(self, rows: Tensor, shifts: Tensor | None) -> Observations:
+    def _observations(self, rings: Tensor, slots: Tensor, shifts: Tensor | None) -> Observations:
         observations = {}
+        rows = self._rows(rings, slots)
         if self.spec.image:
             back = torch.minimum(self._back, self.stacked[rows][:, None])
-            observations[IMAGE] = self._images((rows[:, None] - back) % self.capacity, shifts)
+            observations[IMAGE] = self._images(
+                self._rows(rings[:, None], slots[:, None] - back), shifts
+            )
         if self.spec.vector:
             observations[VECTOR] = self.vectors[rows]
         return observations
@@ -285,9 +322,11 @@ class ReplayBuffer:
 
     def put_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Do the same without locking: entirely on the device, and so capturable."""
-        rows = slots % self.capacity
+        rings, starts = slots % self.rings, slots // self.rings
+        rows = self._rows(rings, starts)
         first, end = self.queue
-        alive = (slots >= self._transition(first)) & (first < end)
+        oldest = self._transition(self._each_ring, first)
+        alive = (starts >= oldest[rings]) & (first < end)[rings]
         priorities = torch.where(alive, priorities, self.priorities[rows])
         # A transition drawn twice gets the larger one, so the result does not depend on order.
         self.priorities.scatter_reduce_(0, rows, priorities, "amax", include_self=False)
@@ -300,91 +339,79 @@ class ReplayBuffer:
         copying all of them would hold up training.
         """
         with self.lock:
-            used = min(self._added, self.capacity)
-            tensors = {
-                name: getattr(self, name)[:used].to("cpu", copy=True)
-                for name in self._STORED
-                if name != "images"
+            state = {
+                f"{saved_rings.prefix(ring, self.rings)}{name}": tensor
+                for ring in range(self.rings)
+                for name, tensor in self._ring_state(ring).items()
             }
-            return tensors | {
-                "images": self._mirror_images()[:used],
-                "counters": torch.tensor([self._added, *self._queue]),
-                "greatest_priority": self.greatest_priority.to("cpu", copy=True),
-            }
+            return state | {"greatest_priority": self.greatest_priority.to("cpu", copy=True)}
 
-    def _mirror_images(self) -> Tensor:
-        if self._mirror is None:
-            self._mirror = torch.empty_like(self.images, device="cpu")
-        slot = max(self._mirrored, self._added - self.capacity)
-        while slot < self._added:  # at most twice: up to the end of the ring, and from its start
-            row = slot % self.capacity
-            end = min(row + self._added - slot, self.capacity)
-            self._mirror[row:end].copy_(self.images[row:end])
+    def _ring_state(self, ring: int) -> dict[str, Tensor]:
+        used = min(self._added[ring], self.ring_capacity)
+        tensors = {
+            name: self._used(getattr(self, name), ring).to("cpu", copy=True)
+            for name in saved_rings.STORED
+            if name != "images"
+        }
+        return tensors | {
+            "images": self._mirror_images(ring)[:used],
+            "counters": torch.tensor([self._added[ring], *self._queue[:, ring]]),
+        }
+
+    def _mirror_images(self, ring: int) -> Tensor:
+        first = ring * self.ring_capacity
+        images = self.images[first : first + self.ring_capacity]
+        mirror = self._mirrors[ring]
+        if mirror is None:
+            mirror = self._mirrors[ring] = torch.empty_like(images, device="cpu")
+        added = self._added[ring]
+        slot = max(self._mirrored[ring], added - self.ring_capacity)
+        while slot < added:  # at most twice: up to the end of the ring, and from its start
+            row = slot % self.ring_capacity
+            end = min(row + added - slot, self.ring_capacity)
+            mirror[row:end].copy_(images[row:end])
             slot += end - row
-        self._mirrored = self._added
-        return self._mirror
+        self._mirrored[ring] = added
+        return mirror
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore what `state()` returned; raises ValueError if it does not fit.
 
-        An episode that was in progress ends there.
+        An episode that was in progress ends there. Where there were more or fewer rings, the
+        episodes are spread over those that there are now; if they no longer all fit, the oldest
+        of a ring are left out.
         """
-        used = len(state["images"])
-        for name in self._STORED:
-            mine, saved = getattr(self, name), state[name]
-            fits = saved.shape[1:] == mine.shape[1:] and saved.dtype == mine.dtype
-            if not fits or len(saved) != used or used > self.capacity:
-                raise ValueError(
-                    f"the saved replay's {name} are {tuple(saved.shape)} of {saved.dtype}; "
-                    f"this buffer takes up to {tuple(mine.shape)} of {mine.dtype}"
-                )
-        if state["counters"].shape != (3,) or state["greatest_priority"].shape != ():
+        saved = saved_rings.split(state)
+        same = len(saved) == self.rings
+        for ring_state in saved:
+            limit = self.ring_capacity if same else None
+            saved_rings.check(ring_state, self._shapes(), self.spec.stack, limit)
+        greatest = state["greatest_priority"]
+        if greatest.shape != () or not greatest.isfinite():
             raise ValueError("the saved replay's counters are damaged")
-        added, first, end = state["counters"].tolist()
-        if added > used and used != self.capacity:
-            raise ValueError(
-                f"the saved replay was full with {used} slots; this buffer has {self.capacity}: "
-                "set learning.replay_capacity to the saved value"
-            )
-        if added < used or not self._is_whole(state, added, first, end):
-            raise ValueError("the saved replay contradicts itself: it is damaged")
+        if not same:
+            saved = saved_rings.spread(saved, self.rings, self.ring_capacity)
         with self.lock:
-            for name in self._STORED:
-                getattr(self, name)[:used].copy_(state[name])
-            self._stacked[:used] = state["stacked"].numpy()
-            self._transitions[:used] = state["transitions"].numpy()
-            self._queue[:] = first, end
-            self.queue.copy_(torch.from_numpy(self._queue))
-            self.greatest_priority.copy_(state["greatest_priority"])
-            self._added = added
-            self._in_episode = False
-            self._mirrored = 0
-            self._mirror_images()  # now, not when the next checkpoint is due
+            self.priorities.zero_()
+            self.greatest_priority.copy_(greatest)
+            for ring, ring_state in enumerate(saved):
+                self._restore_ring(ring, ring_state)
+                self._in_episode[ring] = False
+                self._mirrored[ring] = 0
+                self._mirror_images(ring)  # now, not when the next checkpoint is due
 
-    def _is_whole(self, state: dict[str, Tensor], added: int, first: int, end: int) -> bool:
-        """Return whether a saved state's transitions lead to what was saved, and to numbers."""
-        numbers = ("vectors", "actions", "rewards", "priorities", "greatest_priority")
-        if not all(bool(state[name].isfinite().all()) for name in numbers):
-            return False
-        used, oldest = len(state["images"]), max(added - self.capacity, 0)
-        if not (0 <= first <= end <= added and end - first <= used):
-            return False
-        stacked, priorities = state["stacked"].numpy(), state["priorities"].numpy()
-        places = np.arange(first, end) % self.capacity
-        if len(places) and places.max() >= used:
-            return False
-        slots = state["transitions"].numpy()[places]
-        if len(slots) and not (oldest <= slots.min() and slots.max() < added - 1):
-            return False
-        rows = slots % self.capacity
-        reached = slots - stacked[rows].astype(np.int64)
-        elsewhere = np.delete(priorities, rows)
-        return bool(
-            stacked.max(initial=0) < self.spec.stack
-            and reached.min(initial=oldest) >= oldest
-            and (priorities >= 0.0).all()
-            and not elsewhere.any()
-        )
+    def _shapes(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in saved_rings.STORED}
+
+    def _restore_ring(self, ring: int, state: Mapping[str, Tensor]) -> None:
+        added, first, end = state["counters"].tolist()
+        self._added[ring] = added
+        for name in saved_rings.STORED:
+            self._used(getattr(self, name), ring).copy_(state[name])
+        self._used(torch.from_numpy(self._stacked), ring).copy_(state["stacked"])
+        self._used(torch.from_numpy(self._transitions), ring).copy_(state["transitions"])
+        self._queue[:, ring] = first, end
+        self.queue.copy_(torch.from_numpy(self._queue))
 
 
 def make_replay(
@@ -392,6 +419,7 @@ def make_replay(
     config: LearningConfig,
     device: torch.device | str,
     capacity: int | None = None,
+    rings: int = 1,
 ) -> ReplayBuffer:
     """Return an empty replay buffer for these networks; by default with the settings' capacity."""
     return ReplayBuffer(
@@ -401,4 +429,5 @@ def make_replay(
         n_step=config.n_step,
         discount=config.discount,
         prioritized=config.replay_sampling == "lap",
+        rings=rings,
     )

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -60,6 +60,18 @@ class Progress:
     """Why the latest episode ended."""
     validation_completion: float
     """Route completion of the latest examination; NaN before the first."""
+    collection: str = ""
+    """How collectors are doing, where there are any."""
+
+
+class Collection(Protocol):
+    """What a run knows of its collectors."""
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of a row of metrics."""
+
+    def in_words(self) -> str:
+        """Return the figures for the live line."""
 
 
 def _recent() -> deque[float]:
@@ -133,6 +145,7 @@ class Trainer:
         self.settings = settings
         self.generators = generators
         self.standing = standing
+        self.collection: Collection | None = None
         self.take_update = make_updates(learner, replay, generators["sampling"], logger.say)
         self._logger = logger
         self._folder = folder
@@ -204,6 +217,8 @@ class Trainer:
             row["route_completion_mean"] = progress.route_completion_mean
         if not math.isnan(progress.validation_completion):
             row["validation_completion"] = progress.validation_completion
+        if self.collection is not None:
+            row |= self.collection.figures()
         self.health.observe(self._figures, self.scaled_rewards())
         row |= self._figures | {"health": len(self.health.warnings)}
         self._logger.row(row, self.health)
@@ -305,6 +320,7 @@ class Trainer:
             remaining_s=missing / steps_per_s if steps_per_s else float("inf"),
             ended_by=standing.ended_by,
             validation_completion=standing.validation_completion,
+            collection="" if self.collection is None else self.collection.in_words(),
         )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from td3_driver.config import LearningConfig
 from td3_driver.documents import in_short
-from td3_driver.learning import checkpoint
+from td3_driver.learning import checkpoint, saved_rings
 from td3_driver.learning.batch import replay_spec
 from td3_driver.learning.manifest import CheckpointError, verify
 from td3_driver.learning.networks import NetworkSpec
@@ -84,7 +84,7 @@ def restored(
 ) -> ReplayBuffer:
     """Return a buffer that is just large enough, restored from `ReplayBuffer.state()`."""
     least = replay_spec(spec).stack + config.n_step + 1
-    replay = make_replay(spec, config, device, max(len(state["images"]), least))
+    replay = make_replay(spec, config, device, max(saved_rings.slots(state), least))
     replay.restore(state)
     return replay
 

@@ -27,10 +27,13 @@ from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.driving.world import WorldError
 from td3_driver.evaluation.examination import EmbeddedExaminer, TownExaminer
+from td3_driver.fleet.engines import make_engine
+from td3_driver.fleet.gathering import EMBEDDED
+from td3_driver.fleet.training import fleet_training
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.devices import ReplayMemoryError
 from td3_driver.learning.health import NotFiniteError
-from td3_driver.learning.online import OnlineTraining
+from td3_driver.learning.online import Collecting
 from td3_driver.learning.policy import CheckpointError
 from td3_driver.learning.trainer import Progress
 from td3_driver.learning.validation import Validation
@@ -46,6 +49,7 @@ OWN_PARAMETERS = {
     "from": ("", "Folder of a run whose latest checkpoint a new run starts from."),
     "evaluate_at_end": (False, "Evaluate on the held-out maps when the training is complete."),
 }
+OVER_TOPICS = "td3_driver.nodes.collector_world:over_topics"
 FILMED_DRIVES = 1
 LINE_PERIOD_S = 10.0
 # Ctrl-C may come twice: from the terminal to the whole group, and from a launch to each process.
@@ -97,6 +101,7 @@ def _standing(progress: Progress) -> str:
         f"return {progress.return_mean:.1f}, "
         f"completion {progress.route_completion_mean:.2f}{without_noise}, "
         f"{progress.updates_per_s:.0f} updates/s"
+        + (f"; {progress.collection}" if progress.collection else "")
     )
 
 
@@ -128,16 +133,19 @@ def train(node: ConfiguredNode) -> RunFolder:
 
 def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
     config, logger = node.config, node.get_logger()
-    simulation = SimulationDiagnostics(node)
-    with closing(
-        CarlaWorld(
-            node,
-            config.carla,
-            on_outage=lambda line: simulation.publish_outage(line, world.counters),
-            looks=config.simulator,
-        )
-    ) as world:
-        training, saved = _train_in(world, node, folder, simulation)
+    if config.fleet.collectors:
+        training, saved = _train_with_collectors(node, folder)
+    else:
+        simulation = SimulationDiagnostics(node)
+        with closing(
+            CarlaWorld(
+                node,
+                config.carla,
+                on_outage=lambda line: simulation.publish_outage(line, world.counters),
+                looks=config.simulator,
+            )
+        ) as world:
+            training, saved = _train_in(world, node, folder, simulation)
     standing = training.trainer.standing
     logger.info(f"{standing.step:,} steps, {standing.episodes:,} episodes; saved {saved}")
     if training.complete and node.get_parameter("evaluate_at_end").value:
@@ -145,9 +153,36 @@ def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
     return folder
 
 
+def _train_with_collectors(node: ConfiguredNode, folder: RunFolder) -> tuple[Collecting, Path]:
+    """Train from collectors; return the training and its last checkpoint's path."""
+    config, logger = node.config, node.get_logger()
+    in_process = config.fleet.simulator == "in_process"
+    if config.training.starts != "maps" and (in_process or config.validation.interval_steps):
+        raise ConfigError(
+            "examinations beside collectors are driven on maps: set training.starts to maps, or, "
+            "with a simulator of its own for each collector, validation.interval_steps to 0"
+        )
+    diagnostics = HealthDiagnostics(node)
+    live = LiveLine(logger.info)
+    with _told(node, folder, live, diagnostics), closing(make_engine(config, live.log)) as engine:
+        training = fleet_training(
+            config,
+            folder.path,
+            engine,
+            validation=Validation(config.validation, EmbeddedExaminer(config)),
+            resume=bool(node.get_parameter("resume").value),
+            say=live.log,
+            show=live.show,
+            report=diagnostics.publish,
+            world=EMBEDDED if in_process else OVER_TOPICS,
+        )
+        with ending_gracefully(training):
+            return training, training.run()
+
+
 def _train_in(
     world: CarlaWorld, node: ConfiguredNode, folder: RunFolder, simulation: SimulationDiagnostics
-) -> tuple[OnlineTraining, Path]:
+) -> tuple[Collecting, Path]:
     """Train in a world; return the training and its last checkpoint's path."""
     config, logger = node.config, node.get_logger()
     sample = make_sampler(config.training, world)
@@ -166,33 +201,44 @@ def _train_in(
         simulation.publish(world.counters, world.rivals.line)
 
     try:
-        training = online_training(
-            env,
-            vector_scale(config.driving),
-            config.learning,
-            config.training,
-            folder.path,
-            privileged_scale=privileged_scale(config.driving),
-            validation=Validation(config.validation, examine),
-            resume=bool(node.get_parameter("resume").value),
-            say=live.log,
-            show=show,
-            report=diagnostics.publish,
-        )
-        with ending_gracefully(training, world):
-            return training, training.run()
+        with _told(node, folder, live, diagnostics):
+            training = online_training(
+                env,
+                vector_scale(config.driving),
+                config.learning,
+                config.training,
+                folder.path,
+                privileged_scale=privileged_scale(config.driving),
+                validation=Validation(config.validation, examine),
+                resume=bool(node.get_parameter("resume").value),
+                say=live.log,
+                show=show,
+                report=diagnostics.publish,
+            )
+            with ending_gracefully(training, world.interrupt):
+                return training, training.run()
+    finally:
+        if problems := world.counters.in_words():
+            logger.warning(f"in {world.counters.ticks:,} ticks: {problems}")
+
+
+@contextmanager
+def _told(
+    node: ConfiguredNode, folder: RunFolder, live: LiveLine, diagnostics: HealthDiagnostics
+) -> Iterator[None]:
+    """Say how a training ended that did not end well, and what is saved of it."""
+    try:
+        yield
     except NotFiniteError as error:
         diagnostics.publish_failure(str(error))
         raise
     except WorldError as error:
         raise WorldError(f"{error}\n{_where_saved(folder)}") from error
     except KeyboardInterrupt:
-        logger.info(f"stopped. {_where_saved(folder)}")
+        node.get_logger().info(f"stopped. {_where_saved(folder)}")
         raise
     finally:
         live.close()
-        if problems := world.counters.in_words():
-            logger.warning(f"in {world.counters.ticks:,} ticks: {problems}")
 
 
 def _where_saved(folder: RunFolder) -> str:
@@ -206,10 +252,12 @@ def _where_saved(folder: RunFolder) -> str:
 
 
 @contextmanager
-def ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[None]:
+def ending_gracefully(
+    training: Collecting, interrupt: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """End the training after its step on the first SIGINT or SIGTERM, and at once on a later one.
 
-    The first also ends a wait for a lost simulator.
+    The first also calls `interrupt`, which ends a wait for a lost simulator.
     """
     at_once = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     first_s: dict[int, float] = {}
@@ -223,7 +271,7 @@ def ending_gracefully(training: OnlineTraining, world: CarlaWorld) -> Iterator[N
                 handler(number, frame)
             return
         training.stop()
-        world.interrupt()
+        interrupt()
 
     for number in at_once:
         signal.signal(number, stop)
