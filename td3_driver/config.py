@@ -458,6 +458,13 @@ class LearningConfig(Section):
     exploration_noise_final: float = _setting(
         0.05, "Standard deviation of the acting policy's noise after its decay.", ge=0.0
     )
+    exploration_noise_correlation: float = _setting(
+        0.0,
+        "Share of the exploration noise that stays from one decision to the next; 0 = each is "
+        "drawn on its own. What lasts for some decisions moves a car aside, what does not hardly.",
+        ge=0.0,
+        lt=1.0,
+    )
     exploration_noise_decay_steps: int = _setting(
         0, "Decisions over which the noise decays linearly to its final value; 0 = no decay.", ge=0
     )

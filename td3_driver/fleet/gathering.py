@@ -83,6 +83,7 @@ class Gatherer:
         builder = ChunkBuilder(replay_spec(spec))
         for step in range(grant.step, grant.step + grant.decisions):
             if self._observation is None:
+                self._exploration.begin()
                 self._observation, _ = self._env.reset(seed=self._seed)
                 self._seed = None
                 builder.begin(spec.select(self._observation))

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -27,6 +29,11 @@ class Exploration:
         self._random_steps = random_steps
         self._generator = generator
         self._noise_factor = noise_factor
+        self._noise: np.ndarray | None = None
+
+    def begin(self) -> None:
+        """Begin an episode: its noise has nothing to do with that of the last one."""
+        self._noise = None
 
     def act(self, policy: Policy, observation: dict[str, np.ndarray], step: int) -> np.ndarray:
         """Return a random action at first, then the policy's with Gaussian noise.
@@ -42,8 +49,21 @@ class Exploration:
             self._settings.exploration_noise_decay_steps,
             step - self._random_steps,
         )
-        noise = torch.randn(size, generator=self._generator).numpy() * deviation
-        return np.clip(policy.act(observation) + noise, -1.0, 1.0).astype(np.float32)
+        action = policy.act(observation) + deviation * self._next_noise(size)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def _next_noise(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return noise of deviation 1, correlated with that of the decision before.
+
+        An autoregressive process of first order: the discrete form of the Ornstein-Uhlenbeck
+        noise that DDPG explored with (Lillicrap et al., 2016).
+        """
+        fresh = torch.randn(size, generator=self._generator).numpy()
+        kept = self._settings.exploration_noise_correlation
+        if self._noise is not None and kept:
+            fresh = kept * self._noise + math.sqrt(1.0 - kept**2) * fresh
+        self._noise = fresh
+        return fresh
 
 
 def noise_ladder(number: int, collectors: int, least: float, most: float) -> float:

@@ -210,6 +210,7 @@ class OnlineTraining(Collecting):
 
     def _begin_episode(self, seed: int | None = None) -> dict[str, np.ndarray]:
         """Reset the environment, with a seed if given; return the first observation."""
+        self._exploration.begin()
         observation, _ = self._env.reset(seed=seed)
         self.trainer.replay.begin(self.trainer.learner.spec.select(observation))
         return observation
