@@ -341,8 +341,24 @@ def test_collectors_wait_while_the_learner_is_behind(tmp_path: Path) -> None:
             training.intakes[post.number].take(chunk)
             training.trainer.standing.step += chunk.decisions
         training._grant(pacer)
-    # The first 10, and 3 chunks of 5 for each of 3 collectors.
-    assert training.trainer.standing.step == 55 and training.fleet.outstanding == 0
+    # Two chunks of each, before anybody knew how long one takes; 20 updates are more than those
+    # of one chunk.
+    assert training.trainer.standing.step == 30 and training.fleet.outstanding == 0
+
+
+def test_a_slow_learner_has_no_more_collected_than_it_learns_from_meanwhile(
+    tmp_path: Path,
+) -> None:
+    training = make(tmp_path, settings(chunk_decisions=5, updates_per_step=0.5))
+    pacer = UpdatePacer(lambda: None, ratio=0.5, first_step=0, threaded=False)
+    # The first chunks: two for each of three collectors, and one that waits.
+    assert training._ahead(pacer) == 3 * 5 * 3
+    pacer.step_taken(200)
+    pacer.busy_s = 2.0  # 100 updates, of 100 decisions a second
+    training.fleet.turnaround_s = 0.1
+    assert training._ahead(pacer) == 5 + 2 * 10
+    training.fleet.turnaround_s = 6.4
+    assert training._ahead(pacer) == 3 * 5 * 3
 
 
 def test_policies_are_sent_on_and_a_collector_says_which_it_had(tmp_path: Path) -> None:

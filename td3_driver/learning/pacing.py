@@ -65,6 +65,12 @@ class UpdatePacer:
         counted = self._steps - max(self._first_step, steps)
         return (self._done - updates) / counted if counted > 0 else math.nan
 
+    @property
+    def updates_per_busy_s(self) -> float:
+        """Updates that are done in a second of nothing else; 0 before there are any."""
+        updates = self._done - self._began[1]
+        return updates / self.busy_s if self.busy_s else 0.0
+
     def allows(self, steps: int, ahead: int) -> bool:
         """Return whether `steps` steps in total may be begun, which all bring updates with them.
 
