@@ -200,6 +200,14 @@ def test_steps_may_be_begun_while_their_updates_are_few() -> None:
     assert pacer.held_ratio == 0.5 and len(done) == 10
 
 
+@pytest.mark.parametrize("ratio", [0.02, 0.25, 0.3, 1.0, 1.7])
+def test_whoever_is_up_to_date_may_always_begin_a_chunk(ratio: float) -> None:
+    pacer = UpdatePacer(lambda: None, ratio=ratio, first_step=3, threaded=False)
+    for step in range(60):
+        pacer.step_taken(step)
+        assert pacer.allows(step + 6, ahead=6)
+
+
 # A fleet in this process.
 
 

@@ -74,10 +74,11 @@ class UpdatePacer:
     def allows(self, steps: int, ahead: int) -> bool:
         """Return whether `steps` steps in total may be begun, which all bring updates with them.
 
-        They may where the updates still to be done are then at most those of `ahead` steps.
+        They may where the updates still to be done are then at most those of `ahead` steps. So
+        where none is left to be done, `ahead` steps may always be begun.
         """
         due = self._due_offset + self._due_by(steps)
-        return due - self._done <= max(int(ahead * self._ratio), 1)
+        return due - self._done <= math.ceil(ahead * self._ratio)
 
     def check(self) -> None:
         """Raise the exception of an update, if there was one."""
