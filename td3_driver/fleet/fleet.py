@@ -85,13 +85,16 @@ class Fleet:
         return sum(post.state == "ready" for post in self.posts)
 
     def free(self) -> list[Post]:
-        """Return those that may have leave for another chunk, the least busy first."""
+        """Return those that may have leave for another chunk.
+
+        The least busy come first, and of these who has had leave least often: rings fill alike.
+        """
         free = [
             post
             for post in self.posts
             if post.state == "ready" and len(post.in_flight) < IN_FLIGHT
         ]
-        return sorted(free, key=lambda post: len(post.in_flight))
+        return sorted(free, key=lambda post: (len(post.in_flight), post.sequence))
 
     def grant(self, post: Post, step: int, decisions: int, version: int, weights: Weights) -> None:
         """Give a collector leave for a chunk."""
