@@ -9,7 +9,8 @@
 
 Every simulator is the embedded one, held to CARLA's pace. Of each collector, the rate is that from
 its first chunk after all have begun to its last one. `trainer` is a training without collectors in
-one such world. The ratio is that of updates to decisions between two arrivals of chunks.
+one such world. The ratio is that of all updates of a run to all of its decisions; while it runs,
+the updates of what has just arrived are still to be done.
 """
 
 from __future__ import annotations
@@ -120,7 +121,6 @@ def measure_fleet(config: Config, engine: Engine, seconds: float, world: str) ->
         training = fleet_training(config, Path(folder), engine, say=lambda line: None, world=world)
         fleet, trainer = training.fleet, training.trainer
         arrivals = [Arrivals() for _ in range(count)]
-        together = Arrivals()
         began_s, all_begun_s, end_s = time.monotonic(), 0.0, float("inf")
         heard: set[int] = set()
         plain = fleet.look
@@ -133,25 +133,23 @@ def measure_fleet(config: Config, engine: Engine, seconds: float, world: str) ->
             if not all_begun_s and len(heard) == count:
                 all_begun_s, end_s = now_s, now_s + seconds
             if now_s > end_s or now_s - began_s > START_S + seconds:
-                training.stop()
-            if all_begun_s:
+                end_s = float("inf")
+                # What is under way is the last: the run ends as one with so many decisions does.
+                last = trainer.standing.step + fleet.outstanding
+                trainer.settings = trainer.settings.model_copy(update={"total_steps": last})
+            if all_begun_s and end_s < float("inf"):
                 for post, chunk in chunks:
                     before = arrivals[post.number].steps[-1:] or [0]
                     arrivals[post.number].note(before[0] + chunk.decisions, 0)
             return chunks
 
-        def show(progress: Any) -> None:
-            if all_begun_s:
-                together.note(progress.step, trainer.learner.updates)
-
         fleet.look = look  # type: ignore[method-assign]
-        training._show = show
         training.run()
         assert training.figures is not None
         row = training.figures.figures()
     return Measured(
         sum(each.rate() for each in arrivals),
-        together.ratio(),
+        trainer.learner.updates / trainer.standing.step,
         row.get("policy_lag_median", 0.0),
         row.get("policy_lag_longest", 0.0),
         row["learner_idle_share"],

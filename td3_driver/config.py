@@ -699,9 +699,6 @@ class FleetConfig(Section):
     start_timeout_s: float = _setting(
         120.0, "Wall-clock time that a collector may take to begin.", "s", ge=1.0, le=3600.0
     )
-    object_store_mb: int = _setting(
-        256, "Memory of a Ray object store that is started along.", "MB", ge=80, le=65_536
-    )
 
 
 class ValidationConfig(Section):

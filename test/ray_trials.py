@@ -20,11 +20,13 @@ FOLDER = Path(sys.argv[1])
 os.environ["RAY_TMPDIR"] = str(FOLDER)
 (FOLDER / "ray").mkdir()
 
+import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 from test_fleet import make, settings
 
 from td3_driver.config import ConfigError
+from td3_driver.fleet import ray_engine
 from td3_driver.fleet.ray_engine import RayEngine
 
 STORE_BYTES = 80 << 20
@@ -55,6 +57,7 @@ def exists(pid: int) -> bool:
 def main() -> None:
     """Kill a collector, a slot and a machine during one training; add a machine."""
     told: dict[str, object] = {}
+    ray_engine.SPILL_CHECK_S = 0.5
     try:
         RayEngine("auto", 1)
     except ConfigError as error:
@@ -83,8 +86,9 @@ def main() -> None:
     )
     training = make(FOLDER, config, engine, lines)
     fleet = training.fleet
-    stages = iter(["collector", "slot", "machine", "added", "end"])
+    stages = iter(["collector", "slot", "machine", "added", "spill", "end"])
     stage, mark, dead = next(stages), 0, []
+    held: list[object] = []
     deadline = time.monotonic() + 80.0
 
     def show(progress: object) -> None:
@@ -113,8 +117,13 @@ def main() -> None:
                 return
             told["left"] = fleet.running
             cluster.add_node(**MACHINE, resources={"slot": 2})
+        elif stage == "spill":
+            told["back"], told["spilled"] = fleet.running, engine.spilled
+            # 120 MiB do not fit into a store of 80.
+            held.extend(ray.put(np.zeros(30 << 20, np.uint8)) for _ in range(4))
         else:
-            told["back"] = fleet.running
+            if not any("written to disk" in line for line in lines):
+                return
             training.stop()
         stage, mark = next(stages, "end"), step
 
@@ -127,7 +136,6 @@ def main() -> None:
         "stored": len(training.trainer.replay),
         "repeats": [intake.repeats for intake in training.intakes],
         "gaps": [len(intake.gaps) for intake in training.intakes],
-        "spilled": engine.spilled,
         "survivors": [pid for pid in dead if exists(pid)],
     }
     told["machines"] = [facts.versions == engine.facts[0].versions for facts in engine.facts]

@@ -72,7 +72,13 @@ def test_no_decision_is_counted_twice_or_missed_without_a_mark(told: dict[str, A
     assert told["stored"] == told["step"] > 1500
     assert told["repeats"] == [0, 0, 0]
     assert told["gaps"][0] >= 1 and told["gaps"][1] >= 2
+
+
+@pytest.mark.long
+def test_a_store_that_is_written_to_disk_is_warned_of(told: dict[str, Any]) -> None:
     assert told["spilled"] == 0
+    (line,) = [line for line in told["lines"] if "written to disk" in line]
+    assert line.startswith("warning: Ray's object stores have been written to disk (")
 
 
 @pytest.mark.long

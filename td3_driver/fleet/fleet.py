@@ -27,6 +27,10 @@ LONG_PAUSE_S = 1.0
 """If nobody listened for so long, collectors were not silent meanwhile."""
 
 
+TURNAROUND_SHARE = 0.1
+"""Of the latest chunk in the running mean."""
+
+
 @dataclass
 class Post:
     """A collector, and how it stands with it."""
@@ -37,8 +41,8 @@ class Post:
     """new, waiting (for room), starting, ready, ended or aside."""
     sequence: int = 0
     """Of its next grant."""
-    in_flight: dict[int, int] = field(default_factory=dict)
-    """Decisions of each grant that is to come back, by sequence."""
+    in_flight: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Decisions of each grant that is to come back, and when it was given, by sequence."""
     deaths: int = 0
     """Ends since its last chunk."""
     heard_s: float = 0.0
@@ -63,6 +67,8 @@ class Fleet:
         self._brief = brief
         self._say = say
         self._looked_s = time.monotonic()
+        self.turnaround_s: float | None = None
+        """How long it takes from leave to a chunk, lately; None before the first."""
         self.posts = [
             Post(number, engine.collector(number), sequence=(sequences or {}).get(number, 0))
             for number in range(collectors)
@@ -71,7 +77,7 @@ class Fleet:
     @property
     def outstanding(self) -> int:
         """Decisions that are to come back."""
-        return sum(sum(post.in_flight.values()) for post in self.posts)
+        return sum(_decisions(post) for post in self.posts)
 
     @property
     def running(self) -> int:
@@ -79,19 +85,22 @@ class Fleet:
         return sum(post.state == "ready" for post in self.posts)
 
     def free(self) -> list[Post]:
-        """Return those that may have leave for another chunk, the least busy first."""
+        """Return those that may have leave for another chunk.
+
+        The least busy come first, and of these who has had leave least often: rings fill alike.
+        """
         free = [
             post
             for post in self.posts
             if post.state == "ready" and len(post.in_flight) < IN_FLIGHT
         ]
-        return sorted(free, key=lambda post: len(post.in_flight))
+        return sorted(free, key=lambda post: (len(post.in_flight), post.sequence))
 
     def grant(self, post: Post, step: int, decisions: int, version: int, weights: Weights) -> None:
         """Give a collector leave for a chunk."""
         if not post.in_flight:
             post.heard_s = time.monotonic()  # It was not to say anything before.
-        post.in_flight[post.sequence] = decisions
+        post.in_flight[post.sequence] = (decisions, time.monotonic())
         post.collector.grant(Grant(post.sequence, step, decisions, version), weights)
         post.sequence += 1
 
@@ -106,7 +115,8 @@ class Fleet:
             post = self.posts[number]
             post.heard_s = time.monotonic()
             if isinstance(event, Chunk):
-                post.in_flight.pop(event.sequence, None)
+                if granted := post.in_flight.pop(event.sequence, None):
+                    self._note_turnaround(time.monotonic() - granted[1])
                 post.deaths = 0
                 chunks.append((post, event))
             elif isinstance(event, Placed):
@@ -122,6 +132,11 @@ class Fleet:
         self._care()
         self._looked_s = time.monotonic()
         return chunks
+
+    def _note_turnaround(self, seconds: float) -> None:
+        before = self.turnaround_s
+        share = TURNAROUND_SHARE if before is not None else 1.0
+        self.turnaround_s = share * seconds + (1.0 - share) * (before or 0.0)
 
     def _leave_out_pause(self) -> None:
         """Do not count against collectors that nobody listened, as during an examination."""
@@ -151,7 +166,7 @@ class Fleet:
         if post.state in ("ended", "aside"):
             return
         post.deaths += 1
-        lost = sum(post.in_flight.values())
+        lost = _decisions(post)
         post.in_flight.clear()
         line = f"warning: collector {post.number} has ended ({reason})"
         if lost:
@@ -171,3 +186,8 @@ class Fleet:
     def close(self) -> None:
         """End all collectors."""
         self.engine.close()
+
+
+def _decisions(post: Post) -> int:
+    """Return the decisions of a collector that are to come back."""
+    return sum(decisions for decisions, _ in post.in_flight.values())

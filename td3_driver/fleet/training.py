@@ -104,8 +104,7 @@ class FleetTraining(Collecting):
     def _grant(self, pacer: UpdatePacer) -> None:
         """Give leave for further chunks while the ratio allows it."""
         settings, standing = self._settings, self.trainer.standing
-        # A chunk of each may wait to be learnt from, beside the two that each has leave for.
-        ahead = (IN_FLIGHT + 1) * settings.chunk_decisions * len(self.intakes)
+        ahead = self._ahead(pacer)
         for _ in range(IN_FLIGHT):
             for post in self.fleet.free():
                 step = standing.step + self.fleet.outstanding
@@ -113,6 +112,20 @@ class FleetTraining(Collecting):
                 if decisions <= 0 or not pacer.allows(step + decisions, ahead):
                     return
                 self.fleet.grant(post, step, decisions, self._version, self._weights)
+
+    def _ahead(self, pacer: UpdatePacer) -> int:
+        """Return the decisions that may have been begun and not been learnt from.
+
+        A learner that is slower than the collectors needs no more of them than it learns from
+        until the next chunk comes; twice that, as the times of both vary. One that is faster has
+        all of them at work: a chunk of each may wait, beside the two that each has leave for.
+        """
+        chunk = self._settings.chunk_decisions
+        most = (IN_FLIGHT + 1) * chunk * len(self.intakes)
+        if self.fleet.turnaround_s is None:
+            return most
+        learnt_per_s = pacer.updates_per_busy_s / self.trainer.settings.updates_per_step
+        return min(chunk + int(2.0 * self.fleet.turnaround_s * learnt_per_s), most)
 
     def _take(self, post: Post, chunk: Chunk, pacer: UpdatePacer) -> None:
         trainer, standing = self.trainer, self.trainer.standing

@@ -65,13 +65,20 @@ class UpdatePacer:
         counted = self._steps - max(self._first_step, steps)
         return (self._done - updates) / counted if counted > 0 else math.nan
 
+    @property
+    def updates_per_busy_s(self) -> float:
+        """Updates that are done in a second of nothing else; 0 before there are any."""
+        updates = self._done - self._began[1]
+        return updates / self.busy_s if self.busy_s else 0.0
+
     def allows(self, steps: int, ahead: int) -> bool:
         """Return whether `steps` steps in total may be begun, which all bring updates with them.
 
-        They may where the updates still to be done are then at most those of `ahead` steps.
+        They may where the updates still to be done are then at most those of `ahead` steps. So
+        where none is left to be done, `ahead` steps may always be begun.
         """
         due = self._due_offset + self._due_by(steps)
-        return due - self._done <= max(int(ahead * self._ratio), 1)
+        return due - self._done <= math.ceil(ahead * self._ratio)
 
     def check(self) -> None:
         """Raise the exception of an update, if there was one."""
