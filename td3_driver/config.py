@@ -315,8 +315,8 @@ class DrivingConfig(Section):
     privileged_critic: bool = _setting(
         False,
         "In training, show the critic those of lateral, heading and waypoints that the vector "
-        "leaves out (an asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs "
-        "nothing of them.",
+        "leaves out; all three, as they really are, where the route is observed with an error (an "
+        "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
     )
     route_offset_m: float = _setting(
         0.0,
@@ -415,8 +415,11 @@ class DrivingConfig(Section):
     @property
     def privileged(self) -> tuple[VectorPart, ...]:
         """The parts of the route that only the critic sees."""
-        # Waypoints tell all that a command does.
-        hidden = LANE_PARTS.difference(self.vector) if self.privileged_critic else ()
+        if not self.privileged_critic:
+            return ()
+        wrong = self.route_offset_m or self.route_turn_rad
+        # Waypoints say all that a command does.
+        hidden = LANE_PARTS if wrong else LANE_PARTS.difference(self.vector)
         return tuple(part for part in VECTOR_PARTS if part in hidden)
 
     @property

@@ -441,3 +441,17 @@ def test_what_is_observed_of_the_route_can_be_wrong_while_the_reward_keeps_the_t
         steps = [env.step(FORWARD) for env in (true, wrong)]
         assert steps[0][1:4] == steps[1][1:4]
         pairs = [step[0] for step in steps]
+
+
+def test_a_privileged_critic_is_shown_the_true_route_where_the_vector_is_wrong() -> None:
+    changes = {"vector": ("speed", "lateral", "heading", "waypoints")}
+    true = make_env(**changes)
+    wrong = make_env(**changes, privileged_critic=True, route_offset_m=1.5, route_turn_rad=0.1)
+    start = sample_start(np.random.default_rng(0))
+    pairs = [env.reset(options={"start": start})[0] for env in (true, wrong)]
+    assert wrong.observation_space.contains(pairs[1])
+    for _ in range(5):
+        # All of the vector but the speed is of the route.
+        assert np.array_equal(pairs[1]["privileged"], pairs[0]["vector"][1:])
+        assert not np.allclose(pairs[1]["vector"][1:3], pairs[0]["vector"][1:3], atol=0.01)
+        pairs = [env.step(FORWARD)[0] for env in (true, wrong)]

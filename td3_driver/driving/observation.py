@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -109,6 +109,18 @@ class Course:
     pose: Pose
     projection: Projection
 
+    def parts(
+        self, names: Sequence[VectorPart], config: DrivingConfig
+    ) -> dict[str, np.ndarray | list[float]]:
+        """Return those of some parts that are read off the route."""
+        read: dict[str, Callable[[], np.ndarray | list[float]]] = {
+            "lateral": lambda: [self.projection.lateral_m],
+            "heading": lambda: [self.projection.heading_error_rad],
+            "waypoints": lambda: self.ahead(config).ravel(),
+            "command": lambda: self.command(config),
+        }
+        return {name: read[name]() for name in names if name in read}
+
     def ahead(self, config: DrivingConfig) -> np.ndarray:
         """Return the observed points of the route in the car's frame, float64 (waypoints, 2)."""
         progress_m = self.projection.progress_m
@@ -143,12 +155,14 @@ class Observer:
         speed: float,
         previous_action: np.ndarray,
         course: Course | None = None,
+        truth: Course | None = None,
     ) -> Observation:
         """Return {"image": uint8 of `image_shape`, "vector": float32 (entries,)}.
 
         The newest image comes last. `previous_action` is in [-1, 1]^2. For a privileged critic,
-        "privileged" is float32 (entries,). Without a `course` there is nothing privileged, and
-        only a vector without the route's parts can be built.
+        "privileged" is float32 (entries,), of the `truth` where `course` is wrong. Without a
+        `course` there is nothing privileged, and only a vector without the route's parts can be
+        built.
         """
         latest = self._reduce(image, self._config.image_size_px)
         if self._stack is None:
@@ -161,18 +175,19 @@ class Observer:
         }
         config = self._config
         if course is not None:
-            parts["lateral"] = [course.projection.lateral_m]
-            parts["heading"] = [course.projection.heading_error_rad]
-            if "waypoints" in (*config.vector, *config.privileged):
-                parts["waypoints"] = course.ahead(config).ravel()
-            if "command" in config.vector:
-                parts["command"] = course.command(config)
-
-        def held(names: Sequence[VectorPart], bound: np.ndarray) -> np.ndarray:
-            entries = np.concatenate([parts[name] for name in names]).astype(np.float32)
-            return np.clip(entries, -bound, bound)
-
-        observation = {IMAGE: self._stack.copy(), VECTOR: held(config.vector, self._bound)}
+            parts |= course.parts(config.vector, config)
+        observation = {IMAGE: self._stack.copy(), VECTOR: _held(parts, config.vector, self._bound)}
         if course is not None and config.privileged:
-            observation[PRIVILEGED] = held(config.privileged, self._privileged_bound)
+            known = (truth or course).parts(config.privileged, config)
+            observation[PRIVILEGED] = _held(known, config.privileged, self._privileged_bound)
         return observation
+
+
+def _held(
+    parts: Mapping[str, np.ndarray | list[float]],
+    names: Sequence[VectorPart],
+    bound: np.ndarray,
+) -> np.ndarray:
+    """Return some parts in one vector, float32, within bounds either way."""
+    entries = np.concatenate([parts[name] for name in names]).astype(np.float32)
+    return np.clip(entries, -bound, bound)

@@ -77,9 +77,12 @@ class Handling:
         ackermann = self.limiter.command(action, self.fixed_delta_s)
         return ackermann, self.pedals.control(ackermann, speed, self.fixed_delta_s)
 
-    def observe(self, frame: Frame, course: Course | None = None) -> Observation:
+    def observe(
+        self, frame: Frame, course: Course | None = None, truth: Course | None = None
+    ) -> Observation:
         """Return what is observed at a frame; see `Observer.observe`."""
-        return self._observer.observe(frame.image, frame.speed, self._previous_action, course)
+        previous = self._previous_action
+        return self._observer.observe(frame.image, frame.speed, previous, course, truth)
 
     def acted(self, action: np.ndarray) -> None:
         """Note the decision that the next observation follows."""
@@ -167,8 +170,9 @@ class DrivingTask(Handling):
         return Outcome(self._observe(frame), terms, end)
 
     def _observe(self, frame: Frame) -> Observation:
+        truth = Course(self._tracker, frame.pose, self.projection)
         if not self._route_error:
-            return self.observe(frame, Course(self._tracker, frame.pose, self.projection))
+            return self.observe(frame, truth)
         pose = self._route_error.misplaced(frame.pose)
         projection = self._observed_tracker.project(pose)
-        return self.observe(frame, Course(self._observed_tracker, pose, projection))
+        return self.observe(frame, Course(self._observed_tracker, pose, projection), truth)
