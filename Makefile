@@ -44,7 +44,7 @@ format: setup-development
 	$(BIN)/ruff format
 
 test: lint
-	$(RUN)/python -m pytest -n 4 --dist loadfile --max-worker-restart 0 $(ARGS)
+	$(RUN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 test-fast: setup-development
 	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not ros and not long and not network" $(ARGS)

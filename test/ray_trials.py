@@ -77,7 +77,7 @@ def main() -> None:
         total_steps=10**6,
         collectors=3,
         chunk_decisions=32,
-        silence_timeout_s=20.0,
+        silence_timeout_s=60.0,
         updates_per_step=0.01,
         weights_period_s=0.1,
         synchronous_updates=False,
@@ -89,7 +89,7 @@ def main() -> None:
     stages = iter(["collector", "slot", "machine", "added", "spill", "end"])
     stage, mark, dead = next(stages), 0, []
     held: list[object] = []
-    deadline = time.monotonic() + 80.0
+    deadline = time.monotonic() + 240.0
 
     def show(progress: object) -> None:
         nonlocal stage, mark
