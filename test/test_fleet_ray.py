@@ -55,9 +55,10 @@ def test_collectors_are_placed_by_slots(told: dict[str, Any]) -> None:
 @pytest.mark.long
 def test_what_is_killed_comes_back_and_nothing_survives_its_slot(told: dict[str, Any]) -> None:
     assert told["stage"] == "end" and told["survivors"] == []
-    ended = [line for line in told["lines"] if "has ended" in line]
-    assert "collector 0 has ended (killed by SIGKILL); up to " in ended[0]
-    assert "collector 1 has ended (its slot has gone: " in ended[1]
+    # On a busy machine Ray loses touch with others, too; they come back like these.
+    ended = "".join(line for line in told["lines"] if "has ended" in line)
+    assert "collector 0 has ended (killed by SIGKILL); up to " in ended
+    assert "collector 1 has ended (its slot has gone: " in ended
 
 
 @pytest.mark.long
