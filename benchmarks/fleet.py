@@ -40,11 +40,12 @@ import numpy as np
 from paced_world import paced
 
 from td3_driver.config import Config, load, override
+from td3_driver.deployment.task_networks import networks_of
 from td3_driver.driving.observation import vector_scale
 from td3_driver.fleet.collector import Engine
 from td3_driver.fleet.gathering import EMBEDDED, Brief
 from td3_driver.fleet.processes import ProcessEngine
-from td3_driver.fleet.training import fleet_training, networks_of
+from td3_driver.fleet.training import fleet_training
 from td3_driver.learning.assembly import online_training
 
 NEVER_ENDING = 10**8

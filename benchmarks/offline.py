@@ -41,6 +41,7 @@ from tqdm import tqdm
 from td3_driver.bridge import conversion, topics
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import Config, override
+from td3_driver.deployment.task_networks import networks_of
 from td3_driver.driving.baseline import RouteFollower
 from td3_driver.driving.control import AT_REST, Command, stopping
 from td3_driver.driving.pilot import Halt, Pilot
@@ -54,7 +55,6 @@ from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.pretraining import (
     offline_config,
     read_transitions,
-    spec_of,
     train_on,
 )
 from td3_driver.offline.writer import BagWriter
@@ -229,7 +229,7 @@ def pretrained_on(seed: int, folder: Path) -> tuple[RunFolder, Path]:
         return run, run.latest_checkpoint()
     run = RunFolder.create(str(path), offline_config(settings_of(seed, {})))
     config = run.config
-    spec = spec_of(config)
+    spec = networks_of(config)
     state = load_tensors(folder / RECORDED)
     recorded = restored(state, spec, config.learning, "cpu")
     return run, train_on(recorded, run).checkpoint

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from td3_driver.config import Config, ConfigError, build
+from td3_driver.deployment.task_networks import networks_of
 from td3_driver.fleet.chunk import Chunk, Grant
 from td3_driver.fleet.collector import Ended, Event, Ready
 from td3_driver.fleet.gathering import Brief
 from td3_driver.fleet.processes import ProcessEngine
-from td3_driver.fleet.training import networks_of
 from td3_driver.learning.policy import Policy
 from td3_driver.nodes import collector_world
 from td3_driver.nodes.trainer import OVER_TOPICS

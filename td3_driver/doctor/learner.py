@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from td3_driver.config import Config, LearningConfig
+from td3_driver.deployment.task_networks import networks_of
 from td3_driver.doctor.findings import Finding, Group
-from td3_driver.driving.environment import action_space, observation_space
-from td3_driver.driving.observation import ACTIONS, privileged_scale, vector_scale
+from td3_driver.driving.environment import observation_space
+from td3_driver.driving.observation import ACTIONS
 from td3_driver.learning.devices import choose_device
 from td3_driver.learning.execution import (
     CAPTURE_AFTER_UPDATES,
@@ -32,7 +33,6 @@ from td3_driver.learning.execution import (
     has_bfloat16,
     make_updates,
 )
-from td3_driver.learning.networks import network_spec
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.td3 import TD3
 
@@ -87,14 +87,10 @@ def _precision(learning: LearningConfig, device: torch.device) -> Finding:
 
 
 def _updates(config: Config, learning: LearningConfig, device: torch.device) -> Updates:
-    driving = config.driving
-    observations = observation_space(driving)
-    spec = network_spec(
-        learning, observations, action_space(), vector_scale(driving), privileged_scale(driving)
-    )
+    spec = networks_of(config.model_copy(update={"learning": learning}))
     learner = TD3(spec, learning, device, precision=choose_precision(learning, spec, device))
     replay = make_replay(spec, learning, device)
-    _fill(replay, observations, spec.select)
+    _fill(replay, observation_space(config.driving), spec.select)
     return make_updates(learner, replay, torch.Generator(device).manual_seed(0), lambda line: None)
 
 

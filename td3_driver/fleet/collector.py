@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import queue
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,20 @@ class Ended:
 
 
 Event = Placed | Ready | Alive | Chunk | Ended
+
+
+Item = TypeVar("Item")
+
+
+def drained(waiting: queue.SimpleQueue[Item], timeout_s: float) -> list[Item]:
+    """Return all that is in a queue, after at most that long a wait for the first."""
+    found: list[Item] = []
+    try:
+        found.append(waiting.get(timeout=timeout_s))
+        while True:
+            found.append(waiting.get_nowait())
+    except queue.Empty:
+        return found
 
 
 class Collector(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from td3_driver.fleet.child import Child
 from td3_driver.fleet.chunk import Grant
-from td3_driver.fleet.collector import Event, Weights
+from td3_driver.fleet.collector import Event, Weights, drained
 from td3_driver.fleet.gathering import Brief
 
 
@@ -30,13 +30,7 @@ class ProcessEngine:
 
     def receive(self, timeout_s: float) -> list[tuple[int, Event]]:
         """Return what collectors have said since, by number; wait for something that long."""
-        found = []
-        try:
-            found.append(self._events.get(timeout=timeout_s))
-            while True:
-                found.append(self._events.get_nowait())
-        except queue.Empty:
-            return found
+        return drained(self._events, timeout_s)
 
     def warnings(self) -> list[str]:
         """Return nothing: there is nothing but the processes."""

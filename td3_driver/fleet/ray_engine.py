@@ -26,7 +26,7 @@ from td3_driver.config import ConfigError
 from td3_driver.documents import in_short
 from td3_driver.fleet.child import Child
 from td3_driver.fleet.chunk import Chunk, Grant
-from td3_driver.fleet.collector import Ended, Event, Placed, Weights
+from td3_driver.fleet.collector import Ended, Event, Placed, Weights, drained
 from td3_driver.fleet.gathering import Brief
 from td3_driver.fleet.machines import SAME_REMEDY, Facts, differences, facts_here
 
@@ -76,13 +76,7 @@ class Slot:
 
     def listen(self) -> list[Event]:
         """Return what the process has said, after a short wait for something."""
-        found: list[Event] = []
-        try:
-            found.append(self._events.get(timeout=LISTEN_S))
-            while True:
-                found.append(self._events.get_nowait())
-        except queue.Empty:
-            return found
+        return drained(self._events, LISTEN_S)
 
     def child_pid(self) -> int:
         """Return the process's number."""

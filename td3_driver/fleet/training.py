@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from td3_driver.config import Config
-from td3_driver.driving.environment import action_space, observation_space
-from td3_driver.driving.observation import privileged_scale, vector_scale
+from td3_driver.deployment.task_networks import networks_of
 from td3_driver.fleet.chunk import Chunk, Intake
 from td3_driver.fleet.collector import Engine
 from td3_driver.fleet.figures import FleetFigures
 from td3_driver.fleet.fleet import IN_FLIGHT, Fleet, Post
 from td3_driver.fleet.gathering import EMBEDDED, Brief
 from td3_driver.learning.assembly import Assembled, Report, Say, assemble_online
-from td3_driver.learning.networks import NetworkSpec, network_spec
+from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.online import Collecting
 from td3_driver.learning.pacing import UpdatePacer
 from td3_driver.learning.threads import use_one_thread
@@ -153,17 +152,6 @@ class FleetTraining(Collecting):
 
     def _starts_state(self) -> dict[str, Any]:
         return dict(self._starts.bit_generator.state)
-
-
-def networks_of(config: Config) -> NetworkSpec:
-    """Return the networks that the settings describe; raises ConfigError."""
-    return network_spec(
-        config.learning,
-        observation_space(config.driving),
-        action_space(),
-        vector_scale(config.driving),
-        privileged_scale(config.driving),
-    )
 
 
 def fleet_training(

@@ -91,9 +91,7 @@ class Policy:
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over what `weights` returned, in this or another process."""
         # The arrays may be read-only and shared, and are not kept.
-        tensors = {name: torch.tensor(value) for name, value in weights.items()}
-        with torch.no_grad(), self._lock:
-            self.actor.load_state_dict(tensors)
+        self.take({name: torch.tensor(value) for name, value in weights.items()})
 
 
 def save_actor(folder: Path, actor: Actor, spec: NetworkSpec) -> None:

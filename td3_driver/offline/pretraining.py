@@ -13,12 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from td3_driver.config import Config, override
-from td3_driver.driving.environment import action_space, observation_space
-from td3_driver.driving.observation import privileged_scale, vector_scale
+from td3_driver.deployment.task_networks import networks_of
 from td3_driver.learning.assembly import offline_training
 from td3_driver.learning.batch import replay_spec
 from td3_driver.learning.devices import available_bytes, check_memory, choose_device
-from td3_driver.learning.networks import NetworkSpec, network_spec
 from td3_driver.learning.offline import BC_ALPHA
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.trainer import Progress
@@ -68,7 +66,7 @@ def train_on(recorded: ReplayBuffer, folder: RunFolder) -> Pretrained:
     config = folder.config
     training = offline_training(
         recorded,
-        spec_of(config),
+        networks_of(config),
         config.learning,
         config.training,
         folder.path,
@@ -77,18 +75,6 @@ def train_on(recorded: ReplayBuffer, folder: RunFolder) -> Pretrained:
     )
     checkpoint = training.run()
     return Pretrained(folder, checkpoint, len(recorded), training.trainer.learner.updates)
-
-
-def spec_of(config: Config) -> NetworkSpec:
-    """Return the shape of the networks for the driving task."""
-    driving = config.driving
-    return network_spec(
-        config.learning,
-        observation_space(driving),
-        action_space(),
-        vector_scale(driving),
-        privileged_scale(driving),
-    )
 
 
 def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuffer:
@@ -101,7 +87,7 @@ def read_transitions(sources: Sequence[BagFrames], config: Config) -> ReplayBuff
     if len(deltas) > 1:
         listed = ", ".join(f"{source.bag.path}: {source.fixed_delta_s:g} s" for source in sources)
         raise BagError(f"the bags' ticks differ in length ({listed}): pretrain on one kind only")
-    spec = spec_of(config)
+    spec = networks_of(config)
     # Each observation adds one image, so no more slots than images can be needed.
     least = spec.image[0] if spec.image else 1
     slots = max(sum(source.images for source in sources), least + learning.n_step + 1, 100)
