@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ _SPAWN_SPACING_M = 8.0
 _SPAWN_CLEARANCE_M = 14.0
 _EGO_CLEARANCE_M = 20.0
 _LOOK_AHEAD_M = 45.0
+# How often drivers decide on their acceleration.
+_DECIDES_EVERY_S = 0.1
 # A vehicle is in the way on a lane if its centre is this close to the lane's centre line.
 _IN_THE_WAY_M = 2.0
 # Along a lane, the other lanes that a vehicle obstructs are computed once per this distance.
@@ -50,6 +53,10 @@ _BRAKING_MPS2 = 2.0
 _HARDEST_BRAKING_MPS2 = 7.0
 _HEADWAY_S = 1.3
 _STANDSTILL_GAP_M = 2.5
+# Before a bend, the square of the speed falls by this a metre.
+_SLOWING_MPS2 = 2.0 * _ACCELERATION_MPS2
+# A bend counts until it is this far behind the middle of the vehicle.
+_TAIL_M = 1.0
 
 COLOURS: tuple[Colour, ...] = (
     (48.0, 44.0, 180.0),
@@ -93,6 +100,8 @@ class TrafficVehicle:
     behind: LaneKey | None = None
     """The lane that it left most recently."""
     hesitation: Hesitation | None = None
+    acceleration: float = 0.0
+    """m/s^2, until it decides again."""
 
     @property
     def outline(self) -> Rectangle:
@@ -125,6 +134,32 @@ class RoadUser:
     length: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Bends:
+    """The speeds that the bends of a lane allow, as squares, m^2/s^2."""
+
+    along: list[float]
+    """Distance of each point from the lane's beginning, metres."""
+    squares: list[float]
+    """At each point: there the lateral acceleration is as high as it may be."""
+    before: list[float]
+    """At the lane's beginning, for the sake of each point and all that follow it."""
+    least: float
+
+    def allowed(self, begins: float) -> float:
+        """Return the square of the speed allowed now, `begins` metres before the lane's beginning.
+
+        Negative = on the lane.
+        """
+        if begins >= 0.0:
+            return self.before[0] + _SLOWING_MPS2 * begins
+        behind, ahead = (bisect.bisect_left(self.along, at - begins) for at in (-_TAIL_M, 0.0))
+        here = min(self.squares[behind:ahead], default=math.inf)
+        if ahead == len(self.along):
+            return here
+        return min(here, self.before[ahead] + _SLOWING_MPS2 * begins)
+
+
 OnLanes = dict[LaneKey, list[tuple[float, RoadUser]]]
 """For each lane, who is in the way on it, and how far along (m)."""
 
@@ -138,7 +173,8 @@ class Traffic:
         self._places = road_map.spawn_poses(_SPAWN_SPACING_M)
         self._rng = np.random.default_rng(0)
         self._crossed: dict[tuple[LaneKey, int], list[LanePlace]] = {}
-        self._bends: dict[LaneKey, tuple[np.ndarray, float]] = {}
+        self._bends: dict[LaneKey, _Bends] = {}
+        self._ticks = 0
         self.vehicles: list[TrafficVehicle] = []
 
     def populate(
@@ -191,13 +227,20 @@ class Traffic:
         for user in users:
             for place in user.places:
                 on_lanes.setdefault(place.key, []).append((place.offset, user))
-        accelerations = [self._acceleration(vehicle, on_lanes, taken) for vehicle in self.vehicles]
-        for vehicle, acceleration in zip(self.vehicles, accelerations, strict=True):
-            self._advance(vehicle, acceleration, dt)
+        for vehicle in self._deciding(dt):
+            vehicle.acceleration = self._acceleration(vehicle, on_lanes, taken)
+        for vehicle in self.vehicles:
+            self._advance(vehicle, dt)
             if vehicle.hesitation is not None:
                 self._hesitate(vehicle, vehicle.hesitation, ego.pose, dt)
             for other in to_pass:
                 vehicle.pose = _passing(vehicle.pose, other)
+
+    def _deciding(self, dt: float) -> list[TrafficVehicle]:
+        """Return the vehicles whose turn it is to decide: all in turn, in `_DECIDES_EVERY_S`."""
+        turns = max(1, round(_DECIDES_EVERY_S / dt))
+        self._ticks += 1
+        return self.vehicles[self._ticks % turns :: turns]
 
     def _hesitate(
         self, vehicle: TrafficVehicle, hesitation: Hesitation, ego: Pose, dt: float
@@ -327,32 +370,28 @@ class Traffic:
         if vehicle.hesitation is not None:
             wanted = min(wanted, vehicle.hesitation.speed)
         for key, begins in lanes:
-            squares, least = self._bend_speeds_squared(key)
-            if least >= wanted * wanted:
-                continue
-            lane = self._graph.lanes[key]
-            first, last = lane.between(-1.0 - begins, _LOOK_AHEAD_M / 2.0 - begins)
-            if first < last:
-                ahead = begins + lane.along[first:last]
-                slowing = 2.0 * _ACCELERATION_MPS2 * np.maximum(ahead, 0.0)
-                wanted = min(wanted, math.sqrt((squares[first:last] + slowing).min()))
+            bends = self._bends_of(key)
+            if bends.least < wanted * wanted:
+                wanted = min(wanted, math.sqrt(bends.allowed(begins)))
         return wanted
 
-    def _bend_speeds_squared(self, key: LaneKey) -> tuple[np.ndarray, float]:
-        """Return, for each point of a lane, the square of the speed that it allows; and the least.
-
-        At that speed the lateral acceleration is as high as it may be.
-        """
+    def _bends_of(self, key: LaneKey) -> _Bends:
         if key not in self._bends:
             lane = self._graph.lanes[key]
             curvature = np.abs(np.gradient(lane.points[:, 2], lane.along))
             squares = _LATERAL_MPS2 / np.maximum(curvature, 1e-3)
-            self._bends[key] = squares, float(squares.min())
+            before = squares + _SLOWING_MPS2 * lane.along
+            self._bends[key] = _Bends(
+                lane.along.tolist(),
+                squares.tolist(),
+                np.minimum.accumulate(before[::-1])[::-1].tolist(),
+                float(squares.min()),
+            )
         return self._bends[key]
 
-    def _advance(self, vehicle: TrafficVehicle, acceleration: float, dt: float) -> None:
+    def _advance(self, vehicle: TrafficVehicle, dt: float) -> None:
         vehicle.stands_for_s = max(0.0, vehicle.stands_for_s - dt)
-        vehicle.speed = max(0.0, vehicle.speed + acceleration * dt)
+        vehicle.speed = max(0.0, vehicle.speed + vehicle.acceleration * dt)
         vehicle.offset += vehicle.speed * dt
         while vehicle.offset > self._graph.lanes[vehicle.path[0]].length:
             if len(vehicle.path) == 1:
