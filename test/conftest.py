@@ -11,8 +11,9 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,14 @@ def domain() -> Iterator[int]:
     """Give the tests of a module a ROS domain that they share."""
     with free_domain() as number:
         yield number
+
+
+@pytest.fixture
+def forked() -> Callable[..., Any]:
+    """Give the class of processes that begin where all is imported; its tests are marked `ros`."""
+    from node_process import NodeProcess  # brings ROS, which most tests do without
+
+    return NodeProcess
 
 
 @pytest.fixture(scope="module")
