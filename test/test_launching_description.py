@@ -250,9 +250,19 @@ def default_values(command: str) -> dict[str, Any]:
     return {option.name: option.default for option in LAUNCHES[command].options}
 
 
-@pytest.mark.usefixtures("stand_ins_alone")
-@pytest.mark.parametrize("command", ["train", "drive", "replay", "simulate"])
-def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str) -> None:
+@pytest.mark.parametrize(
+    "command, answers_with",
+    [
+        ("train", "stand_ins"),  # in a process of its own in `test_interpreter`
+        ("drive", "stand_ins_alone"),
+        ("replay", "stand_ins_alone"),
+        ("simulate", "stand_ins"),
+    ],
+)
+def test_the_nodes_are_the_described_processes(
+    command: str, answers_with: str, run: str, bag: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(answers_with)
     given = {} if command in ("train", "simulate") else {"run": run}
     if command == "replay":
         given["bag"] = bag
