@@ -6,6 +6,7 @@
 import contextlib
 import fcntl
 import functools
+import gc
 import itertools
 import os
 import re
@@ -65,6 +66,15 @@ def free_domain() -> Iterator[int]:
             yield domain
             return
     raise RuntimeError(f"all {DOMAINS} ROS domains are in use by other tests")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the garbage collector all that is imported: it stays, and is looked through often."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -12,6 +12,7 @@ for threads that no fork takes along.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -135,8 +136,11 @@ def main() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen(64)
+        gc.disable()
         for module in WARM:
             importlib.import_module(module)
+        gc.freeze()  # What children do not look through they need not copy.
+        gc.enable()
         child = serve(listener, suite)
     if child is not None:
         become(*child)
