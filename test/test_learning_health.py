@@ -243,12 +243,12 @@ def test_a_sound_run_warns_of_nothing_and_reports_every_row(tmp_path: Path) -> N
         Scenery(),
         heard=heard,
         report=lambda row, health: reported.append(row["updates"]),
-        total_steps=300,
+        total_steps=160,
         **settings,
     )
     training.run()
     assert not [line for line in heard.lines if line.startswith("warning")]
-    assert reported == list(range(10, 281, 10))
+    assert reported == list(range(10, 141, 10))
     assert {row["health"] for row in rows_of(tmp_path)} == {"0"}
 
 

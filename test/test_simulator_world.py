@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,13 +35,16 @@ WHEELBASE_M, MAX_STEERING_RAD = 2.87, math.radians(70.0)
 
 @pytest.fixture(scope="module")
 def world() -> SimulatedWorld:
-    """One world on `ring_meadow` without traffic; every test resets it."""
-    return SimulatedWorld(SimulatorConfig())
+    """One world on `ring_meadow` without traffic; every test resets it. Few look at its images."""
+    return SimulatedWorld(SimulatorConfig(image_width_px=32, image_height_px=24))
+
+
+road_map = cache(RoadMap.load)
 
 
 def start_on(name: str, seed: int, length: float) -> Start:
     """Return the start that a seed draws."""
-    pose, goal = RoadMap.load(name).random_start(np.random.default_rng(seed), length)
+    pose, goal = road_map(name).random_start(np.random.default_rng(seed), length)
     return Start(name, pose, goal, seed)
 
 
@@ -212,7 +216,7 @@ def _frames_hash(world: SimulatedWorld, start: Start, ticks: int) -> str:
         frame = world.step(VehicleControl(control.throttle, steer, control.brake))
         digest.update(frame.image.tobytes())
         digest.update(np.array([frame.pose.x, frame.pose.y, frame.pose.yaw, frame.speed]))
-        return digest.hexdigest()
+    return digest.hexdigest()
 
 
 REPEATED = SimulatorConfig(map="grid_old_town", seed=5, traffic_vehicles=6)
@@ -224,7 +228,7 @@ def test_same_seed_and_commands_give_the_same_frames() -> None:
     # Nothing that happened before a reset may matter after it.
     for _ in range(30):
         other.step(VehicleControl(throttle=1.0, steer=0.2))
-    assert _frames_hash(one, start, 100) == _frames_hash(other, start, 100)
+    assert _frames_hash(one, start, 60) == _frames_hash(other, start, 60)
 
 
 @pytest.mark.long
