@@ -128,13 +128,6 @@ def test_load_map_restarts_time_but_not_the_frame_counter(world: SimulatedWorld)
     assert world.road_map is place
 
 
-@pytest.mark.parametrize("name", shipped_maps())
-def test_a_loaded_map_has_a_route_at_once(name: str, world: SimulatedWorld) -> None:
-    world.load_map(name)
-    assert world.goal == world.road_map.spawn_poses(20.0)[0]
-    assert len(world.tick().route) > 20
-
-
 def test_map_can_be_a_path() -> None:
     world = SimulatedWorld(SimulatorConfig(map=str(MAPS_FOLDER / "ring_quarry.xodr")))
     assert world.road_map.name == "ring_quarry"
@@ -192,7 +185,12 @@ def test_wrong_starts_are_refused_in_words(world: SimulatedWorld) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", shipped_maps())
-def test_pure_pursuit_completes_a_route_in_its_lane(name: str, world: SimulatedWorld) -> None:
+def test_a_loaded_map_has_a_route_at_once_and_pure_pursuit_completes_routes_in_its_lanes(
+    name: str, world: SimulatedWorld
+) -> None:
+    world.load_map(name)
+    assert world.goal == world.road_map.spawn_poses(20.0)[0]
+    assert len(world.tick().route) > 20
     for seed in (0, 1):
         frame = world.reset(start_on(name, seed, 150.0))
         worst = 0.0
