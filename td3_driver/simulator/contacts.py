@@ -13,6 +13,8 @@ from td3_driver.simulator.shapes import Rectangle, overlap
 from td3_driver.simulator.vehicle import Vehicle
 
 _RESTITUTION = 0.1
+# The middles of two bodies that touch are nearer to each other than this along either axis.
+_NEAR_M = 20.0
 
 
 class Body(Protocol):
@@ -21,6 +23,9 @@ class Body(Protocol):
     actor_id: int
     speed: float
     """Along its own axis, m/s."""
+
+    pose: Pose
+    """Of its middle."""
 
     @property
     def mass_kg(self) -> float:
@@ -52,6 +57,9 @@ def resolve_contacts(ego: Vehicle, others: Iterable[Body], stamp_ns: int) -> tup
     """
     found = []
     for other in others:
+        here, there = ego.pose, other.pose
+        if abs(here.x - there.x) > _NEAR_M or abs(here.y - there.y) > _NEAR_M:
+            continue
         contact = overlap(outline(ego), other.outline)
         if contact is None:
             continue

@@ -9,6 +9,7 @@ import bisect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,7 @@ _SPAWN_SPACING_M = 8.0
 _SPAWN_CLEARANCE_M = 14.0
 _EGO_CLEARANCE_M = 20.0
 _LOOK_AHEAD_M = 45.0
-# How often drivers decide on their acceleration.
+# How often a driver decides on an acceleration.
 _DECIDES_EVERY_S = 0.1
 # A vehicle is in the way on a lane if its centre is this close to the lane's centre line.
 _IN_THE_WAY_M = 2.0
@@ -53,6 +54,7 @@ _BRAKING_MPS2 = 2.0
 _HARDEST_BRAKING_MPS2 = 7.0
 _HEADWAY_S = 1.3
 _STANDSTILL_GAP_M = 2.5
+_COMFORTABLE_MPS2 = 2.0 * math.sqrt(_ACCELERATION_MPS2 * _BRAKING_MPS2)
 # Before a bend, the square of the speed falls by this a metre.
 _SLOWING_MPS2 = 2.0 * _ACCELERATION_MPS2
 # A bend counts until it is this far behind the middle of the vehicle.
@@ -100,8 +102,8 @@ class TrafficVehicle:
     behind: LaneKey | None = None
     """The lane that it left most recently."""
     hesitation: Hesitation | None = None
-    acceleration: float = 0.0
-    """m/s^2, until it decides again."""
+    acceleration: float | None = None
+    """m/s^2, until it decides anew; None = it does so at once."""
 
     @property
     def outline(self) -> Rectangle:
@@ -121,11 +123,10 @@ class TrafficVehicle:
     def hit(self, speed: float) -> None:
         """Take the speed after a hit (m/s, never backwards), then stop and stand for a while."""
         self.speed = max(0.0, speed)
-        self.stands_for_s = _STANDS_AFTER_HIT_S
+        self.stands_for_s, self.acceleration = _STANDS_AFTER_HIT_S, None
 
 
-@dataclass(frozen=True)
-class RoadUser:
+class RoadUser(NamedTuple):
     """Something that may be in the way: its places on lanes, its speed and its length."""
 
     actor_id: int
@@ -237,10 +238,14 @@ class Traffic:
                 vehicle.pose = _passing(vehicle.pose, other)
 
     def _deciding(self, dt: float) -> list[TrafficVehicle]:
-        """Return the vehicles whose turn it is to decide: all in turn, in `_DECIDES_EVERY_S`."""
+        """Return who decides on an acceleration now: all in turn, and those that have none."""
         turns = max(1, round(_DECIDES_EVERY_S / dt))
         self._ticks += 1
-        return self.vehicles[self._ticks % turns :: turns]
+        return [
+            vehicle
+            for number, vehicle in enumerate(self.vehicles, self._ticks)
+            if number % turns == 0 or vehicle.acceleration is None
+        ]
 
     def _hesitate(
         self, vehicle: TrafficVehicle, hesitation: Hesitation, ego: Pose, dt: float
@@ -257,7 +262,7 @@ class Traffic:
         if hesitation.noticed:
             hesitation.left_s -= dt
             if hesitation.left_s <= 0.0:
-                vehicle.hesitation = None
+                vehicle.hesitation = vehicle.acceleration = None
 
     def _free_place(self, ego: Pose, keep_clear: Sequence[Pose] = ()) -> Pose | None:
         for index in self._rng.permutation(len(self._places)).tolist():
@@ -361,7 +366,8 @@ class Traffic:
                 ahead = begins + offset
                 if ahead > 0.0 and user.actor_id != vehicle.actor_id:
                     gap = ahead - (LENGTH_M + user.length) / 2.0
-                    best = min(best, (max(gap, 0.0), max(user.speed, 0.0)))
+                    if gap < best[0]:
+                        best = max(gap, 0.0), max(user.speed, 0.0)
         return best
 
     def _wanted_speed(self, vehicle: TrafficVehicle, lanes: list[tuple[LaneKey, float]]) -> float:
@@ -391,7 +397,7 @@ class Traffic:
 
     def _advance(self, vehicle: TrafficVehicle, dt: float) -> None:
         vehicle.stands_for_s = max(0.0, vehicle.stands_for_s - dt)
-        vehicle.speed = max(0.0, vehicle.speed + vehicle.acceleration * dt)
+        vehicle.speed = max(0.0, vehicle.speed + (vehicle.acceleration or 0.0) * dt)
         vehicle.offset += vehicle.speed * dt
         while vehicle.offset > self._graph.lanes[vehicle.path[0]].length:
             if len(vehicle.path) == 1:
@@ -411,10 +417,7 @@ class Traffic:
 def _idm(speed: float, wanted: float, gap: float, leader_speed: float) -> float:
     """Return the intelligent driver model's acceleration, m/s^2."""
     closing = speed * (speed - leader_speed)
-    desired_gap = _STANDSTILL_GAP_M + max(
-        0.0,
-        speed * _HEADWAY_S + closing / (2.0 * math.sqrt(_ACCELERATION_MPS2 * _BRAKING_MPS2)),
-    )
+    desired_gap = _STANDSTILL_GAP_M + max(0.0, speed * _HEADWAY_S + closing / _COMFORTABLE_MPS2)
     free = (speed / max(wanted, 0.1)) ** 4
     acceleration = _ACCELERATION_MPS2 * (1.0 - free - (desired_gap / max(gap, 0.1)) ** 2)
     return max(acceleration, -_HARDEST_BRAKING_MPS2)
