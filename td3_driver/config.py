@@ -435,7 +435,7 @@ class DrivingConfig(Section):
 
 
 class LearningConfig(Section):
-    """TD3 with separate encoders for actor and critic (Fujimoto et al., 2018).
+    """TD3 (Fujimoto et al., 2018), by default with separate encoders for actor and critic.
 
     docs/ablations.md measures which options pay off.
     """
@@ -474,7 +474,7 @@ class LearningConfig(Section):
     actor_learning_rate: float = _setting(3e-4, "Adam's rate for the actor's head.", gt=0.0)
     critic_learning_rate: float = _setting(3e-4, "Adam's rate for the critic's heads.", gt=0.0)
     actor_encoder_learning_rate: float = _setting(
-        1e-4, "Adam's rate for the actor's encoder.", gt=0.0
+        1e-4, "Adam's rate for the actor's encoder, if it has its own.", gt=0.0
     )
     critic_encoder_learning_rate: float = _setting(
         1e-4, "Adam's rate for the critic's encoder.", gt=0.0
@@ -548,6 +548,11 @@ class LearningConfig(Section):
     )
     channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
+    )
+    encoders: Literal["separate", "critic"] = _setting(
+        "separate",
+        "Who encodes the image for the actor: an encoder of its own, or the critic's, which then "
+        "the critic's loss alone trains (DrQ-v2, Yarats et al., 2021).",
     )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1, le=WIDEST)
     image_layer_norm: bool = _setting(

@@ -44,7 +44,13 @@ EVERYTHING: dict[str, Any] = {
     "learning_rate_decay_updates": 100,
     "image_jitter": 0.3,
 }
-SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
+SETTINGS = [
+    {},
+    {"image_shift_px": 0},
+    {"replay_sampling": "lap"},
+    EVERYTHING,
+    {**EVERYTHING, "encoders": "critic"},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +111,7 @@ def make(
             **settings,
         }
     )
-    spec = make_spec(image)
+    spec = make_spec(image, encoders=config.encoders)
     learner = TD3(spec, config, device, seed=1, precision=precision)
     replay = make_replay(spec, config, device)
     add_episodes(replay, 150)
