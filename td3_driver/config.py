@@ -554,6 +554,12 @@ class LearningConfig(Section):
         "Who encodes the image for the actor: an encoder of its own, or the critic's, which then "
         "the critic's loss alone trains (DrQ-v2, Yarats et al., 2021).",
     )
+    reuse_critic_features: bool = _setting(
+        False,
+        "With separate encoders, value the actor's action on the features of the critic's pass, "
+        "from before its step, instead of encoding the image again; so it always is with "
+        "encoders: critic.",
+    )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1, le=WIDEST)
     image_layer_norm: bool = _setting(
         True, "Bound the image features by LayerNorm and tanh; off = a ReLU."

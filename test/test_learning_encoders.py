@@ -196,12 +196,17 @@ def passes_counted(learner: TD3) -> Iterator[dict[str, int]]:
         ("critic", BOTH, 2, 1),
         ("separate", CRITIC_ALONE, 3, 1),
         ("separate", BOTH, 5, 2),
+        ("reused", BOTH, 4, 2),
     ],
 )
 def test_how_often_an_update_encodes(
     encoders: str, kind: UpdateKind, forward: int, backward: int
 ) -> None:
-    learner = make_learner(encoders)
+    learner = (
+        make_learner("separate", reuse_critic_features=True)
+        if encoders == "reused"
+        else make_learner(encoders)
+    )
     with passes_counted(learner) as passes:
         learner.move(make_batch(), kind)
     assert passes == {"forward": forward, "backward": backward}

@@ -555,13 +555,16 @@ def doubled(batch: Batch) -> Batch:
     )
 
 
-@pytest.mark.parametrize("encoders", ["separate", "critic"])
+@pytest.mark.parametrize(
+    "encoders, reuses", [("separate", False), ("separate", True), ("critic", True)]
+)
 def test_an_independent_plain_td3_arrives_at_the_same_weights(
-    encoders: Literal["separate", "critic"],
+    encoders: Literal["separate", "critic"], reuses: bool
 ) -> None:
     spec = dataclasses.replace(SPEC, encoders=encoders)
     shared = encoders == "critic"
     settings = LearningConfig(
+        reuse_critic_features=reuses and not shared,
         discount=0.97,
         tau=0.1,
         policy_noise=0.3,
@@ -621,8 +624,7 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights(
         critic_adam.step(sum((error**2).mean() for error in errors))  # type: ignore[arg-type]
         if number % 2 == 0:
             if number > 2:
-                # A separate encoder needs a pass of its own, so that the critic's is repeated.
-                state = state_before if shared else plain_state(critic, now).detach()
+                state = state_before if reuses else plain_state(critic, now).detach()
                 actors_state = state if shared else plain_state(actor, now)
                 pre_tanh = plain_head(actor, "head", actors_state)
                 value = plain_q(critic, "q1", state, torch.tanh(pre_tanh))

@@ -166,7 +166,8 @@ class TD3:
         next_observations = self.prepare(batch.next_observations)
         figures, encoded = self._update_critic(batch, observations, next_observations, measure)
         if kind.actor:
-            reused = encoded if self.spec.shares_image_layers else None
+            reuses = self.spec.shares_image_layers or self.settings.reuse_critic_features
+            reused = encoded if reuses else None
             figures |= self._update_actor(observations, batch.actions, measure, reused)
         if kind.targets:
             self._move_targets()
