@@ -17,6 +17,11 @@ is also worked out on features of the critic as it is after its step. The last l
 
 from __future__ import annotations
 
+from td3_driver.memory import keep_freed_memory
+
+# As a trainer does, before what asks for memory is imported.
+keep_freed_memory()
+
 import argparse
 import json
 import os
