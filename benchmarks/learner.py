@@ -30,6 +30,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning.devices import available_bytes, choose_device
@@ -171,10 +172,11 @@ def wait(device: torch.device) -> None:
 
 
 def compare(
-    batch: int, device: torch.device, budget_s: float
+    batch: int, device: torch.device, budget_s: float, precision: str
 ) -> tuple[dict[str, float], Updates, stable_baselines3.TD3]:
     """Time alternating blocks of updates; return the figures and what was timed."""
-    ours, baseline = make_ours(batch, device), make_baseline(batch, device)
+    ours = make_ours(batch, device, precision=precision)
+    baseline = make_baseline(batch, device)
     print(f"\nbatch {batch}: {describe(ours)}")
     steps: dict[str, Callable[[], Any]] = {
         "ours": ours,
@@ -233,6 +235,40 @@ def time_kinds(step: Callable[[], Any], device: torch.device, pairs: int = 5) ->
         wait(device)
         times[index % 2].append(time.perf_counter() - start)
     return [median(kind) for kind in times]
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, side: int = 1024) -> float:
+    """Return the multiplications and additions a second of a product of matrices."""
+    one, other = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(12):
+        wait(device)
+        start = time.perf_counter()
+        torch.mm(one, other)
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return 2.0 * side**3 / median(times)
+
+
+def show_floor(updates: Updates, device: torch.device) -> dict[str, float]:
+    """Print the time of an update beside that of its multiplications in products of matrices."""
+    kinds = updates.learner.settings.policy_freq
+    learner, settings = updates.learner, updates.learner.settings
+    batch = updates.replay.sample(
+        settings.batch_size, torch.Generator(device), learner.draw_shifts(settings.batch_size)
+    )
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(kinds):
+            learner.update(batch)
+    flops = counter.get_total_flops() / kinds
+    rate = matrix_rate(learner.precision, device)
+    taken_s = sum(time_kinds(lambda: learner.update(batch), device)) / 2
+    print(
+        f"  {flops / 1e9:.1f} GFLOP an update on average; products of matrices reach "
+        f"{rate / 1e9:.0f} GFLOP/s here: at least {flops / rate * 1e3:.1f} ms; it takes "
+        f"{taken_s * 1e3:.1f} ms without sampling"
+    )
+    return {"gflop": flops / 1e9, "floor_ms": flops / rate * 1e3, "taken_ms": taken_s * 1e3}
 
 
 def show_profile(updates: Updates, device: torch.device, count: int = 4) -> None:
@@ -393,6 +429,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--seconds", type=float, default=40.0, help="per batch size")
     parser.add_argument("--threads", type=int, default=0, help="for PyTorch; 0: its own choice")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of ours"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -400,13 +439,16 @@ def main() -> None:
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load average {load}; "
+        f"{name} ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads, load average {load}; "
         f"PyTorch {torch.__version__}, stable-baselines3 {stable_baselines3.__version__}"
     )
     result: dict[str, Any] = {"device": str(device)}
     for batch in BATCHES:
-        figures, ours, baseline = compare(batch, device, options.seconds)
+        figures, ours, baseline = compare(batch, device, options.seconds, options.precision)
         result |= figures
+    print("\nthe floor at batch 256:")
+    result |= show_floor(ours, device)
     print("\nprofile at batch 256:")
     show_profile(ours, device)
     assert isinstance(baseline.replay_buffer, DictReplayBuffer)

@@ -80,6 +80,11 @@ class Bandit(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         }
 
 
+def bandit(brief: object) -> Bandit:
+    """Return the world of a collector."""
+    return Bandit()
+
+
 LEARNING: dict[str, Any] = {
     "batch_size": 16,
     "discount": 0.5,

@@ -3,17 +3,18 @@
 
 """What every test shares: a ROS domain of its own, and processes that soon find each other."""
 
-import ast
 import contextlib
 import fcntl
 import functools
+import gc
 import itertools
 import os
 import re
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,15 @@ def free_domain() -> Iterator[int]:
     raise RuntimeError(f"all {DOMAINS} ROS domains are in use by other tests")
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the garbage collector all that is imported: it stays, and is looked through often."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave modules that bring a ROS graph unread where their tests are not wanted."""
     unwanted = "not ros" in config.option.markexpr and collection_path.name.startswith("test_")
@@ -82,14 +92,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @functools.cache
 def _imports_of(path: Path) -> set[str]:
-    """Return the top-level modules that a file imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
+    """Return the top-level modules that a file imports, one to a line, anywhere in it."""
+    return set(re.findall(r"^\s*(?:from|import)\s+(\w+)", path.read_text(), re.MULTILINE))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,6 +129,14 @@ def domain() -> Iterator[int]:
     """Give the tests of a module a ROS domain that they share."""
     with free_domain() as number:
         yield number
+
+
+@pytest.fixture
+def forked() -> Callable[..., Any]:
+    """Give the class of processes that begin where all is imported; its tests are marked `ros`."""
+    from node_process import NodeProcess  # brings ROS, which most tests do without
+
+    return NodeProcess
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,20 @@
 
 """Starts node processes for tests: imports what they need once, and forks for each of them.
 
-Run as a script by `node_process`. A child's parent does nothing but wait for it and report its
-end. What Python does at its end is done, what C libraries do is not: a tracing library of ROS
-looks there for threads that no fork takes along.
+Run as a script by `node_process`, once for all of a suite's processes, and for as long as the one
+that began the suite lives. A child's parent does nothing but wait for it and report its end. What
+Python does at its end is done, what C libraries do is not: a tracing library of ROS looks there
+for threads that no fork takes along.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -40,20 +43,34 @@ WARM = [
 MAX_REQUEST_BYTES = 1 << 20
 
 
-def serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Fork for every request; return it with its files in a child, None at the end of all."""
+def serve(listener: socket.socket, suite: int) -> tuple[dict[str, Any], list[int]] | None:
+    """Fork for every request; return it with its files in a child, None when the suite ends.
+
+    `suite` is the file of a process (pidfd) that can be read once that has ended.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    callers: list[socket.socket] = []
     while True:
-        data, files, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 3)
-        if not data:
+        ready, _, _ = select.select([suite, listener, *callers], [], [])
+        if suite in ready:
             return None
-        if not os.fork():
-            requests.close()
-            if not _wait_for_child(files):
-                return json.loads(data), files
-        for file in files:
-            os.close(file)
+        if listener in ready:
+            callers.append(listener.accept()[0])
+        for caller in set(ready) & set(callers):
+            data, files, _, _ = socket.recv_fds(caller, MAX_REQUEST_BYTES, 3)
+            if not data:
+                callers.remove(caller)
+                caller.close()
+                continue
+            if not os.fork():
+                for ours in (listener, *callers):
+                    ours.close()
+                os.close(suite)
+                if not _wait_for_child(files):
+                    return json.loads(data), files
+            for file in files:
+                os.close(file)
 
 
 def _wait_for_child(files: list[int]) -> bool:
@@ -114,13 +131,21 @@ def _ended_by(function: Callable[[], object]) -> int:
 
 
 def main() -> None:
-    """Warm up, then serve."""
-    requests = socket.socket(fileno=int(sys.argv[1]))
-    for module in WARM:
-        importlib.import_module(module)
-    child = serve(requests)
+    """Listen at a socket for as long as a process lives: warm up, then serve."""
+    path, suite = sys.argv[1], os.pidfd_open(int(sys.argv[2]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        gc.disable()
+        for module in WARM:
+            importlib.import_module(module)
+        gc.freeze()  # What children do not look through they need not copy.
+        gc.enable()
+        child = serve(listener, suite)
     if child is not None:
         become(*child)
+    os.unlink(path)
+    os._exit(0)  # What is imported takes long to be taken apart.
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -153,16 +156,47 @@ def _stream(wanted: int | IO[Any] | None, inherited: int) -> tuple[IO[str] | Non
 
 @cache
 def _server() -> socket.socket:
-    """Start this process's fork server, which ends with it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "test"), str(ROOT / "benchmarks")])
+    """Return a connection to the suite's fork server, which the first to ask starts."""
+    # The processes of one suite have one parent, which waits for them.
+    suite = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    path = Path(tempfile.gettempdir()) / f"td3_driver-{os.getuid()}-forks-{suite}"
+    with path.with_name(f"td3_driver-{os.getuid()}-forks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = _connected(path)
+        if server is None:
+            path.unlink(missing_ok=True)  # of a server that was killed, or of another process
+            _start_server(path, suite)
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while (server := _connected(path)) is None:
+                assert time.monotonic() < deadline, "the fork server has not started"
+                time.sleep(0.02)
+    return server
+
+
+def _connected(path: Path) -> socket.socket | None:
+    """Return a connection to whoever listens there, if anybody does."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        server.connect(str(path))
+    except OSError:
+        server.close()
+        return None
+    return server
+
+
+def _start_server(path: Path, suite: int) -> None:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "test"), str(ROOT / "benchmarks")])
     subprocess.Popen(
-        [sys.executable, str(ROOT / "test" / "fork_server.py"), str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, str(ROOT / "test" / "fork_server.py"), str(path), str(suite)],
+        env={**os.environ, "PYTHONPATH": paths},
+        start_new_session=True,  # Ctrl-C, or the end of the worker that asked, is not for it.
     )
-    theirs.close()
-    return ours
+
+
+def run_script() -> None:
+    """Be a Python script, whose path is the first argument, in a process that was forked."""
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def parameters(*assignments: str) -> list[str]:

@@ -69,7 +69,7 @@ def test_a_mirror_turns_what_is_about_left_and_right() -> None:
 
 
 def examined(act: Act, config: Config) -> CameraTest:
-    sampler = StartSampler(MAPS, 40.0)
+    sampler = StartSampler(MAPS, 25.0)
     starts = list(seeded_starts(MAPS, 2, 7, sampler.on_map))
     env = DrivingEnv(SimulatedWorld(config.simulator), sampler, config.driving)
     heard: list[str] = []
@@ -140,7 +140,7 @@ def test_the_verdict_names_what_counts(result: CameraTest, words: str) -> None:
 
 def test_one_episode_is_too_few() -> None:
     config = Config()
-    sampler = StartSampler(MAPS, 40.0)
+    sampler = StartSampler(MAPS, 25.0)
     env = DrivingEnv(SimulatedWorld(config.simulator), sampler, config.driving)
     with pytest.raises(ValueError, match="at least two episodes"):
         camera_test.camera_test(

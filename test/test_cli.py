@@ -233,7 +233,7 @@ def test_export_writes_a_file_that_evaluate_drives_with(
 def test_a_camera_test_says_that_an_untrained_policy_is_not_shown_to_look(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path / "run", small_config(time_limit_s=3.0))
+    run = make_run(tmp_path / "run", small_config(time_limit_s=1.5))
     arguments = ["evaluate", str(run.path), "--camera-test", "--map", "ring_quarry"]
     assert cli.main([*arguments, "--episodes", "1"]) == 2
     assert "--episodes: the camera test needs two or more" in capsys.readouterr().err

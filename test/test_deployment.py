@@ -6,11 +6,16 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -55,12 +60,17 @@ SPEC: dict[str, Any] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "grey": {},
-    "colour": {"image": (3, 3, 36, 40)},
-    "no vector": {"vector_scale": ()},
-    "other keys": {"image_key": "camera/front", "vector_key": "state"},
-    "image features by ReLU, one image": {"image_layer_norm": False, "image": (1, 36, 40)},
-    "no image": {"image": None},
-    "one layer, three actions": {"hidden": (), "actions": 3},
+    "colour, other keys": {
+        "image": (3, 3, 36, 40),
+        "image_key": "camera/front",
+        "vector_key": "state",
+    },
+    "no vector, image features by ReLU, one image": {
+        "vector_scale": (),
+        "image_layer_norm": False,
+        "image": (1, 36, 40),
+    },
+    "no image, one layer, three actions": {"image": None, "hidden": (), "actions": 3},
 }
 
 
@@ -147,12 +157,24 @@ def test_a_file_has_the_encoder_of_the_critic_that_its_actor_looked_through(
     np.testing.assert_allclose(acted, wanted, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the file of a policy of some of OPTIONS, exported once."""
+    folder = tmp_path_factory.mktemp("files")
+
+    @cache
+    def file(name: str) -> Path:
+        return export_to(folder / name / "policy.onnx", policy_of(**OPTIONS[name])).path
+
+    return file
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_file_acts_as_pytorch_does_whatever_the_networks(
-    options: dict[str, Any], tmp_path: Path
+    name: str, files: Callable[[str], Path]
 ) -> None:
-    policy = policy_of(**options)
-    exported = OnnxPolicy.load(export_to(tmp_path / "policy.onnx", policy).path)
+    policy = policy_of(**OPTIONS[name])
+    exported = OnnxPolicy.load(files(name))
     batch = observations(policy, 300)
     wanted = actions_of(policy, batch)
     for key, values in batch.items():
@@ -174,9 +196,52 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return make_run(tmp_path_factory.mktemp("runs") / "run", small_config())
 
 
+class Said(NamedTuple):
+    """What a process's streams and Python's warnings had of an export."""
+
+    out: str
+    err: str
+    warned: list[str]
+
+
 @pytest.fixture(scope="module")
-def done(run: RunFolder) -> export.Export:
-    return export.export_run(run.path, say=lambda line: None)
+def done_and_said(
+    run: RunFolder, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[export.Export, Said]:
+    """Export the run as users do, with all that is said meanwhile."""
+    folder = tmp_path_factory.mktemp("said")
+    with warnings.catch_warnings(record=True) as warned, redirected(folder):
+        warnings.simplefilter("default")
+        done = export.export_run(run.path)
+    texts = ((folder / name).read_text() for name in ("out", "err"))
+    return done, Said(*texts, [str(each.message) for each in warned])
+
+
+@contextmanager
+def redirected(folder: Path) -> Iterator[None]:
+    """Have files take what goes to this process's streams, from wherever."""
+    before = {number: os.dup(number) for number in (1, 2)}
+    for stream, number, name in ((sys.stdout, 1, "out"), (sys.stderr, 2, "err")):
+        stream.flush()
+        with (folder / name).open("w") as file:
+            os.dup2(file.fileno(), number)
+    try:
+        with (
+            os.fdopen(1, "w", closefd=False) as out,
+            os.fdopen(2, "w", closefd=False) as err,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            yield
+    finally:
+        for number, file in before.items():
+            os.dup2(file, number)
+            os.close(file)
+
+
+@pytest.fixture(scope="module")
+def done(done_and_said: tuple[export.Export, Said]) -> export.Export:
+    return done_and_said[0]
 
 
 def load(file: Path, driving: DrivingConfig = DRIVING, tick_s: float = TICK_S) -> Any:
@@ -410,37 +475,38 @@ def test_driving_with_a_file_needs_no_pytorch(done: export.Export) -> None:
 
 
 def test_an_export_says_one_line_and_no_library_s_remark(
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    recwarn: pytest.WarningsRecorder,
+    done_and_said: tuple[export.Export, Said],
 ) -> None:
-    run = make_run(tmp_path / "run", small_config())
-    export.export_run(run.path)
-    said = capfd.readouterr()
+    _, said = done_and_said
     assert said.out.count("\n") == 1 and said.out.startswith("exporting ")
-    assert said.err == "" and not recwarn.list
+    assert said.err == "" and not said.warned
 
 
-def test_a_comparison_sees_other_weights(tmp_path: Path) -> None:
+def test_a_comparison_sees_other_weights(files: Callable[[str], Path]) -> None:
     policy, other = policy_of(), policy_of()
     with torch.no_grad():
         other.actor.head[-1].weight.add_(0.01)
-    exported = OnnxPolicy.load(export_to(tmp_path / "policy.onnx", policy).path)
+    exported = OnnxPolicy.load(files("grey"))
     assert export.compare(exported, policy).largest_difference < TOLERANCE
     assert export.compare(exported, other).largest_difference > TOLERANCE
 
 
 @pytest.mark.parametrize("difference", [2 * TOLERANCE, np.inf])
 def test_a_file_that_differs_does_not_replace_one_that_is_right(
-    difference: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    difference: float,
+    tmp_path: Path,
+    files: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "policy.onnx"
     file.write_bytes(b"the one before")
     nothing = np.ones(1)
     apart = export.Comparison(difference, nothing, nothing)
     monkeypatch.setattr(export, "compare", lambda exported, policy: apart)
+    content = files("grey").read_bytes()
+    monkeypatch.setattr(export, "to_onnx", lambda actor, spec, description: content)
     with pytest.raises(PolicyFileError, match="nothing was written"):
-        export_to(file, policy_of(image=None))
+        export_to(file, policy_of())
     assert file.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [file]
 

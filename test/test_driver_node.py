@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from td3_driver.roads.road_map import RoadMap
 ROOT = Path(__file__).resolve().parent.parent
 LIMITS = DrivingConfig()
 TICK_S = 0.05
+MESSAGES = "td3_driver_msgs"
 
 
 @pytest.fixture
@@ -222,16 +224,20 @@ def test_a_driver_without_a_run_ends_with_the_reason_alone() -> None:
     assert "Traceback" not in driver.stderr
 
 
+def run_without_messages() -> None:
+    """Run the driver as where nobody has built its messages; nothing of it is imported yet."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "td3_driver"]:
+        del sys.modules[name]
+    sys.modules.update(dict.fromkeys([n for n in sys.modules if n.startswith(MESSAGES)]))
+    sys.modules[MESSAGES] = None  # type: ignore[assignment]
+    importlib.import_module("td3_driver.nodes.driver.node").main()
+
+
 def test_without_its_messages_it_ends_with_what_to_build() -> None:
-    code = (
-        "import sys; sys.modules['td3_driver_msgs'] = None;"  # as where nobody has built it
-        "from td3_driver.nodes.driver import node; node.main()"
-    )
-    driver = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert driver.returncode == 2
-    (line,) = driver.stderr.splitlines()
+    driver = NodeProcess("test_driver_node:run_without_messages", stderr=subprocess.PIPE)
+    _, told = driver.communicate(timeout=60.0)
+    assert driver.returncode == 2 and told is not None
+    (line,) = told.splitlines()
     assert line.startswith("error: td3_driver_msgs/msg/PolicyInfo is not installed")
     assert "build interfaces/td3_driver_msgs" in line
 

@@ -21,7 +21,7 @@ CONFIG = build(
         "validation": {
             "maps": ["ring_hillside", "grid_mill_town"],
             "episodes": 2,
-            "route_length_m": 40.0,
+            "route_length_m": 25.0,
         }
     },
     "the test",
@@ -44,7 +44,7 @@ def test_the_validation_maps_are_driven_in_a_world_of_its_own() -> None:
 
 
 def test_in_a_town_the_starts_are_its_own_and_always_the_same() -> None:
-    sampler = StartSampler(["ring_meadow"], 40.0)
+    sampler = StartSampler(["ring_meadow"], 25.0)
     sampled: list[int] = []
 
     def sample(rng: np.random.Generator) -> Start:

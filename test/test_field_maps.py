@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,17 @@ READ = ("good", "default_namespace", "lht_rule")
 OTHERS = {"spoilable_junction"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep verdicts in a folder of these tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep verdicts in a folder of the tests."""
+    """Keep verdicts in a folder of one test's own, in which there is none yet."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "td3_driver" / "maps"
@@ -220,6 +229,7 @@ def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
     monkeypatch.setattr(trial, "_READER", "odd_reader")
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize(
     "body, words",
     [
@@ -238,6 +248,7 @@ def test_what_ends_the_trial_does_not_end_this_process(
         RoadMap.from_opendrive("x", good_text())
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_ctrl_c_ends_the_trial_and_is_passed_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -278,6 +289,7 @@ def test_maps_are_read_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch
     assert len(RoadMap.from_opendrive("good", good_text()).graph.lanes) == 8
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_shipped_maps_need_no_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reader(monkeypatch, tmp_path, "import sys; sys.exit(3)")
     RoadMap.load("ring_meadow")

@@ -9,6 +9,9 @@ are also run.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import re
@@ -23,12 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from bag_drives import drive, write
 
+from td3_driver import interpreter
 from td3_driver.config import Config
-from td3_driver.launching import carla_bridge, fastdds
+from td3_driver.launching import answers, carla_bridge, fastdds
 from td3_driver.launching.commands import LAUNCHES, TRAINER_STOP_TIMEOUT_S
 from td3_driver.launching.parts import Process
 from td3_driver.runs import RunFolder
@@ -162,8 +167,24 @@ class Description:
         }
 
 
+def answered_here(
+    command: list[str], env: dict[str, str] | None, **how: bool
+) -> subprocess.CompletedProcess[str]:
+    """Answer a launch file as the process of `answers.py` does, in this one."""
+    assert command[:3] == [interpreter.find(), "-m", answers.__name__]
+    assert how == {"capture_output": True, "text": True}
+    printed = io.StringIO()
+    environment = dict(os.environ if env is None else env)
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        contextlib.redirect_stdout(printed),
+    ):
+        answers.main(command[3:])
+    return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+
+
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def stand_ins_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put the stand-ins in the place of `launch` and `launch_ros`."""
     contents = {
         "launch": {"LaunchContext": Context, "LaunchDescription": Description},
@@ -189,6 +210,13 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("td3_driver.launching.launch_description", None)
     yield
     sys.modules.pop("td3_driver.launching.launch_description", None)
+
+
+@pytest.fixture
+def stand_ins(stand_ins_alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have launch files answered in this process, too: one of their own takes half a second."""
+    module = importlib.import_module("td3_driver.launching.launch_description")
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=answered_here))
 
 
 @pytest.fixture
@@ -222,18 +250,26 @@ def default_values(command: str) -> dict[str, Any]:
     return {option.name: option.default for option in LAUNCHES[command].options}
 
 
-@pytest.mark.usefixtures("stand_ins")
-@pytest.mark.parametrize("command", ["train", "drive", "replay", "simulate"])
-def test_the_nodes_are_the_described_processes(command: str, run: str, bag: str) -> None:
+@pytest.mark.parametrize(
+    "command, answers_with",
+    [
+        ("train", "stand_ins"),  # in a process of its own in `test_interpreter`
+        ("drive", "stand_ins_alone"),
+        ("replay", "stand_ins_alone"),
+        ("simulate", "stand_ins"),
+    ],
+)
+def test_the_nodes_are_the_described_processes(
+    command: str, answers_with: str, run: str, bag: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(answers_with)
     given = {} if command in ("train", "simulate") else {"run": run}
     if command == "replay":
         given["bag"] = bag
-    from td3_driver.launching.answers import in_order_of_stopping
-
     described = LAUNCHES[command].processes(default_values(command) | given)
     assert [as_process(node) for node in describe(command).nodes(**given)] == [
         (process.name, process.namespace, process.ros_arguments())
-        for process in in_order_of_stopping(described)
+        for process in answers.in_order_of_stopping(described)
     ]
 
 
@@ -340,7 +376,7 @@ def ros2bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plugins.mkdir(parents=True)
     (plugins / "rosbag2_storage_sqlite3").touch()
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     return plugins
 
@@ -580,9 +616,7 @@ def test_a_launch_file_starts_the_described_processes_and_ctrl_c_ends_them(tmp_p
     assert set(launched.events("stopped")) == {"simulator", "trainer"}, output
     started = launched.events("started")
     values = default_values("train") | {"map": "ring_quarry", "set": ("training.seed=3",)}
-    from td3_driver.launching.answers import in_order_of_stopping
-
-    for process in in_order_of_stopping(LAUNCHES["train"].processes(values)):
+    for process in answers.in_order_of_stopping(LAUNCHES["train"].processes(values)):
         assert_command_line(started[process.name], process)
 
 

@@ -417,9 +417,10 @@ def test_sampling_beside_adding_never_sees_half_a_transition() -> None:
 DISCOUNT = 0.75  # exact in binary, as the rewards are
 
 
-def walked(reference: Reference, slot: int, n_step: int) -> tuple[float, int, Kept]:
+def walked(
+    reference: Reference, alive: dict[int, Kept], slot: int, n_step: int
+) -> tuple[float, int, Kept]:
     """Sum an n-step return by walking from transition to transition; return the last one too."""
-    alive = reference.alive()
     total, steps, here = alive[slot].reward, 1, alive[slot]
     while steps < n_step and slot + steps in alive and slot + steps not in reference.begun:
         here = alive[slot + steps]
@@ -464,16 +465,21 @@ def test_n_step_returns_are_exact_at_every_end_and_at_the_seam(
             if not slots:
                 continue
             batch = buffer.gather(torch.tensor(slots))
-            for row, slot in enumerate(slots):
-                total, taken, final = walked(reference, slot, n_step)
-                assert batch.rewards[row].item() == pytest.approx(total, abs=1e-3)
-                assert batch.steps[row].item() == taken
-                assert batch.terminated[row].item() == final.terminated
-                np.testing.assert_array_equal(batch.actions[row], alive[slot].action)
-                for key in ("image", "vector"):
-                    before, after = batch.observations[key], batch.next_observations[key]
-                    np.testing.assert_array_equal(before[row], alive[slot].observation[key])
-                    np.testing.assert_array_equal(after[row], final.next_observation[key])
+            totals, taken, final = zip(
+                *(walked(reference, alive, slot, n_step) for slot in slots), strict=True
+            )
+            firsts = [alive[slot] for slot in slots]
+            np.testing.assert_allclose(batch.rewards, totals, rtol=0.0, atol=1e-3)
+            np.testing.assert_array_equal(batch.steps, taken)
+            np.testing.assert_array_equal(batch.terminated, [kept.terminated for kept in final])
+            np.testing.assert_array_equal(
+                batch.actions, np.stack([kept.action for kept in firsts])
+            )
+            for key in ("image", "vector"):
+                before = np.stack([kept.observation[key] for kept in firsts])
+                after = np.stack([kept.next_observation[key] for kept in final])
+                np.testing.assert_array_equal(batch.observations[key], before)
+                np.testing.assert_array_equal(batch.next_observations[key], after)
         if restored:
             state = buffer.state()
             buffer = ReplayBuffer(spec_of(stack), stack + spare, n_step=n_step, discount=DISCOUNT)
@@ -676,7 +682,7 @@ def test_each_ring_holds_exactly_what_it_would_hold_alone(
             continue
         batch = buffer.gather(of_ring(slots, ring, rings))
         for row, slot in enumerate(slots):
-            total, taken, final = walked(references[ring], slot, n_step)
+            total, taken, final = walked(references[ring], kept, slot, n_step)
             assert batch.rewards[row].item() == pytest.approx(total, abs=1e-3)
             assert (batch.steps[row].item(), batch.terminated[row].item()) == (
                 taken,

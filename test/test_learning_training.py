@@ -19,7 +19,6 @@ import torch
 from bandit_training import (
     GOAL,
     LEARNING,
-    TRAINING,
     Bandit,
     Heard,
     assert_same_state,
@@ -116,12 +115,15 @@ def test_first_steps_are_random_and_later_ones_the_policys_with_noise(tmp_path: 
 def test_it_learns_the_rewarded_actions_from_the_picture(tmp_path: Path) -> None:
     training = make(
         tmp_path,
-        total_steps=500,
-        random_steps=100,
+        total_steps=300,
+        random_steps=60,
         batch_size=32,
         discount=0.0,  # an action has no say in what follows
-        actor_encoder_learning_rate=3e-3,
-        critic_encoder_learning_rate=3e-3,
+        tau=0.1,
+        actor_learning_rate=6e-3,
+        critic_learning_rate=6e-3,
+        actor_encoder_learning_rate=6e-3,
+        critic_encoder_learning_rate=6e-3,
         channels=(8, 8, 8),
         image_features=16,
         hidden=(32, 32),
@@ -192,55 +194,63 @@ EVERY_OPTION: dict[str, Any] = {
     "replay_sampling": "lap",
     "huber_threshold": 0.05,
     "gradient_clip_norm": 1.0,
-    "learning_rate_decay_updates": 120,
+    "learning_rate_decay_updates": 50,
     "exploration_noise_decay_steps": 100,
     "normalize_rewards": True,
     "image_jitter": 0.3,
 }
 
 
+# 40 and 60 updates; an episode is under way at both.
+RANDOM, HALFWAY, END = 70, 110, 130
+
+
 @pytest.mark.parametrize(
-    "stopped_by, halfway, end, options",
+    "stopped_by, options",
     [
-        # 90 and 150 updates; an episode is under way at both.
-        ("its total steps", 110, 170, {"replay_capacity": 500}),
-        ("a signal", 110, 170, {"replay_capacity": 500}),
-        ("its total steps", 110, 170, {"replay_capacity": 100}),  # the ring is full
-        ("a signal", 110, 170, {"replay_capacity": 100}),
-        ("a signal", 110, 170, {"replay_capacity": 100, **EVERY_OPTION}),
-        ("a signal", 60, 100, {**EVERY_OPTION, "encoders": "critic"}),
-        ("its total steps", 110, 170, {"image_key": "", "replay_sampling": "lap"}),
-        ("its total steps", 220, 420, {"replay_capacity": 300}),  # it fills up after resuming
+        ("its total steps", {"replay_capacity": 500}),
+        ("a signal", {"replay_capacity": 500}),
+        ("its total steps", {"replay_capacity": 100}),  # the ring is full
+        ("a signal", {"replay_capacity": 100}),
+        ("a signal", {"replay_capacity": 100, **EVERY_OPTION}),
+        ("a signal", {"replay_capacity": 100, **EVERY_OPTION, "encoders": "critic"}),
+        ("its total steps", {"image_key": "", "replay_sampling": "lap"}),
+        ("its total steps", {"replay_capacity": 120}),  # it fills up after resuming
     ],
 )
 def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
-    tmp_path: Path, stopped_by: str, halfway: int, end: int, options: dict[str, Any]
+    tmp_path: Path, stopped_by: str, options: dict[str, Any]
 ) -> None:
-    settings: dict[str, Any] = {"checkpoint_interval_steps": halfway, "seed": 3, **options}
+    settings: dict[str, Any] = {
+        "random_steps": RANDOM,
+        "checkpoint_interval_steps": HALFWAY,
+        "seed": 3,
+        **options,
+    }
     batches: dict[str, list[bytes]] = {"whole": [], "halves": []}
     envs = {name: Bandit() for name in ("whole", "first", "second")}
     for name in ("whole", "halves"):
         (tmp_path / name).mkdir()
-    whole = make(tmp_path / "whole", envs["whole"], total_steps=end, **settings)
+    whole = make(tmp_path / "whole", envs["whole"], total_steps=END, **settings)
     note_batches(whole, batches["whole"])
     whole.run()
 
     by_signal = stopped_by == "a signal"
-    steps = end if by_signal else halfway
+    steps = END if by_signal else HALFWAY
 
     def show(progress: Progress) -> None:
-        if by_signal and progress.step == halfway:
+        if by_signal and progress.step == HALFWAY:
             first.stop()
 
     first = make(tmp_path / "halves", envs["first"], show=show, total_steps=steps, **settings)
     note_batches(first, batches["halves"])
     first.run()
-    assert first.trainer.standing.step == halfway
-    second = make(tmp_path / "halves", envs["second"], resume=True, total_steps=end, **settings)
+    assert first.trainer.standing.step == HALFWAY
+    second = make(tmp_path / "halves", envs["second"], resume=True, total_steps=END, **settings)
     note_batches(second, batches["halves"])
     second.run()
 
-    updates = end - TRAINING["random_steps"]
+    updates = END - RANDOM
     assert whole.trainer.learner.updates == second.trainer.learner.updates == updates
     assert envs["whole"].actions == envs["first"].actions + envs["second"].actions
     assert len(batches["whole"]) == updates and batches["whole"] == batches["halves"]
@@ -519,7 +529,7 @@ def test_where_and_how_it_learns_is_said(tmp_path: Path) -> None:
 
 
 def test_bfloat16_learns_the_rewarded_actions_as_well(tmp_path: Path) -> None:
-    training = make(tmp_path, precision="bfloat16", total_steps=300)
+    training = make(tmp_path, precision="bfloat16", total_steps=100)
     training.run()
     assert training.trainer.learner.precision == torch.bfloat16
     tensors = learner_tensors(training.trainer.learner, {})

@@ -265,12 +265,17 @@ def test_pip_puts_nothing_but_td3_driver_on_the_path(tmp_path):
     assert all(file.external_attr >> 16 & 0o111 == 0o111 for file in nodes)
 
 
+WRONG = ["--ros-args", "-p", "no_such:=1"]
+# Each imports PyTorch for seconds. `test_interpreter` starts one of them as users do.
+FORKED = {"trainer", "driver"}
+
+
 @pytest.mark.ros
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(NODES))
+@pytest.mark.parametrize("name", sorted(NODES - FORKED))
 def test_an_executable_runs_its_node(name):
     node = subprocess.run(
-        [ROOT / "executables" / name, "--ros-args", "-p", "no_such:=1"],
+        [ROOT / "executables" / name, *WRONG],
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         cwd=ROOT,
         capture_output=True,
@@ -280,6 +285,20 @@ def test_an_executable_runs_its_node(name):
     assert node.returncode == 2
     assert "error: " in node.stderr
     assert "no_such" in node.stderr
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("name", sorted(FORKED))
+def test_an_executable_runs_its_node_where_all_is_imported(name, forked):
+    executable = ROOT / "executables" / name
+    assert os.access(executable, os.X_OK)
+    assert executable.read_text().startswith("#!/usr/bin/env python3\n")
+    script = [str(executable), *WRONG]
+    node = forked("node_process:run_script", script, stderr=subprocess.PIPE)
+    _, said = node.communicate(timeout=60.0)
+    assert node.returncode == 2
+    assert "error: " in said
+    assert "no_such" in said
 
 
 def test_the_package_is_marked_for_the_ament_index():

@@ -369,7 +369,9 @@ class ToldDriver:
 
 
 def test_the_task_can_be_driven_and_not_without_seeing() -> None:
-    config = load("obstacles")
+    # Neither driver looks at an image.
+    plain = {"simulator.image_width_px": 32, "simulator.image_height_px": 24}
+    config = override(load("obstacles"), plain, "the test")
     world = SimulatedWorld(config.simulator)
     maps = ("ring_lakeside", "grid_new_town")
     sampler = StartSampler(maps, 150.0)

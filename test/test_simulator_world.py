@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,13 +35,16 @@ WHEELBASE_M, MAX_STEERING_RAD = 2.87, math.radians(70.0)
 
 @pytest.fixture(scope="module")
 def world() -> SimulatedWorld:
-    """One world on `ring_meadow` without traffic; every test resets it."""
-    return SimulatedWorld(SimulatorConfig())
+    """One world on `ring_meadow` without traffic; every test resets it. Few look at its images."""
+    return SimulatedWorld(SimulatorConfig(image_width_px=32, image_height_px=24))
+
+
+road_map = cache(RoadMap.load)
 
 
 def start_on(name: str, seed: int, length: float) -> Start:
     """Return the start that a seed draws."""
-    pose, goal = RoadMap.load(name).random_start(np.random.default_rng(seed), length)
+    pose, goal = road_map(name).random_start(np.random.default_rng(seed), length)
     return Start(name, pose, goal, seed)
 
 
@@ -124,13 +128,6 @@ def test_load_map_restarts_time_but_not_the_frame_counter(world: SimulatedWorld)
     assert world.road_map is place
 
 
-@pytest.mark.parametrize("name", shipped_maps())
-def test_a_loaded_map_has_a_route_at_once(name: str, world: SimulatedWorld) -> None:
-    world.load_map(name)
-    assert world.goal == world.road_map.spawn_poses(20.0)[0]
-    assert len(world.tick().route) > 20
-
-
 def test_map_can_be_a_path() -> None:
     world = SimulatedWorld(SimulatorConfig(map=str(MAPS_FOLDER / "ring_quarry.xodr")))
     assert world.road_map.name == "ring_quarry"
@@ -188,7 +185,12 @@ def test_wrong_starts_are_refused_in_words(world: SimulatedWorld) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", shipped_maps())
-def test_pure_pursuit_completes_a_route_in_its_lane(name: str, world: SimulatedWorld) -> None:
+def test_a_loaded_map_has_a_route_at_once_and_pure_pursuit_completes_routes_in_its_lanes(
+    name: str, world: SimulatedWorld
+) -> None:
+    world.load_map(name)
+    assert world.goal == world.road_map.spawn_poses(20.0)[0]
+    assert len(world.tick().route) > 20
     for seed in (0, 1):
         frame = world.reset(start_on(name, seed, 150.0))
         worst = 0.0
@@ -212,7 +214,7 @@ def _frames_hash(world: SimulatedWorld, start: Start, ticks: int) -> str:
         frame = world.step(VehicleControl(control.throttle, steer, control.brake))
         digest.update(frame.image.tobytes())
         digest.update(np.array([frame.pose.x, frame.pose.y, frame.pose.yaw, frame.speed]))
-        return digest.hexdigest()
+    return digest.hexdigest()
 
 
 REPEATED = SimulatorConfig(map="grid_old_town", seed=5, traffic_vehicles=6)
@@ -224,7 +226,7 @@ def test_same_seed_and_commands_give_the_same_frames() -> None:
     # Nothing that happened before a reset may matter after it.
     for _ in range(30):
         other.step(VehicleControl(throttle=1.0, steer=0.2))
-    assert _frames_hash(one, start, 100) == _frames_hash(other, start, 100)
+    assert _frames_hash(one, start, 60) == _frames_hash(other, start, 60)
 
 
 @pytest.mark.long

@@ -24,6 +24,7 @@ from td3_driver.config import SimulatorConfig
 
 COUNT = int(os.environ.get("TD3_DRIVER_SPOILT_BAGS", "360"))
 LONG = COUNT > 1000
+TICKS = 8
 REPAIRED = 4
 """Of so many spoilt bags, one is repaired as well."""
 SMALL = SimulatorConfig(map="ring_meadow", image_width_px=32, image_height_px=24)
@@ -31,7 +32,7 @@ SMALL = SimulatorConfig(map="ring_meadow", image_width_px=32, image_height_px=24
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    return recording_of(drive(ticks=16, simulator=SMALL).messages)
+    return recording_of(drive(ticks=TICKS, simulator=SMALL).messages)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_spoilt_bags_are_read_rightly_or_what_they_lack_is_told(
 ) -> None:
     spoiler = Spoiler(tmp_path, recording, kind, seed=7)
     good = reader.answer([str(spoiler.good), False])
-    assert good is not None and len(good["frames"]) == 16
+    assert good is not None and len(good["frames"]) == TICKS
     outcomes: Counter[str] = Counter()
     wrong = []
     for number, spoilt in enumerate(spoiler.spoil(COUNT // len(KINDS))):
