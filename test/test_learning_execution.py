@@ -44,7 +44,8 @@ EVERYTHING: dict[str, Any] = {
     "learning_rate_decay_updates": 100,
     "image_jitter": 0.3,
 }
-SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
+CATEGORICAL = {**EVERYTHING, "critic": "categorical", "normalize_rewards": False}
+SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING, CATEGORICAL]
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,7 @@ def make(
             **settings,
         }
     )
-    spec = make_spec(image)
+    spec = make_spec(image, critic=config.critic)
     learner = TD3(spec, config, device, seed=1, precision=precision)
     replay = make_replay(spec, config, device)
     add_episodes(replay, 150)

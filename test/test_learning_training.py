@@ -197,6 +197,7 @@ EVERY_OPTION: dict[str, Any] = {
     "normalize_rewards": True,
     "image_jitter": 0.3,
 }
+CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
 
 
 @pytest.mark.parametrize(
@@ -208,6 +209,7 @@ EVERY_OPTION: dict[str, Any] = {
         ("its total steps", 110, 170, {"replay_capacity": 100}),  # the ring is full
         ("a signal", 110, 170, {"replay_capacity": 100}),
         ("a signal", 110, 170, {"replay_capacity": 100, **EVERY_OPTION}),
+        ("a signal", 110, 170, {"replay_capacity": 100, **EVERY_OPTION, **CATEGORICAL}),
         ("its total steps", 110, 170, {"image_key": "", "replay_sampling": "lap"}),
         ("its total steps", 220, 420, {"replay_capacity": 300}),  # it fills up after resuming
     ],

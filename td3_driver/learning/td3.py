@@ -71,11 +71,14 @@ class TD3:
             torch.manual_seed(seed)
             self.actor = Actor(spec).to(self.device)
             self.critic = Critic(spec).to(self.device)
+        self.form = self.critic.form
+        self.form.constrain(self.actor)
+        self.form.constrain(self.critic)
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
-        self.reward_norm = RewardNorm(settings.reward_scale, settings.normalize_rewards).to(
-            self.device
-        )
+        self.reward_norm = RewardNorm(
+            settings.reward_scale, settings.normalize_rewards, self.form.greatest_q
+        ).to(self.device)
         self.actor_optimizer = self._adam(
             self.actor, settings.actor_encoder_learning_rate, settings.actor_learning_rate
         )
@@ -181,7 +184,10 @@ class TD3:
         )
 
     def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
-        """Return r + discount^steps (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
+        """Return r + discount^steps (1 - terminated) min Q'(s', a'), with a smoothed a'.
+
+        In the form of the critic: (B,) values, or their distributions.
+        """
         settings = self.settings
         with torch.no_grad():
             with self.autocast():
@@ -195,16 +201,13 @@ class TD3:
                 noise = (noise * settings.policy_noise).clamp(
                     -settings.noise_clip, settings.noise_clip
                 )
-                q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
+                twins = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
             bootstrap = (1.0 - batch.terminated) * settings.discount**batch.steps
-            return self.reward_norm(batch.rewards) + bootstrap * torch.minimum(q1, q2)
+            return self.form.target(self.reward_norm(batch.rewards), bootstrap, twins)
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of Q-values (B,) against targets (B,), according to the settings."""
-        # LAP needs the Huber loss: its bias cancels the bias of the priorities.
-        if self.settings.replay_sampling == "lap":
-            return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
-        return functional.mse_loss(q, target)
+    def critic_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a head's outputs against targets, according to the settings."""
+        return self.form.loss(outputs, target, self.settings)
 
     def _update_critic(
         self,
@@ -215,14 +218,16 @@ class TD3:
     ) -> dict[str, Tensor]:
         target = self.target_values(batch, next_observations)
         with self.autocast():
-            q1, q2 = self.critic(observations, batch.actions)
-        loss = self.critic_loss(q1, target) + self.critic_loss(q2, target)
+            twins = self.critic(observations, batch.actions)
+        loss = self.critic_loss(twins[0], target) + self.critic_loss(twins[1], target)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         figures = self._gradient_figures("critic", self.critic) if measure else {}
         self._step(self.critic_optimizer, self.critic)
         self.finite &= loss.detach().isfinite()
-        errors = torch.stack([target - q1, target - q2]).detach().abs()
+        q1, q2 = (self.form.values(outputs).detach() for outputs in twins)
+        target = self.form.mean(target)
+        errors = torch.stack([target - q1, target - q2]).abs()
         self.td_errors = errors.amax(dim=0)
         if not measure:
             return {}
@@ -240,12 +245,13 @@ class TD3:
         }
 
     def _step(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-        """Take an optimiser step, with the gradient norm limited."""
+        """Take an optimiser step, with the gradient norm limited, and the weights if so wanted."""
         if self.settings.gradient_clip_norm:
             nn.utils.clip_grad_norm_(
                 network.parameters(), self.settings.gradient_clip_norm, foreach=True
             )
         optimizer.step()
+        self.form.constrain(network)
 
     def _gradient_figures(self, name: str, network: nn.Module) -> dict[str, Tensor]:
         encoder, head = split_parameters(network)
