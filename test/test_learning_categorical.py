@@ -333,7 +333,7 @@ def test_it_learns_the_values_of_a_known_chain() -> None:
     spec = NetworkSpec(None, (1.0, 1.0, 1.0), 1, (1, 1, 1), 1, (32, 32), critic="categorical")
     learner = make_learner(spec, discount=0.5, tau=0.1, critic_learning_rate=3e-3, policy_freq=2)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(400):
+    for _ in range(300):
         learner.update(chain_batch(generator))
     with torch.no_grad():
         seen = {VECTOR: torch.eye(3)}
