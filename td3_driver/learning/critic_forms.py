@@ -9,10 +9,11 @@ target is (B,) values, or (B, ATOMS) probabilities.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig
@@ -42,8 +43,8 @@ class CriticForm(Protocol):
     def loss(self, outputs: Tensor, target: Tensor, settings: LearningConfig) -> Tensor:
         """Return the mean loss of a head's outputs."""
 
-    def constrain(self, network: nn.Module) -> None:
-        """Put the weights back to where they are to stay, after a step."""
+    def constrain(self, weights: Iterable[Tensor]) -> None:
+        """Put weights back to where they are to stay, after a step."""
 
 
 class Scalar:
@@ -71,7 +72,7 @@ class Scalar:
             return functional.huber_loss(outputs, target, delta=settings.huber_threshold)
         return functional.mse_loss(outputs, target)
 
-    def constrain(self, network: nn.Module) -> None:
+    def constrain(self, weights: Iterable[Tensor]) -> None:
         """Leave the weights as they are."""
 
 
@@ -109,15 +110,15 @@ class Categorical:
         return losses.mean()
 
     @torch.no_grad()
-    def constrain(self, network: nn.Module) -> None:
+    def constrain(self, weights: Iterable[Tensor]) -> None:
         """Scale the weights of each unit of the linear layers to a norm of 1.
 
         By unit and not by layer, as in FlashSAC: that keeps the size of what passes through, which
         no normalisation of the hidden layers would bring back here.
         """
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear):
-                functional.normalize(layer.weight, dim=1, out=layer.weight)
+        for weight in weights:
+            if weight.ndim == 2:  # (outputs, inputs); convolutions have 4 axes, all else has 1
+                functional.normalize(weight, dim=1, out=weight)
 
 
 FORMS: dict[str, CriticForm] = {"scalar": Scalar(), "categorical": Categorical()}

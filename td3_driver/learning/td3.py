@@ -72,8 +72,8 @@ class TD3:
             self.actor = Actor(spec).to(self.device)
             self.critic = Critic(spec).to(self.device)
         self.form = self.critic.form
-        self.form.constrain(self.actor)
-        self.form.constrain(self.critic)
+        for network in (self.actor, self.critic):
+            self.form.constrain(network.parameters())
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
         self.reward_norm = RewardNorm(
@@ -251,7 +251,7 @@ class TD3:
                 network.parameters(), self.settings.gradient_clip_norm, foreach=True
             )
         optimizer.step()
-        self.form.constrain(network)
+        self.form.constrain(network.parameters())
 
     def _gradient_figures(self, name: str, network: nn.Module) -> dict[str, Tensor]:
         encoder, head = split_parameters(network)
