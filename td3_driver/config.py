@@ -439,7 +439,7 @@ CriticKind = Literal["scalar", "categorical"]
 
 
 class LearningConfig(Section):
-    """TD3 with separate encoders for actor and critic (Fujimoto et al., 2018).
+    """TD3 (Fujimoto et al., 2018), by default with separate encoders for actor and critic.
 
     docs/ablations.md measures which options pay off.
     """
@@ -478,7 +478,7 @@ class LearningConfig(Section):
     actor_learning_rate: float = _setting(3e-4, "Adam's rate for the actor's head.", gt=0.0)
     critic_learning_rate: float = _setting(3e-4, "Adam's rate for the critic's heads.", gt=0.0)
     actor_encoder_learning_rate: float = _setting(
-        1e-4, "Adam's rate for the actor's encoder.", gt=0.0
+        1e-4, "Adam's rate for the actor's encoder, if it has its own.", gt=0.0
     )
     critic_encoder_learning_rate: float = _setting(
         1e-4, "Adam's rate for the critic's encoder.", gt=0.0
@@ -558,6 +558,17 @@ class LearningConfig(Section):
     )
     channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
+    )
+    encoders: Literal["separate", "critic"] = _setting(
+        "separate",
+        "Who encodes the image for the actor: an encoder of its own, or the critic's, which then "
+        "the critic's loss alone trains (DrQ-v2, Yarats et al., 2021).",
+    )
+    reuse_critic_features: bool = _setting(
+        False,
+        "With separate encoders, value the actor's action on the features of the critic's pass, "
+        "from before its step, instead of encoding the image again; so it always is with "
+        "encoders: critic.",
     )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1, le=WIDEST)
     image_layer_norm: bool = _setting(

@@ -45,7 +45,13 @@ EVERYTHING: dict[str, Any] = {
     "image_jitter": 0.3,
 }
 CATEGORICAL = {**EVERYTHING, "critic": "categorical", "normalize_rewards": False}
-SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
+SETTINGS = [
+    {},
+    {"image_shift_px": 0},
+    {"replay_sampling": "lap"},
+    EVERYTHING,
+    {**EVERYTHING, "encoders": "critic"},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +112,7 @@ def make(
             **settings,
         }
     )
-    spec = make_spec(image, critic=config.critic)
+    spec = make_spec(image, critic=config.critic, encoders=config.encoders)
     learner = TD3(spec, config, device, seed=1, precision=precision)
     replay = make_replay(spec, config, device)
     add_episodes(replay, 150)

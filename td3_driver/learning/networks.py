@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Actor and critic for dict observations, each with its own encoder."""
+"""Actor and critic for dict observations, each with its own encoder or with the critic's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -22,6 +22,8 @@ from td3_driver.learning.critic_forms import FORMS
 
 IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
 """The keys of the learner's own observations, whatever the environment calls them."""
+FEATURES = "features"
+"""What an encoder made of the image, (B, image_features), in observations that it has encoded."""
 
 Observations = dict[str, Tensor]
 
@@ -61,6 +63,13 @@ class NetworkSpec:
     in what is stored and sampled."""
     privileged_key: Annotated[str, Field(max_length=256)] = PRIVILEGED
     critic: CriticKind = "scalar"
+    encoders: Literal["separate", "critic"] = "separate"
+    """Whether the learning actor has image layers of its own, or looks through the critic's."""
+
+    @property
+    def shares_image_layers(self) -> bool:
+        """Whether the learning actor looks at an image through the critic's layers."""
+        return self.encoders == "critic" and self.image is not None
 
     @property
     def of_critic(self) -> NetworkSpec:
@@ -124,6 +133,7 @@ def network_spec(
         image_layer_norm=config.image_layer_norm,
         privileged_scale=tuple(map(float, privileged_scale)),
         critic=config.critic,
+        encoders=config.encoders,
     )
     try:
         weights_of(Critic, spec)
@@ -224,15 +234,31 @@ class Encoder(nn.Module):
             else nn.Sequential(nn.Linear(flat, spec.image_features), nn.ReLU(inplace=True))
         )
 
+    def look_through(self, other: Encoder) -> None:
+        """Take over another encoder's layers for the image; the vector's scale stays its own."""
+        self.convolutions, self.trunk = other.convolutions, other.trunk
+
+    def encoded(self, observations: Observations) -> Observations:
+        """Return observations with the features of the image, which is then not encoded again.
+
+        They are for this encoder, and for one that looks through its layers.
+        """
+        if not self.spec.image:
+            return observations
+        image = scale_image(observations[IMAGE], _dtype(self.convolutions))
+        return {**observations, FEATURES: self.trunk(self.convolutions(image))}
+
     def forward(self, observations: Observations) -> Tensor:
         """Map {"image": (B, stack, [channels,] h, w), "vector": (B, n)} to (B, state_size).
 
-        The image is uint8, or already scaled by `scale_image`.
+        The image is uint8, or already scaled by `scale_image`. It is left alone in observations
+        that are `encoded`.
         """
         parts = []
         if self.spec.image:
-            image = scale_image(observations[IMAGE], _dtype(self.convolutions))
-            parts.append(self.trunk(self.convolutions(image)))
+            if FEATURES not in observations:
+                observations = self.encoded(observations)
+            parts.append(observations[FEATURES])
         if self.spec.vector_scale:
             vector, seen = observations[VECTOR], len(self.spec.vector_scale)
             # The rest is the critic's.
