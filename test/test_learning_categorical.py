@@ -262,6 +262,16 @@ def test_the_actors_gradient_is_that_of_the_mean_of_the_first_head() -> None:
     )
 
 
+def test_it_begins_with_normal_distributions_of_deviation_1() -> None:
+    critic = Critic(SPEC)
+    for head in (critic.q1, critic.q2):
+        last = head[-1]
+        assert isinstance(last, nn.Linear)
+        start = last.bias.detach().softmax(dim=0)
+        density = torch.tensor([0.1 * math.exp(-0.5 * value * value) for value in VALUES])
+        torch.testing.assert_close(start, density / math.sqrt(2 * math.pi), rtol=1e-4, atol=1e-6)
+
+
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
 

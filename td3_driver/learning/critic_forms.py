@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from td3_driver.config import LearningConfig
@@ -27,6 +27,9 @@ class CriticForm(Protocol):
     """Width of a head's last layer."""
     greatest_q: float
     """The largest Q that a head can give; 0 = there is none."""
+
+    def begin(self, last: nn.Linear) -> None:
+        """Give a head's last layer what it begins with."""
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the Q-values, (B,), of a head's outputs."""
@@ -52,6 +55,9 @@ class Scalar:
 
     outputs = 1
     greatest_q = 0.0
+
+    def begin(self, last: nn.Linear) -> None:
+        """Leave the layer as it is."""
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the outputs: they are the values."""
@@ -81,6 +87,15 @@ class Categorical:
 
     outputs = categorical.ATOMS
     greatest_q = categorical.GREATEST
+
+    @torch.no_grad()
+    def begin(self, last: nn.Linear) -> None:
+        """Begin with normal distributions of the deviation that returns are scaled to, 1.
+
+        The usual ones are almost even over all atoms. Of that width a share of 1 - discount goes
+        with every step that the targets look ahead, and until then it drowns the rewards.
+        """
+        last.bias.copy_(-0.5 * categorical.atoms_like(last.bias).square())
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the means of the distributions, (B,)."""

@@ -295,6 +295,10 @@ class Critic(nn.Module):
         inputs = spec.state_size + spec.actions
         self.q1 = _mlp(inputs, spec.hidden, self.form.outputs)
         self.q2 = _mlp(inputs, spec.hidden, self.form.outputs)
+        for head in (self.q1, self.q2):
+            last = head[-1]
+            assert isinstance(last, nn.Linear)
+            self.form.begin(last)
 
     def forward(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return what both heads give: Q-values, (B,), or the logits of their distributions."""
