@@ -17,6 +17,11 @@ is also worked out on features of the critic as it is after its step. The last l
 
 from __future__ import annotations
 
+from td3_driver.memory import keep_freed_memory
+
+# As a trainer does, before what asks for memory is imported.
+keep_freed_memory()
+
 import argparse
 import json
 import os
@@ -153,9 +158,10 @@ def watch(learner: TD3, found: dict[int, Difference]) -> None:
     learner._update_actor = compared  # type: ignore[method-assign]
 
 
-def differences(task: str, seed: int, interval: int, episodes: int) -> dict[str, Any]:
+def differences(task: str, seed: int, steps: int, interval: int, episodes: int) -> dict[str, Any]:
     """Train once with features reused; return the differences and the examinations."""
-    config = settings_of(seed, {"learning.reuse_critic_features": True}, task)
+    changes = {"learning.reuse_critic_features": True, "training.total_steps": steps}
+    config = settings_of(seed, changes, task)
     found: dict[int, Difference] = {}
     curve: dict[int, float] = {}
 
@@ -191,11 +197,13 @@ def main() -> None:
     parser.add_argument("--differences", action="store_true", help="train, instead of timing")
     parser.add_argument("--task", default="camera_lane", help="to train")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=4000, help="decisions to train for")
     parser.add_argument("--interval", type=int, default=500, help="decisions between examinations")
     parser.add_argument("--episodes", type=int, default=10, help="drives in an examination")
     given = parser.parse_args()
     if given.differences:
-        print(json.dumps(differences(given.task, given.seed, given.interval, given.episodes)))
+        size = given.steps, given.interval, given.episodes
+        print(json.dumps(differences(given.task, given.seed, *size)))
         return
     torch.set_num_threads(1)
     load_average = os.getloadavg()[0]

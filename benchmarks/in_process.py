@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from td3_driver.config import Config, load, override
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import privileged_scale, vector_scale
+from td3_driver.driving.reward import End
 from td3_driver.evaluation.fixed_drives import FixedDrives, mean_completion
 from td3_driver.evaluation.rollout import Act, drive_episode
 from td3_driver.evaluation.wrong_command import WrongCommands, wrong_commands
@@ -49,6 +52,10 @@ class Examined:
     collisions_per_km: float
     hit_first: float
     """Share of drives that ended at the first obstacle of their route."""
+    left_lane: float
+    """Share of drives that ended because the car left its lane."""
+    off_centre_m: float
+    """Mean distance from the centre of the true lane, over all decisions."""
 
 
 class Examiner:
@@ -71,17 +78,24 @@ class Examiner:
         return wrong_commands(world, act, self._drives.starts[:episodes], self._driving)
 
     def examined(self, act: Act, episodes: int = EPISODES) -> Examined:
-        """Return what comes of the first episodes, with their collisions."""
+        """Return what comes of the first episodes: ends, collisions, how well it keeps centred."""
+        env = self._drives.env
+        laterals_m: list[float] = []
         summaries, hit_first = [], 0
         for start in self._drives.starts[:episodes]:
-            summaries.append(drive_episode(self._drives.env, act, start).summary)
-            hit = {contact.other_actor_id for contact in self._drives.env.frame.collisions}
+            driven = drive_episode(
+                env, act, start, lambda _: laterals_m.append(env.task.projection.lateral_m)
+            )
+            summaries.append(driven.summary)
+            hit = {contact.other_actor_id for contact in env.frame.collisions}
             hit_first += FIRST_ACTOR_ID in hit
         km = sum(summary.distance_m for summary in summaries) / 1000.0
         return Examined(
             sum(summary.route_completion for summary in summaries) / len(summaries),
             sum(summary.collisions for summary in summaries) / max(km, 1e-9),
             hit_first / len(summaries),
+            sum(each.ended_by == End.OFF_LANE.value for each in summaries) / len(summaries),
+            float(np.mean(np.abs(laterals_m))),
         )
 
 

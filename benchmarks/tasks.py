@@ -70,7 +70,8 @@ def progress_line(seed: int, step: int, examined: Examined, spent_s: float) -> s
     return (
         f"seed {seed} step {step:6,}: completion {examined.completion:.3f}, "
         f"{examined.collisions_per_km:.2f} collisions/km, "
-        f"{examined.hit_first:.2f} at the first obstacle, {spent_s:.0f} CPU s"
+        f"{examined.hit_first:.2f} at the first obstacle, {examined.left_lane:.2f} left the lane, "
+        f"{examined.off_centre_m:.2f} m off its centre, {spent_s:.0f} CPU s"
     )
 
 
@@ -91,6 +92,8 @@ def result_of(
         "curve": {step: round(completion, 3) for step, completion in curve.items()},
         "collisions_per_km": [round(each.collisions_per_km, 2) for each in examined.values()],
         "hit_first": [round(each.hit_first, 2) for each in examined.values()],
+        "left_lane": [round(each.left_lane, 2) for each in examined.values()],
+        "off_centre_m": [round(each.off_centre_m, 2) for each in examined.values()],
     }
 
 

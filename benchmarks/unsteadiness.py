@@ -63,6 +63,9 @@ FIGURES = (
 )
 
 
+Row = dict[str, Any]
+
+
 @dataclass
 class Drives:
     """What an examination's drives were like."""
@@ -133,11 +136,11 @@ def forgotten(learner: TD3, batch: Batch) -> tuple[float, float]:
 
 def watched(
     task: str, seed: int, changes: dict[str, Any], interval: int, episodes: int
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """Train once; return a row for each examination."""
     config = settings_of(seed, changes, task)
     drives = FixedDrives.of(config.simulator, config.driving, config.evaluation)
-    rows: list[dict[str, float]] = []
+    rows: list[Row] = []
     best = Drives()
     policies: dict[int, dict[str, Tensor]] = {}  # weights by the update that they are from
     spec: NetworkSpec | None = None
@@ -162,7 +165,7 @@ def watched(
                 "updates": progress.updates,
                 "cpu_s": begin_s - began_s - extra_s,
                 "completion": mean(done.completions),
-                "least": min(done.completions),
+                "completions": done.completions,
                 "value": mean(done.values),
                 "over_estimate": mean(done.values) - mean(done.returns),
                 "td_error_old": old[0],
@@ -173,7 +176,7 @@ def watched(
             rows.append(row)
             print(
                 f"seed {seed} step {progress.step:6,}: completion {row['completion']:.3f}, "
-                f"least {row['least']:.2f}, over-estimate {row['over_estimate']:.2f}, "
+                f"lost drives {lost(row)}, over-estimate {row['over_estimate']:.2f}, "
                 f"{row['cpu_s']:.0f} CPU s",
                 file=sys.stderr,
                 flush=True,
@@ -215,16 +218,21 @@ def churn(actions: Mapping[int, Tensor], first: int, last: int) -> dict[str, flo
     }
 
 
-def in_words(row: Mapping[str, float]) -> str:
+def lost(row: Row) -> str:
+    """Return the numbers, from 0, of the drives that ended before nine tenths of their routes."""
+    return ", ".join(str(n) for n, each in enumerate(row["completions"]) if each < KEPT) or "none"
+
+
+def in_words(row: Row) -> str:
     """Return a row of the Markdown table."""
     figures = " | ".join(f"{row[name]:.3f}" if name in row else "" for name in FIGURES)
     return (
-        f"| {row['step']:,} | {row['completion']:.3f} | {row['least']:.2f} | {row['value']:.1f} | "
+        f"| {row['step']:,} | {row['completion']:.3f} | {lost(row)} | {row['value']:.1f} | "
         f"{figures} |"
     )
 
 
-def compared(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def compared(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Return each figure's mean where it fell and where it did not, and the ranks' correlation.
 
     Spearman's correlation is with 1 - completion. Counted from the first that passed.
@@ -276,7 +284,7 @@ def main() -> None:
         if given.out:
             given.out.write_text(json.dumps(trainings[0]))
     for rows in trainings:
-        print("| decisions | completion | least | value | " + " | ".join(FIGURES) + " |")
+        print("| decisions | completion | lost drives | value | " + " | ".join(FIGURES) + " |")
         print("|---" * (4 + len(FIGURES)) + "|")
         print("\n".join(map(in_words, rows)) + "\n")
     results = [compared(rows) for rows in trainings]

@@ -10,7 +10,6 @@ commands that start processes use those of `supervision.run`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,24 +17,18 @@ from typing import get_args
 
 from td3_driver import startup
 from td3_driver.config import Config, ConfigError, LookChoice, load, override, shown
-from td3_driver.doctor import findings
-from td3_driver.doctor.findings import Finding
+from td3_driver.doctor import command as doctor_command
 from td3_driver.evaluation import suite_command
-from td3_driver.launching import supervision
+from td3_driver.launching import arguments, supervision
 from td3_driver.launching.commands import COMMANDS
-from td3_driver.launching.parts import LaunchCommand, Option
+from td3_driver.launching.parts import LaunchCommand
 from td3_driver.launching.settings import (
     CONFIG,
-    ROLE_NAME,
-    SEEDS,
     SET,
-    effective_settings,
     setting_overrides,
-    whole_number,
 )
 
 EXIT_FAILED = 1
-EXIT_UNHEALTHY = 1
 NAME_SHOWN = 50
 """Characters of a name that are shown to either side of those that are wrong."""
 BAG_HELP = "A bag's folder, or a .mcap, .db3 or .bag file."
@@ -70,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     summary = "Drive a run's policy in the embedded simulator, without noise; report the results."
     _add_evaluate(commands.add_parser("evaluate", help=summary, description=summary))
     summary = "Check this machine and the running system; report problems and how to fix them."
-    _add_doctor(commands.add_parser("doctor", help=summary, description=summary))
+    doctor = commands.add_parser("doctor", help=summary, description=summary)
+    doctor_command.add_options(doctor)
+    doctor.set_defaults(execute=doctor_command.run)
     summary = "Export a run's policy to a single ONNX file, and compare it with PyTorch."
     _add_export(commands.add_parser("export", help=summary, description=summary))
     summary = "Learn offline from bags of any driver, before driving or further training."
@@ -86,44 +81,8 @@ def _add_processes_command(parser: argparse.ArgumentParser, command: LaunchComma
     parser.description = command.summary
     for option in command.options:
         if not option.launch_only:
-            _add_option(parser, option)
+            arguments.add_option(parser, option)
     parser.set_defaults(execute=lambda given: supervision.run(command.processes(vars(given))))
-
-
-def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    """Add an option to the parser; a required one is a positional argument."""
-    if option.default is None or option.positional:
-        parser.add_argument(
-            option.name,
-            metavar=option.name.upper(),
-            nargs=None if option.default is None else "?",
-            default=option.default,
-            help=option.description,
-        )
-        return
-    flag = "--" + option.name.replace("_", "-")
-    if isinstance(option.default, bool):
-        parser.add_argument(
-            flag,
-            action=argparse.BooleanOptionalAction,
-            default=option.default,
-            help=option.description,
-        )
-    elif isinstance(option.default, tuple):
-        parser.add_argument(
-            flag,
-            action="append",
-            default=[],
-            metavar="ITEM",
-            help=option.description + " May be repeated.",
-        )
-    else:
-        parser.add_argument(
-            flag,
-            default=option.default,
-            choices=option.choices or None,
-            help=option.description + (f" Default: {option.default}." if option.default else ""),
-        )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +100,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="MAP",
         help=f"Names of shipped maps, or paths{of_the_run}.",
     )
-    parser.add_argument("--episodes", type=_count, help=f"Number of episodes{of_the_run}.")
-    parser.add_argument("--seed", type=_seed, help=f"Seed of the first episode{of_the_run}.")
+    parser.add_argument(
+        "--episodes", type=arguments.count, help=f"Number of episodes{of_the_run}."
+    )
+    parser.add_argument(
+        "--seed", type=arguments.seed, help=f"Seed of the first episode{of_the_run}."
+    )
     parser.add_argument(
         "--look",
         choices=get_args(LookChoice),
@@ -169,106 +132,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "episode's, late, mirrored, without the road or the sky. Default: 10 episodes of each, "
         "and camera_test.json, with a picture beside it.",
     )
-    suite_command.add_options(parser, _count)
+    suite_command.add_options(parser, arguments.count)
     parser.set_defaults(execute=_evaluate)
-
-
-def _add_doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--world",
-        choices=("auto", "embedded", "carla"),
-        default="auto",
-        help="What must be running: the embedded simulator, or carla-ros-bridge; auto checks "
-        "whatever is running, if anything. Default: auto.",
-    )
-    for option in (CONFIG, ROLE_NAME, SET):
-        _add_option(parser, option)
-    parser.add_argument(
-        "--watch",
-        type=_seconds,
-        default=3.0,
-        metavar="SECONDS",
-        help="How long to watch the topics. Default: 3.",
-    )
-    parser.add_argument(
-        "--move",
-        action="store_true",
-        help="Drive the car a few metres; a paused simulator runs while this lasts.",
-    )
-    parser.add_argument(
-        "--map",
-        metavar="MAP",
-        help="Check this map alone, a shipped name or a path, and draw it.",
-    )
-    parser.add_argument(
-        "--picture",
-        type=Path,
-        metavar="FILE",
-        help="The picture of --map; default: MAP.png in this folder.",
-    )
-    parser.add_argument(
-        "--learner",
-        action="store_true",
-        help="Check only how this machine learns: its device, captured updates against eager "
-        "ones, updates a second.",
-    )
-    parser.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="Check this Ray cluster alone: whether its machines are alike, and have what "
-        "collectors need; auto = the one that this machine belongs to.",
-    )
-    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
-    parser.set_defaults(execute=_doctor)
-
-
-def _doctor(given: argparse.Namespace) -> int:
-    from td3_driver.doctor import environment
-
-    if given.map is not None:
-        from td3_driver.doctor import map_file  # brings CARLA's library
-
-        picture = given.picture or Path(f"{Path(given.map).stem}.png")
-        return _print_findings(map_file.examine(given.map, picture), given.json)
-    if given.learner:
-        return _doctor_of_learner(given)
-    if given.cluster is not None:
-        from td3_driver.doctor import cluster
-
-        return _print_findings(cluster.examine(given.cluster), given.json)
-    if reason := startup.no_shared_memory():
-        raise ConfigError(reason)
-    configuration = given.config or ("carla" if given.world == "carla" else "")
-    settings = effective_settings({**vars(given), "map": ""}, configuration)
-    found = environment.examine(given.world)
-    try:
-        from td3_driver.doctor import graph  # needs ROS; if it is missing, that is a finding
-    except ImportError:
-        pass
-    else:
-        found += graph.examine(
-            settings,
-            watch_s=given.watch,
-            move=given.move,
-            required=given.move or given.world != "auto",
-            say=lambda message: print(message, file=sys.stderr, flush=True),
-        )
-    return _print_findings(found, given.json)
-
-
-def _doctor_of_learner(given: argparse.Namespace) -> int:
-    from td3_driver.doctor import learner  # brings PyTorch
-
-    found = learner.examine(
-        effective_settings({**vars(given), "map": ""}, given.config or ""),
-        say=lambda message: print(message, file=sys.stderr, flush=True),
-    )
-    return _print_findings(found, given.json)
-
-
-def _print_findings(found: Sequence[Finding], as_json: bool) -> int:
-    print(json.dumps(findings.as_dict(found), indent=2) if as_json else findings.table(found))
-    return 0 if findings.healthy(found) else EXIT_UNHEALTHY
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -280,27 +145,6 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="ONNX file; default: policy.onnx in the run's folder.",
     )
     parser.set_defaults(execute=_export)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {number}")
-    return number
-
-
-def _seed(text: str) -> int:
-    try:
-        return whole_number("it", text, *SEEDS)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0.0 < number <= 3600.0:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 3600, not {number:g}")
-    return number
 
 
 def _evaluate(given: argparse.Namespace) -> int:
@@ -348,7 +192,7 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         help="Folder of the new run, or its name under runs/.",
     )
     for option in (CONFIG, SET):
-        _add_option(parser, option)
+        arguments.add_option(parser, option)
     parser.set_defaults(execute=_pretrain)
 
 

@@ -307,7 +307,7 @@ class DrivingConfig(Section):
     )
     command_ahead_m: float = _setting(
         30.0,
-        "Distance before a turn of the route from which command tells it.",
+        "Distance before a turn of the route from which command announces it.",
         "m",
         gt=0.0,
         le=1000.0,

@@ -19,7 +19,10 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from td3_driver.memory import keep_freed_memory
+
 COMMAND_LINE = "td3-driver"
+LEARNING = (COMMAND_LINE, "trainer")
 EXIT_WRONG_INPUT = 2
 SHARED_MEMORY = "/dev/shm"
 LEAST_SHARED_BYTES = 64 << 10
@@ -29,6 +32,8 @@ def run(name: str) -> None:
     """Run `td3-driver` or one of `td3_driver.nodes`, which handles signals once it is imported."""
     end_at_once_on_ctrl_c()
     ready_streams()
+    if name in LEARNING:
+        keep_freed_memory()
     if name == COMMAND_LINE:
         # By its name: this module stands before everything that it starts.
         main = importlib.import_module("td3_driver.cli").main

@@ -44,14 +44,9 @@ EVERYTHING: dict[str, Any] = {
     "learning_rate_decay_updates": 100,
     "image_jitter": 0.3,
 }
+SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
+ONE_ENCODER = {**EVERYTHING, "encoders": "critic"}
 CATEGORICAL = {**EVERYTHING, "critic": "categorical", "normalize_rewards": False}
-SETTINGS = [
-    {},
-    {"image_shift_px": 0},
-    {"replay_sampling": "lap"},
-    EVERYTHING,
-    {**EVERYTHING, "encoders": "critic"},
-]
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +155,7 @@ def test_reading_a_value_would_be_noticed() -> None:
             read()
 
 
-@pytest.mark.parametrize("settings", [*SETTINGS, CATEGORICAL])
+@pytest.mark.parametrize("settings", [*SETTINGS, ONE_ENCODER, CATEGORICAL])
 @pytest.mark.parametrize("image", [GREY, COLOUR])
 @pytest.mark.parametrize("actor", [False, True])
 def test_an_update_reads_nothing_back(
@@ -258,7 +253,7 @@ def test_where_captured_updates_differ_eager_ones_go_on(
     assert "eager" in describe(updates) and updates.replays <= 4 and not updates.graphs
 
 
-@pytest.mark.parametrize("settings", [*SETTINGS, CATEGORICAL])
+@pytest.mark.parametrize("settings", [*SETTINGS, ONE_ENCODER, CATEGORICAL])
 def test_where_captured_updates_are_right_they_are_checked_and_then_replayed(
     settings: dict[str, Any],
 ) -> None:

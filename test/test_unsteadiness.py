@@ -30,7 +30,7 @@ def filled(transitions: int, capacity: int) -> ReplayBuffer:
     return replay
 
 
-@pytest.mark.parametrize("transitions, capacity", [(400, 1000), (1000, 801)])
+@pytest.mark.parametrize("transitions, capacity", [(100, 1000), (300, 201)])
 def test_quarters_are_the_oldest_and_the_newest_transitions(
     transitions: int, capacity: int
 ) -> None:

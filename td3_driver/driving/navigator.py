@@ -99,7 +99,7 @@ def _at(points: np.ndarray, along: np.ndarray, wanted: np.ndarray) -> np.ndarray
 
 
 def instruction(turns: tuple[Turn, ...], progress_m: float, ahead_m: float) -> Instruction:
-    """Return what to say at a place along a route; turns are told from `ahead_m` before them."""
+    """Return what to say at a place of a route; turns are announced from `ahead_m` on."""
     for turn in turns:
         if progress_m < turn.end_m:
             distance_m = max(turn.begin_m - progress_m, 0.0)

@@ -65,8 +65,8 @@ def _entries(part: VectorPart, config: DrivingConfig) -> list[tuple[str, float]]
     if part == "previous_action":
         return [(f"previous_{name}", 1.0) for name in ACTIONS]
     if part == "command":
-        told = [(f"command_{direction.value}", 1.0) for direction in Direction]
-        return [*told, ("command_distance_m", config.command_ahead_m)]
+        directions = [(f"command_{direction.value}", 1.0) for direction in Direction]
+        return [*directions, ("command_distance_m", config.command_ahead_m)]
     entries: list[tuple[str, float]] = []
     for index in range(1, config.waypoints + 1):
         distance_m = index * config.waypoint_spacing_m
@@ -131,8 +131,8 @@ class Course:
     def command(self, config: DrivingConfig) -> list[float]:
         """Return the navigator's command: its direction, one-hot, and the distance to the turn."""
         progress_m = self.projection.progress_m
-        told = instruction(self.tracker.turns, progress_m, config.command_ahead_m)
-        return [*(float(told.direction is each) for each in Direction), told.distance_m]
+        given = instruction(self.tracker.turns, progress_m, config.command_ahead_m)
+        return [*(float(given.direction is each) for each in Direction), given.distance_m]
 
 
 class Observer:

@@ -38,13 +38,13 @@ class WrongCommands:
 
     junctions: int = 0
     obeyed: int = 0
-    """Times the car turned as it was told."""
+    """Times the car turned as commanded."""
     kept_to_route: int = 0
     """Times it turned the other way, as the route does."""
 
     @property
     def obeyed_share(self) -> float:
-        """Share of the junctions at which it turned as it was told; NaN without any."""
+        """Share of the junctions at which it turned as commanded; NaN without any."""
         return self.obeyed / self.junctions if self.junctions else math.nan
 
     def line(self) -> str:

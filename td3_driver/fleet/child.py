@@ -105,7 +105,7 @@ class Child:
             while (message := self._outbox.get()) is not None:
                 self._connection.send(message)
         except OSError:
-            pass  # It has ended, which receiving tells.
+            pass  # It has ended, as receiving will show.
 
     def _receive(self) -> None:
         reason = ""

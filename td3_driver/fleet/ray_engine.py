@@ -41,7 +41,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 SLOT = "slot"
 """The custom resource of `ray start --resources='{"slot": 8}'`: collectors of a machine."""
 LISTEN_S = 1.0
-"""Longest wait of a slot for something to tell; then it tells nothing, and is asked again."""
+"""Longest wait of a slot for an event; then it returns none, and is asked again."""
 SPILL_CHECK_S = 10.0
 FACTS_TIMEOUT_S = 60.0
 KNOCK_TIMEOUT_S = 5.0
@@ -174,7 +174,7 @@ def spilled_bytes() -> int:
 
 
 def _spilled_or(otherwise: int) -> int:
-    """Return `spilled_bytes`, or something else where Ray does not tell."""
+    """Return `spilled_bytes`, or something else where Ray does not report it."""
     try:
         return spilled_bytes()
     except Exception:  # No figure is worth a run, and this is no public interface of Ray's.

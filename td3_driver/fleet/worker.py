@@ -52,7 +52,7 @@ def read(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Drive as told, for ever."""
+    """Drive where leave is given, for ever."""
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=read, args=(connection, inbox), daemon=True).start()
     use_one_thread()
