@@ -209,7 +209,7 @@ CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
         ("its total steps", 110, 170, {"replay_capacity": 100}),  # the ring is full
         ("a signal", 110, 170, {"replay_capacity": 100}),
         ("a signal", 110, 170, {"replay_capacity": 100, **EVERY_OPTION}),
-        ("a signal", 110, 170, {"replay_capacity": 100, **EVERY_OPTION, **CATEGORICAL}),
+        ("a signal", 60, 100, {"replay_capacity": 100, **EVERY_OPTION, **CATEGORICAL}),
         ("a signal", 60, 100, {**EVERY_OPTION, "encoders": "critic"}),
         ("its total steps", 110, 170, {"image_key": "", "replay_sampling": "lap"}),
         ("its total steps", 220, 420, {"replay_capacity": 300}),  # it fills up after resuming
