@@ -434,6 +434,10 @@ class DrivingConfig(Section):
         return self
 
 
+CriticKind = Literal["scalar", "categorical"]
+"""What the heads of the critic give."""
+
+
 class LearningConfig(Section):
     """TD3 (Fujimoto et al., 2018), by default with separate encoders for actor and critic.
 
@@ -546,6 +550,12 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
+    critic: CriticKind = _setting(
+        "scalar",
+        "What the critic gives: a value; or a distribution over 101 values from -5 to 5, with "
+        "rewards divided so that returns fit and the weights of each unit of a linear layer kept "
+        "at a norm of 1 (after FlashSAC, arXiv 2604.04539). Q is then in units of those rewards.",
+    )
     channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
     )
@@ -595,6 +605,15 @@ class LearningConfig(Section):
             )
         if self.image_key == self.vector_key:
             raise ValueError("image_key and vector_key are the same key")
+        return self
+
+    @model_validator(mode="after")
+    def _scales_rewards_once(self) -> LearningConfig:
+        if self.critic == "categorical" and (self.normalize_rewards or self.reward_scale != 1.0):
+            raise ValueError(
+                "critic: categorical scales rewards itself; leave out normalize_rewards and "
+                "reward_scale"
+            )
         return self
 
 

@@ -17,7 +17,8 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from td3_driver.config import MOST_WEIGHTS, ConfigError, LearningConfig, Width
+from td3_driver.config import MOST_WEIGHTS, ConfigError, CriticKind, LearningConfig, Width
+from td3_driver.learning.critic_forms import FORMS
 
 IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
 """The keys of the learner's own observations, whatever the environment calls them."""
@@ -61,6 +62,7 @@ class NetworkSpec:
     """The same as `vector_scale`, for entries that only the critic sees; they follow the vector's
     in what is stored and sampled."""
     privileged_key: Annotated[str, Field(max_length=256)] = PRIVILEGED
+    critic: CriticKind = "scalar"
     encoders: Literal["separate", "critic"] = "separate"
     """Whether the learning actor has image layers of its own, or looks through the critic's."""
 
@@ -130,6 +132,7 @@ def network_spec(
         vector_key=config.vector_key,
         image_layer_norm=config.image_layer_norm,
         privileged_scale=tuple(map(float, privileged_scale)),
+        critic=config.critic,
         encoders=config.encoders,
     )
     try:
@@ -288,21 +291,32 @@ class Critic(nn.Module):
         super().__init__()
         spec = spec.of_critic
         self.encoder = Encoder(spec)
+        self.form = FORMS[spec.critic]
         inputs = spec.state_size + spec.actions
-        self.q1 = _mlp(inputs, spec.hidden, 1)
-        self.q2 = _mlp(inputs, spec.hidden, 1)
+        self.q1 = _mlp(inputs, spec.hidden, self.form.outputs)
+        self.q2 = _mlp(inputs, spec.hidden, self.form.outputs)
+        for head in (self.q1, self.q2):
+            last = head[-1]
+            assert isinstance(last, nn.Linear)
+            self.form.begin(last)
 
     def forward(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both Q-values, each (B,)."""
+        """Return what both heads give: Q-values, (B,), or the logits of their distributions."""
         inputs = torch.cat([self.encoder(observations), actions], dim=1)
         q1, q2 = (in_full_precision(head, inputs).squeeze(1) for head in (self.q1, self.q2))
+        return q1, q2
+
+    def q_values(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both Q-values, each (B,)."""
+        q1, q2 = map(self.form.values, self(observations, actions))
         return q1, q2
 
     def q1_of_action(self, observations: Observations, actions: Tensor) -> Tensor:
         """Return Q1, (B,), differentiable only in the action, with this critic's own features."""
         with torch.no_grad():
             state = self.encoder(observations)
-        return in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
+        outputs = in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
+        return self.form.values(outputs)
 
 
 def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

@@ -87,14 +87,17 @@ class TD3:
             torch.manual_seed(seed)
             self.actor = Actor(spec).to(self.device)
             self.critic = Critic(spec).to(self.device)
+        self.form = self.critic.form
+        for network in (self.actor, self.critic):
+            self.form.constrain(network.parameters())
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
         if spec.shares_image_layers:
             self.actor.encoder.look_through(self.critic.encoder)
             self.actor_target.encoder.look_through(self.critic_target.encoder)
-        self.reward_norm = RewardNorm(settings.reward_scale, settings.normalize_rewards).to(
-            self.device
-        )
+        self.reward_norm = RewardNorm(
+            settings.reward_scale, settings.normalize_rewards, self.form.greatest_q
+        ).to(self.device)
         self._of_actor, self._of_critic = map(split_parameters, (self.actor, self.critic))
         if spec.shares_image_layers:
             self._of_actor = Trained([], self._of_actor.head)
@@ -204,7 +207,10 @@ class TD3:
         )
 
     def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
-        """Return r + discount^steps (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
+        """Return r + discount^steps (1 - terminated) min Q'(s', a'), with a smoothed a'.
+
+        In the form of the critic: (B,) values, or their distributions.
+        """
         settings = self.settings
         with torch.no_grad():
             with self.autocast():
@@ -220,16 +226,13 @@ class TD3:
                 noise = (noise * settings.policy_noise).clamp(
                     -settings.noise_clip, settings.noise_clip
                 )
-                q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
+                twins = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
             bootstrap = (1.0 - batch.terminated) * settings.discount**batch.steps
-            return self.reward_norm(batch.rewards) + bootstrap * torch.minimum(q1, q2)
+            return self.form.target(self.reward_norm(batch.rewards), bootstrap, twins)
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of Q-values (B,) against targets (B,), according to the settings."""
-        # LAP needs the Huber loss: its bias cancels the bias of the priorities.
-        if self.settings.replay_sampling == "lap":
-            return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
-        return functional.mse_loss(q, target)
+    def critic_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a head's outputs against targets, according to the settings."""
+        return self.form.loss(outputs, target, self.settings)
 
     def _update_critic(
         self,
@@ -242,15 +245,17 @@ class TD3:
         target = self.target_values(batch, next_observations)
         with self.autocast():
             encoded = self.critic.encoder.encoded(observations)
-            q1, q2 = self.critic(encoded, batch.actions)
+            twins = self.critic(encoded, batch.actions)
         detached = {key: value.detach() for key, value in encoded.items()}
-        loss = self.critic_loss(q1, target) + self.critic_loss(q2, target)
+        loss = self.critic_loss(twins[0], target) + self.critic_loss(twins[1], target)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         figures = self._gradient_figures("critic", self._of_critic) if measure else {}
         self._step(self.critic_optimizer, self._of_critic)
         self.finite &= loss.detach().isfinite()
-        errors = torch.stack([target - q1, target - q2]).detach().abs()
+        q1, q2 = (self.form.values(outputs).detach() for outputs in twins)
+        target = self.form.mean(target)
+        errors = torch.stack([target - q1, target - q2]).abs()
         self.td_errors = errors.amax(dim=0)
         if not measure:
             return {}, detached
@@ -269,10 +274,11 @@ class TD3:
         return figures, detached
 
     def _step(self, optimizer: torch.optim.Optimizer, trained: Trained) -> None:
-        """Take an optimiser step, with the gradient norm limited."""
+        """Take an optimiser step, with the gradient norm limited, and the weights if so wanted."""
         if self.settings.gradient_clip_norm:
             nn.utils.clip_grad_norm_(trained.all, self.settings.gradient_clip_norm, foreach=True)
         optimizer.step()
+        self.form.constrain(trained.all)
 
     def _gradient_figures(self, name: str, trained: Trained) -> dict[str, Tensor]:
         figures = {f"{name}_gradient_norm": gradient_norm(trained.head)}
