@@ -285,6 +285,15 @@ LANE_PARTS = {"lateral", "heading", "waypoints"}
 """Those that say where the lane is."""
 ROUTE_PARTS = {*LANE_PARTS, "command"}
 """Those that are read off the route."""
+PrivilegedPart = Literal[VectorPart, "others", "advice"]
+"""What only training can know: parts of the vector, the others on the road, and an action that a
+scripted driver advises who is told them."""
+
+
+TOLD_IN = (
+    "driving.privileged_others and driving.advice need the embedded simulator in process: set "
+    "fleet.collectors to 1 or more and fleet.simulator to in_process, or turn them off"
+)
 
 
 class DrivingConfig(Section):
@@ -317,6 +326,19 @@ class DrivingConfig(Section):
         "In training, show the critic those of lateral, heading and waypoints that the vector "
         "leaves out; all three, as they really are, where the route is observed with an error (an "
         "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
+    )
+    privileged_others: int = _setting(
+        0,
+        "In training, tell the critic of so many of the vehicles and pedestrians next on the "
+        "route: the room before them, how far to move aside to pass them, and their speed; 0 = "
+        "none. The policy sees and needs nothing of it.",
+        ge=0,
+        le=10,
+    )
+    advice: bool = _setting(
+        False,
+        "In training, ask a scripted driver that is told where the others are what it would do: "
+        "the critic sees it, and learning.imitated: advice draws the actor towards it.",
     )
     route_offset_m: float = _setting(
         0.0,
@@ -413,14 +435,21 @@ class DrivingConfig(Section):
         return tuple(part for part in VECTOR_PARTS if part in value)
 
     @property
-    def privileged(self) -> tuple[VectorPart, ...]:
-        """The parts of the route that only the critic sees."""
+    def privileged(self) -> tuple[PrivilegedPart, ...]:
+        """What only the critic sees: parts of the route, the others on it, and last the advice."""
+        told = {"others": self.privileged_others > 0, "advice": self.advice}
+        others: tuple[PrivilegedPart, ...] = tuple(part for part in told if told[part])  # type: ignore[misc]
         if not self.privileged_critic:
-            return ()
+            return others
         wrong = self.route_offset_m or self.route_turn_rad
         # Waypoints say all that a command does.
         hidden = LANE_PARTS if wrong else LANE_PARTS.difference(self.vector)
-        return tuple(part for part in VECTOR_PARTS if part in hidden)
+        return (*(part for part in VECTOR_PARTS if part in hidden), *others)
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether training needs a world that tells who else is on the road."""
+        return bool(self.privileged_others or self.advice)
 
     @property
     def needs_route(self) -> bool:
@@ -501,6 +530,11 @@ class LearningConfig(Section):
         "(TD3+BC, Fujimoto and Gu, 2021); 0 = plain TD3, and pretraining then uses 0.5.",
         ge=0.0,
     )
+    imitated: Literal["recorded", "advice"] = _setting(
+        "recorded",
+        "Which actions bc_alpha is about: those of the transitions, or what driving.advice would "
+        "have done in the same place (as in DAgger, Ross et al., 2011).",
+    )
     bc_decay_steps: int = _setting(
         20_000,
         "Online decisions over which the weight of the recorded actions decays linearly from 1 to "
@@ -559,10 +593,11 @@ class LearningConfig(Section):
     channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
     )
-    encoders: Literal["separate", "critic"] = _setting(
+    encoders: Literal["separate", "critic", "actor"] = _setting(
         "separate",
-        "Who encodes the image for the actor: an encoder of its own, or the critic's, which then "
-        "the critic's loss alone trains (DrQ-v2, Yarats et al., 2021).",
+        "Who has an encoder for the image: separate = actor and critic, each its own; critic = "
+        "the actor uses the critic's, which the critic's loss alone trains (DrQ-v2, Yarats et "
+        "al., 2021); actor = the actor alone, where the critic is told what the image shows.",
     )
     reuse_critic_features: bool = _setting(
         False,
@@ -876,6 +911,12 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
     ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()
+
+    @model_validator(mode="after")
+    def _asks_whom_it_imitates(self) -> Config:
+        if self.learning.imitated == "advice" and not self.driving.advice:
+            raise ValueError("learning.imitated is advice, but driving.advice is false")
+        return self
 
 
 def build(values: dict[str, Any], source: str) -> Config:

@@ -27,7 +27,7 @@ from td3_driver.learning.captured_check import StateBefore
 from td3_driver.learning.following import Follower
 from td3_driver.learning.learner_state import live_tensors
 from td3_driver.learning.manifest import CheckpointError, seal
-from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.networks import Critic, NetworkSpec, weights_of
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.saved_networks import SavedNetworks
@@ -302,3 +302,43 @@ def test_a_checkpoint_from_before_there_was_a_choice_has_separate_encoders(
     seal(written)
     assert Policy.load(written).spec == learner.spec
     checkpoint.load(written, make_learner("separate"), filled_replay(SPEC), {})
+
+
+# ------------------------------------------------------------------ a critic without an image
+
+
+def test_a_critic_that_is_told_everything_has_no_image_layers() -> None:
+    learner, batch = make_learner("actor"), make_batch()
+    assert image_layers(learner.critic) == set() != image_layers(learner.actor)
+    other = {**batch.observations, "image": make_batch(1).observations["image"]}
+    before = learner.critic(batch.observations, batch.actions)
+    for one, unchanged in zip(learner.critic(other, batch.actions), before, strict=True):
+        assert torch.equal(one, unchanged)
+    assert not torch.equal(learner.actor(other), learner.actor(batch.observations))
+    actor, critic = weights(learner.actor), weights(learner.critic)
+    figures = learner.move(batch, BOTH, measure=True)
+    assert image_layers(learner.actor) < differing(actor, learner.actor)
+    assert differing(critic, learner.critic) == dict(learner.critic.named_parameters()).keys()
+    assert "actor_dormant_share" in figures and "critic_dormant_share" not in figures
+
+
+def test_a_critic_without_an_image_must_be_told_something() -> None:
+    spec = dataclasses.replace(SPEC, vector_scale=(), privileged_scale=(), encoders="actor")
+    with pytest.raises(ValueError, match="see neither an image nor a vector"):
+        weights_of(Critic, spec)
+
+
+def test_advice_is_imitated_in_place_of_the_batchs_actions() -> None:
+    learner, batch = make_learner("actor", bc_alpha=0.5, imitated="advice"), make_batch()
+    advice = batch.observations["vector"][:, -2:]
+    loss, actions, pre_tanh, q = learner.actor_loss(batch.observations, batch.actions)
+    expected = (
+        (actions - advice).square().mean()
+        - 0.5 * q.mean() / q.abs().mean()
+        + 1e-3 * pre_tanh.square().mean()
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    learner.bc_weight.fill_(0.25)
+    less = learner.actor_loss(batch.observations, batch.actions)[0]
+    gap = 0.75 * (actions - advice).square().mean()
+    assert (loss - less).item() == pytest.approx(gap.item(), rel=1e-4)

@@ -247,6 +247,20 @@ def test_an_actor_alone_is_inspected_without_values(
     assert data["outputs"] == ["steering", "speed"]
 
 
+def test_a_critic_that_was_told_of_others_judges_no_bag(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(action_repeat=2, privileged_others=1, advice=True)
+    run = make_run(tmp_path / "run", config)
+    add_learner(run, config, privileged_scale=(1.0,) * 7, encoders="actor")
+    page = tmp_path / "page.html"
+    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
+    assert "one that knew who else was on the road" in capsys.readouterr().out
+    data = data_of(page)
+    assert "q1" not in data["columns"] and "policy_steering" in data["columns"]
+    assert data["outputs"] == ["steering", "speed"]
+
+
 @pytest.mark.parametrize(
     "task, left_out, looks",
     [

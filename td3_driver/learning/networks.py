@@ -63,8 +63,9 @@ class NetworkSpec:
     in what is stored and sampled."""
     privileged_key: Annotated[str, Field(max_length=256)] = PRIVILEGED
     critic: CriticKind = "scalar"
-    encoders: Literal["separate", "critic"] = "separate"
-    """Whether the learning actor has image layers of its own, or looks through the critic's."""
+    encoders: Literal["separate", "critic", "actor"] = "separate"
+    """Who has image layers: actor and critic, each its own; the critic, through whose layers the
+    learning actor looks; or the actor alone."""
 
     @property
     def shares_image_layers(self) -> bool:
@@ -73,9 +74,10 @@ class NetworkSpec:
 
     @property
     def of_critic(self) -> NetworkSpec:
-        """The shape of the critic, which sees everything."""
+        """The shape of the critic, which sees everything, or all but the image."""
         scale = (*self.vector_scale, *self.privileged_scale)
-        return dataclasses.replace(self, vector_scale=scale, privileged_scale=())
+        image = None if self.encoders == "actor" else self.image
+        return dataclasses.replace(self, image=image, vector_scale=scale, privileged_scale=())
 
     @property
     def state_size(self) -> int:
@@ -324,7 +326,7 @@ def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple
 
     Raises ValueError if they are more than `MOST_WEIGHTS`, or see nothing.
     """
-    if not (spec.image or spec.vector_scale):
+    if not all(each.image or each.vector_scale for each in (spec, spec.of_critic)):
         raise ValueError("networks that see neither an image nor a vector")
     if spec.image and spec.vector_scale and spec.image_key == spec.vector_key:
         raise ValueError("networks whose image is their vector: image_key is vector_key")

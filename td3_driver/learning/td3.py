@@ -27,6 +27,7 @@ from td3_driver.learning.augmentation import draw_shifts, jitter_light
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
+    VECTOR,
     Actor,
     Critic,
     NetworkSpec,
@@ -289,7 +290,7 @@ class TD3:
     def _dormancy(
         self, name: str, network: Actor | Critic, observations: Observations
     ) -> dict[str, Tensor]:
-        if IMAGE not in observations:
+        if not network.encoder.spec.image:
             return {}
         with self.autocast():
             return {f"{name}_dormant_share": dormant_share(network.encoder, observations)}
@@ -315,6 +316,8 @@ class TD3:
             actions = torch.tanh(pre_tanh)
             q = self.critic.q1_of_action(encoded, actions)
         cost = -q.mean()
+        if self.settings.imitated == "advice":  # the last of what only training knows
+            recorded = observations[VECTOR][:, -actions.shape[1] :]
         if self.settings.bc_alpha and recorded is not None:
             cost = self.bc_weight * functional.mse_loss(actions, recorded) + self._sized(cost, q)
         return cost + self._pre_tanh_cost(pre_tanh), actions, pre_tanh, q

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +59,18 @@ class Networks:
         return f"{checkpoint.parents[1].name} @ {step_of(checkpoint)}"
 
 
-def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
+def load_networks(
+    checkpoint: Path, learning: LearningConfig, knows_others: bool = False
+) -> Networks:
     """Load the networks of a checkpoint's folder, on the CPU; raises CheckpointError.
 
     `learning` is the run's, and determines how rewards are scaled and discounted. A checkpoint
-    with only an actor has neither critic nor targets.
+    with only an actor has neither critic nor targets. A critic that `knows_others`, who else was
+    on the road, cannot judge a bag, which does not say so.
     """
     saved = SavedNetworks.load(checkpoint)
+    if knows_others:
+        saved = replace(saved, critic=None)
     if saved.critic is None:
         return Networks(saved, learning)
     spec = saved.policy.spec
