@@ -131,7 +131,13 @@ def train_one(task: str, seed: int, interval: int, episodes: int) -> dict[str, A
     """Train once; return the result as benchmarks/tasks.py does."""
     torch.set_num_threads(1)
     # Its critic would see what is privileged, and so would its actor.
-    config = settings_of(seed, {"driving.privileged_critic": False}, task)
+    told = {
+        "driving.privileged_critic": False,
+        "driving.privileged_others": 0,
+        "driving.advice": False,
+        "learning.imitated": "recorded",
+    }
+    config = settings_of(seed, told, task)
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
     examining = Examining(Examiner(config), seed, interval, episodes, config.training.random_steps)

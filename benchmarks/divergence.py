@@ -66,7 +66,10 @@ class ForeignFeatures(TD3):
     """First fault: the actor's loss gives the critic the features of the actor's encoder."""
 
     def actor_loss(
-        self, observations: Observations, recorded: Tensor | None = None
+        self,
+        observations: Observations,
+        recorded: Tensor | None = None,
+        encoded: Observations | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return -Q1(actor's features, action), actions, pre-tanh activations and Q."""
         state = self.actor.encoder(observations)

@@ -285,6 +285,15 @@ LANE_PARTS = {"lateral", "heading", "waypoints"}
 """Those that say where the lane is."""
 ROUTE_PARTS = {*LANE_PARTS, "command"}
 """Those that are read off the route."""
+PrivilegedPart = Literal[VectorPart, "others", "advice"]
+"""What only training can know: parts of the vector, the others on the road, and an action that a
+scripted driver advises who is told them."""
+
+
+TOLD_IN = (
+    "driving.privileged_others and driving.advice need the embedded simulator in process: set "
+    "fleet.collectors to 1 or more and fleet.simulator to in_process, or turn them off"
+)
 
 
 class DrivingConfig(Section):
@@ -317,6 +326,19 @@ class DrivingConfig(Section):
         "In training, show the critic those of lateral, heading and waypoints that the vector "
         "leaves out; all three, as they really are, where the route is observed with an error (an "
         "asymmetric actor-critic, Pinto et al., 2018). The policy sees and needs nothing of them.",
+    )
+    privileged_others: int = _setting(
+        0,
+        "In training, tell the critic of so many of the vehicles and pedestrians next on the "
+        "route: the room before them, how far to move aside to pass them, and their speed; 0 = "
+        "none. The policy sees and needs nothing of it.",
+        ge=0,
+        le=10,
+    )
+    advice: bool = _setting(
+        False,
+        "In training, ask a scripted driver that is told where the others are what it would do: "
+        "the critic sees it, and learning.imitated: advice draws the actor towards it.",
     )
     route_offset_m: float = _setting(
         0.0,
@@ -413,14 +435,21 @@ class DrivingConfig(Section):
         return tuple(part for part in VECTOR_PARTS if part in value)
 
     @property
-    def privileged(self) -> tuple[VectorPart, ...]:
-        """The parts of the route that only the critic sees."""
+    def privileged(self) -> tuple[PrivilegedPart, ...]:
+        """What only the critic sees: parts of the route, the others on it, and last the advice."""
+        told = {"others": self.privileged_others > 0, "advice": self.advice}
+        others: tuple[PrivilegedPart, ...] = tuple(part for part in told if told[part])  # type: ignore[misc]
         if not self.privileged_critic:
-            return ()
+            return others
         wrong = self.route_offset_m or self.route_turn_rad
         # Waypoints say all that a command does.
         hidden = LANE_PARTS if wrong else LANE_PARTS.difference(self.vector)
-        return tuple(part for part in VECTOR_PARTS if part in hidden)
+        return (*(part for part in VECTOR_PARTS if part in hidden), *others)
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether training needs a world that tells who else is on the road."""
+        return bool(self.privileged_others or self.advice)
 
     @property
     def needs_route(self) -> bool:
@@ -434,8 +463,12 @@ class DrivingConfig(Section):
         return self
 
 
+CriticKind = Literal["scalar", "categorical"]
+"""What the heads of the critic give."""
+
+
 class LearningConfig(Section):
-    """TD3 with separate encoders for actor and critic (Fujimoto et al., 2018).
+    """TD3 (Fujimoto et al., 2018), by default with separate encoders for actor and critic.
 
     docs/ablations.md measures which options pay off.
     """
@@ -474,7 +507,7 @@ class LearningConfig(Section):
     actor_learning_rate: float = _setting(3e-4, "Adam's rate for the actor's head.", gt=0.0)
     critic_learning_rate: float = _setting(3e-4, "Adam's rate for the critic's heads.", gt=0.0)
     actor_encoder_learning_rate: float = _setting(
-        1e-4, "Adam's rate for the actor's encoder.", gt=0.0
+        1e-4, "Adam's rate for the actor's encoder, if it has its own.", gt=0.0
     )
     critic_encoder_learning_rate: float = _setting(
         1e-4, "Adam's rate for the critic's encoder.", gt=0.0
@@ -496,6 +529,11 @@ class LearningConfig(Section):
         "Weight of Q against the squared distance to the recorded actions in the actor's loss "
         "(TD3+BC, Fujimoto and Gu, 2021); 0 = plain TD3, and pretraining then uses 0.5.",
         ge=0.0,
+    )
+    imitated: Literal["recorded", "advice"] = _setting(
+        "recorded",
+        "Which actions bc_alpha is about: those of the transitions, or what driving.advice would "
+        "have done in the same place (as in DAgger, Ross et al., 2011).",
     )
     bc_decay_steps: int = _setting(
         20_000,
@@ -546,8 +584,26 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
+    critic: CriticKind = _setting(
+        "scalar",
+        "What the critic gives: a value; or a distribution over 101 values from -5 to 5, with "
+        "rewards divided so that returns fit and the weights of each unit of a linear layer kept "
+        "at a norm of 1 (after FlashSAC, arXiv 2604.04539). Q is then in units of those rewards.",
+    )
     channels: tuple[Width, Width, Width] = _setting(
         (32, 64, 64), "Channels of the three convolutions."
+    )
+    encoders: Literal["separate", "critic", "actor"] = _setting(
+        "separate",
+        "Who has an encoder for the image: separate = actor and critic, each its own; critic = "
+        "the actor uses the critic's, which the critic's loss alone trains (DrQ-v2, Yarats et "
+        "al., 2021); actor = the actor alone, where the critic is told what the image shows.",
+    )
+    reuse_critic_features: bool = _setting(
+        False,
+        "With separate encoders, value the actor's action on the features of the critic's pass, "
+        "from before its step, instead of encoding the image again; so it always is with "
+        "encoders: critic.",
     )
     image_features: int = _setting(512, "Features of the image encoder.", ge=1, le=WIDEST)
     image_layer_norm: bool = _setting(
@@ -584,6 +640,15 @@ class LearningConfig(Section):
             )
         if self.image_key == self.vector_key:
             raise ValueError("image_key and vector_key are the same key")
+        return self
+
+    @model_validator(mode="after")
+    def _scales_rewards_once(self) -> LearningConfig:
+        if self.critic == "categorical" and (self.normalize_rewards or self.reward_scale != 1.0):
+            raise ValueError(
+                "critic: categorical scales rewards itself; leave out normalize_rewards and "
+                "reward_scale"
+            )
         return self
 
 
@@ -846,6 +911,12 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     driver: DriverConfig = DriverConfig()
     ackermann_controller: AckermannControllerConfig = AckermannControllerConfig()
+
+    @model_validator(mode="after")
+    def _asks_whom_it_imitates(self) -> Config:
+        if self.learning.imitated == "advice" and not self.driving.advice:
+            raise ValueError("learning.imitated is advice, but driving.advice is false")
+        return self
 
 
 def build(values: dict[str, Any], source: str) -> Config:

@@ -23,7 +23,7 @@ import pytest
 import torch
 from driver_runs import make_run, small_config
 
-from td3_driver.config import VECTOR_PARTS, Config, ConfigError, DrivingConfig
+from td3_driver.config import VECTOR_PARTS, Config, ConfigError, DrivingConfig, LearningConfig
 from td3_driver.deployment import description, export
 from td3_driver.deployment.description import (
     OF_EPISODES,
@@ -41,6 +41,7 @@ from td3_driver.driving.control import CommandLimiter, action_ranges
 from td3_driver.driving.observation import vector_names
 from td3_driver.learning.networks import Actor, NetworkSpec
 from td3_driver.learning.policy import Policy
+from td3_driver.learning.td3 import TD3
 from td3_driver.runs import RunFolder
 
 pytestmark = pytest.mark.long
@@ -133,6 +134,27 @@ def actions_of(policy: Policy, batch: dict[str, np.ndarray]) -> np.ndarray:
     count = len(next(iter(batch.values())))
     each = ({key: values[i] for key, values in batch.items()} for i in range(count))
     return np.stack([policy.act(observation) for observation in each])
+
+
+def test_a_file_has_the_encoder_of_the_critic_that_its_actor_looked_through(
+    tmp_path: Path,
+) -> None:
+    spec = NetworkSpec(**{**SPEC, "encoders": "critic", "privileged_scale": (3.0,)})
+    learner = TD3(spec, LearningConfig(encoders="critic"), seed=1)
+    policy = Policy.like(spec)
+    policy.follow(learner.actor)
+    done = export_to(tmp_path / "policy.onnx", policy)
+    assert done.comparison.largest_difference <= TOLERANCE
+    batch = observations(policy, 4)
+    acted = OnnxPolicy.load(done.path).act_on_batch(batch)
+    state = learner.critic.encoder(
+        {
+            "image": torch.from_numpy(batch["image"]),
+            "vector": torch.from_numpy(np.pad(batch["vector"], ((0, 0), (0, 1)))),
+        }
+    )
+    wanted = torch.tanh(learner.actor.head(state[:, :-1])).detach().numpy()
+    np.testing.assert_allclose(acted, wanted, atol=TOLERANCE)
 
 
 @pytest.fixture(scope="module")

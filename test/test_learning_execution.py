@@ -45,6 +45,8 @@ EVERYTHING: dict[str, Any] = {
     "image_jitter": 0.3,
 }
 SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
+ONE_ENCODER = {**EVERYTHING, "encoders": "critic"}
+CATEGORICAL = {**EVERYTHING, "critic": "categorical", "normalize_rewards": False}
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +107,7 @@ def make(
             **settings,
         }
     )
-    spec = make_spec(image)
+    spec = make_spec(image, critic=config.critic, encoders=config.encoders)
     learner = TD3(spec, config, device, seed=1, precision=precision)
     replay = make_replay(spec, config, device)
     add_episodes(replay, 150)
@@ -153,7 +155,7 @@ def test_reading_a_value_would_be_noticed() -> None:
             read()
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [*SETTINGS, ONE_ENCODER, CATEGORICAL])
 @pytest.mark.parametrize("image", [GREY, COLOUR])
 @pytest.mark.parametrize("actor", [False, True])
 def test_an_update_reads_nothing_back(
@@ -251,7 +253,7 @@ def test_where_captured_updates_differ_eager_ones_go_on(
     assert "eager" in describe(updates) and updates.replays <= 4 and not updates.graphs
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [*SETTINGS, ONE_ENCODER, CATEGORICAL])
 def test_where_captured_updates_are_right_they_are_checked_and_then_replayed(
     settings: dict[str, Any],
 ) -> None:
@@ -413,7 +415,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 
 
 @needs_gpu
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [*SETTINGS, CATEGORICAL])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_captured_updates_equal_eager_ones(
     cuda: torch.device, settings: dict[str, Any], precision: torch.dtype

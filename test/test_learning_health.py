@@ -87,6 +87,12 @@ def test_each_check_finds_its_own_illness(changes: dict[str, float], wrong: set[
     assert judged({**HEALTHY, **changes}) == wrong
 
 
+def test_the_actors_encoder_is_watched_where_the_critic_has_none() -> None:
+    alone = {name: value for name, value in HEALTHY.items() if name != "critic_dormant_share"}
+    assert judged(alone) == set()
+    assert judged({**alone, "actor_dormant_share": 0.91}) == {"encoder_dormant"}
+
+
 def test_a_warning_is_said_once_when_it_begins_and_once_when_it_ends() -> None:
     said: list[str] = []
     monitor = HealthMonitor(said.append)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -70,7 +70,8 @@ def make_batch(seed: int = 0, batch: int = BATCH) -> Batch:
 
 
 def make_learner(seed: int = 0, **settings: Any) -> TD3:
-    return TD3(SPEC, LearningConfig(**{"actor_warmup_updates": 0, **settings}), seed=seed)
+    config = LearningConfig(**{"actor_warmup_updates": 0, **settings})
+    return TD3(dataclasses.replace(SPEC, encoders=config.encoders), config, seed=seed)
 
 
 def weights(network: nn.Module) -> list[Tensor]:
@@ -239,9 +240,10 @@ def test_the_actors_loss_reaches_every_weight_of_the_actor() -> None:
     assert all((gradient != 0).any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("encoders", ["separate", "critic"])
 @pytest.mark.parametrize("tau", [0.005, 0.25, 1.0])
-def test_each_target_weight_moves_by_exactly_tau(tau: float) -> None:
-    learner = make_learner(tau=tau, policy_freq=1, image_shift_px=0)
+def test_each_target_weight_moves_by_exactly_tau(tau: float, encoders: str) -> None:
+    learner = make_learner(tau=tau, policy_freq=1, image_shift_px=0, encoders=encoders)
     pairs = ((learner.actor, learner.actor_target), (learner.critic, learner.critic_target))
     for network, _ in pairs:
         perturb(network)
@@ -553,8 +555,16 @@ def doubled(batch: Batch) -> Batch:
     )
 
 
-def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
+@pytest.mark.parametrize(
+    "encoders, reuses", [("separate", False), ("separate", True), ("critic", True)]
+)
+def test_an_independent_plain_td3_arrives_at_the_same_weights(
+    encoders: Literal["separate", "critic"], reuses: bool
+) -> None:
+    spec = dataclasses.replace(SPEC, encoders=encoders)
+    shared = encoders == "critic"
     settings = LearningConfig(
+        reuse_critic_features=reuses and not shared,
         discount=0.97,
         tau=0.1,
         policy_noise=0.3,
@@ -568,7 +578,7 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
         pre_tanh_penalty=0.05,
         image_shift_px=0,
     )
-    learner = TD3(SPEC, settings, seed=4)
+    learner = TD3(spec, settings, seed=4)
     networks = {
         "actor": learner.actor,
         "critic": learner.critic,
@@ -584,6 +594,10 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
     actor_target, critic_target = (
         plain_parameters(network, False) for network in (learner.actor, learner.critic)
     )
+    if shared:  # of the actors, only the heads are theirs
+        for plain_actor in (actor, actor_target):
+            for name in [name for name in plain_actor if name.startswith("encoder.")]:
+                del plain_actor[name]
 
     def rate(name: str) -> float:
         return 3e-3 if "encoder" in name else 1e-2
@@ -598,18 +612,21 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
         with torch.no_grad():
             noise = torch.randn(BATCH, 2, generator=generator, dtype=torch.float64)
             noise = (0.3 * noise).clamp(-0.35, 0.35)
-            wanted = torch.tanh(plain_head(actor_target, "head", plain_state(actor_target, after)))
-            wanted = (wanted + noise).clamp(-1, 1)
             state = plain_state(critic_target, after)
+            actors_state = state if shared else plain_state(actor_target, after)
+            wanted = torch.tanh(plain_head(actor_target, "head", actors_state))
+            wanted = (wanted + noise).clamp(-1, 1)
             twins = [plain_q(critic_target, name, state, wanted) for name in ("q1", "q2")]
             target = batch.rewards + 0.97 * (1 - batch.terminated) * torch.minimum(*twins)
         state = plain_state(critic, now)
+        state_before = state.detach()
         errors = [plain_q(critic, name, state, batch.actions) - target for name in ("q1", "q2")]
         critic_adam.step(sum((error**2).mean() for error in errors))  # type: ignore[arg-type]
         if number % 2 == 0:
             if number > 2:
-                pre_tanh = plain_head(actor, "head", plain_state(actor, now))
-                state = plain_state(critic, now).detach()
+                state = state_before if reuses else plain_state(critic, now).detach()
+                actors_state = state if shared else plain_state(actor, now)
+                pre_tanh = plain_head(actor, "head", actors_state)
                 value = plain_q(critic, "q1", state, torch.tanh(pre_tanh))
                 actor_adam.step(-value.mean() + 0.05 * (pre_tanh**2).mean())
             for online, slow in ((actor, actor_target), (critic, critic_target)):
@@ -622,11 +639,13 @@ def test_an_independent_plain_td3_arrives_at_the_same_weights() -> None:
         "actor_target": actor_target,
         "critic_target": critic_target,
     }
-    begun = TD3(SPEC, settings, seed=4)
+    begun = TD3(spec, settings, seed=4)
     for name, network in networks.items():
         start = dict(getattr(begun, name).named_parameters())
+        # What an actor has of the critic is the critic's.
+        wanted_weights = plain[name.replace("actor", "critic")] | plain[name]
         for key, value in network.named_parameters():
-            torch.testing.assert_close(value.detach(), plain[name][key], rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(value.detach(), wanted_weights[key], rtol=1e-7, atol=1e-9)
             assert (value - start[key].double()).abs().max() > 1e-4, (name, key)
 
 

@@ -199,6 +199,7 @@ EVERY_OPTION: dict[str, Any] = {
     "normalize_rewards": True,
     "image_jitter": 0.3,
 }
+CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
 
 
 # 40 and 60 updates; an episode is under way at both.
@@ -213,6 +214,8 @@ RANDOM, HALFWAY, END = 70, 110, 130
         ("its total steps", {"replay_capacity": 100}),  # the ring is full
         ("a signal", {"replay_capacity": 100}),
         ("a signal", {"replay_capacity": 100, **EVERY_OPTION}),
+        ("a signal", {"replay_capacity": 100, **EVERY_OPTION, **CATEGORICAL}),
+        ("a signal", {"replay_capacity": 100, **EVERY_OPTION, "encoders": "critic"}),
         ("its total steps", {"image_key": "", "replay_sampling": "lap"}),
         ("its total steps", {"replay_capacity": 120}),  # it fills up after resuming
     ],

@@ -31,6 +31,7 @@ from td3_driver.learning.batch import Batch
 from td3_driver.learning.checkpoint import LEARNER
 from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.normalization import Returns
 from td3_driver.learning.policy import save_actor
 from td3_driver.learning.td3 import TD3
 from td3_driver.offline.bag import Bag, BagError
@@ -58,10 +59,12 @@ def add_learner(run: RunFolder, config: Config, seed: int = 0, **left_out: Any) 
         channels=learning.channels,
         image_features=learning.image_features,
         hidden=learning.hidden,
+        critic=learning.critic,
     )
     spec = replace(spec, **left_out)
     learner = TD3(spec, learning.model_copy(update={"policy_noise": 0.0}), torch.device("cpu"))
     learner.reward_norm.observe(torch.tensor([0.2, -0.4]))
+    learner.reward_norm.follow(Returns(10, 0.0, 40.0, 3.0))
     with torch.no_grad():  # targets of their own
         for network in (learner.actor_target, learner.critic_target):
             for parameter in network.parameters():
@@ -89,8 +92,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run
 
 
-def test_values_and_td_errors_are_those_of_the_learner(bag: Path, tmp_path: Path) -> None:
-    learning = CONFIG.learning.model_copy(update={"normalize_rewards": True, "reward_scale": 3.0})
+@pytest.mark.parametrize(
+    "changes", [{"normalize_rewards": True, "reward_scale": 3.0}, {"critic": "categorical"}]
+)
+def test_values_and_td_errors_are_those_of_the_learner(
+    bag: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    learning = CONFIG.learning.model_copy(update=changes)
     config = CONFIG.model_copy(update={"learning": learning})
     run = make_run(tmp_path / "run", config)
     learner = add_learner(run, config, seed=3)
@@ -126,8 +134,8 @@ def test_values_and_td_errors_are_those_of_the_learner(bag: Path, tmp_path: Path
         steps=torch.ones(8),
     )
     with torch.no_grad():
-        target = learner.target_values(batch, following).numpy()
-        q1, q2 = (q.numpy() for q in learner.critic(observations, batch.actions))
+        target = learner.form.mean(learner.target_values(batch, following)).numpy()
+        q1, q2 = (q.numpy() for q in learner.critic.q_values(observations, batch.actions))
         chosen = learner.actor(observations)
     assert found.policy_action == pytest.approx(chosen.numpy(), abs=1e-5)
     assert found.q1 == pytest.approx(q1, abs=1e-5)
@@ -234,6 +242,20 @@ def test_an_actor_alone_is_inspected_without_values(
     page = tmp_path / "page.html"
     assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
     assert "saved without its critic" in capsys.readouterr().out
+    data = data_of(page)
+    assert "q1" not in data["columns"] and "policy_steering" in data["columns"]
+    assert data["outputs"] == ["steering", "speed"]
+
+
+def test_a_critic_that_was_told_of_others_judges_no_bag(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(action_repeat=2, privileged_others=1, advice=True)
+    run = make_run(tmp_path / "run", config)
+    add_learner(run, config, privileged_scale=(1.0,) * 7, encoders="actor")
+    page = tmp_path / "page.html"
+    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
+    assert "one that knew who else was on the road" in capsys.readouterr().out
     data = data_of(page)
     assert "q1" not in data["columns"] and "policy_steering" in data["columns"]
     assert data["outputs"] == ["steering", "speed"]

@@ -23,7 +23,7 @@ from td3_driver.learning.checkpoint import REPLAY
 from td3_driver.learning.offline import BC_ALPHA
 from td3_driver.learning.policy import Policy, load_tensors
 from td3_driver.learning.warm_start import WARM_START
-from td3_driver.nodes.trainer import open_run
+from td3_driver.nodes.trainer import open_run, train
 from td3_driver.runs import RunFolder
 
 pytestmark = pytest.mark.long
@@ -112,6 +112,13 @@ def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
     return told[told.index("td3-driver: ") :]
 
 
+def test_bags_do_not_tell_of_others(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = pretrain(tmp_path / "run", bag, more=["driving.privileged_others=1"])
+    assert "bags do not hold who else was on the road" in refused(capsys, code)
+
+
 def test_wrong_bags_are_refused_in_plain_words(
     bag: Path, driven: Drive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +153,14 @@ def test_the_trainer_begins_a_run_with_anothers_checkpoint(run: RunFolder, tmp_p
     assert (origin / REPLAY).read_bytes() == (run.latest_checkpoint() / REPLAY).read_bytes()
     with pytest.raises(ConfigError, match="exists"):
         open_run(node_of(config, run=str(tmp_path / "new"), **{"from": str(run.path)}))
+
+
+def test_a_training_that_is_told_of_others_is_in_process(tmp_path: Path) -> None:
+    for changes in ({}, {"fleet.collectors": 1, "fleet.simulator": "node"}):
+        config = override(Config(), {"driving.advice": True, **changes}, "the test")
+        with pytest.raises(ConfigError, match=r"set fleet\.collectors to 1 or more"):
+            train(node_of(config, run=str(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_task_does_not_go_on(run: RunFolder, tmp_path: Path) -> None:

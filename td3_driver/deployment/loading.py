@@ -91,9 +91,13 @@ def load_policy(
 
 
 def _can_judge(networks: SavedNetworks, driving: DrivingConfig) -> bool:
-    """Whether there is a critic that sees enough: a privileged one sees the route."""
+    """Whether there is a critic that sees enough: a privileged one sees the route.
+
+    One that was told of others is blind, as only training tells of them.
+    """
     privileged = bool(networks.policy.spec.privileged_scale)
-    return networks.critic is not None and (driving.needs_route or not privileged)
+    enough = not driving.needs_others and (driving.needs_route or not privileged)
+    return networks.critic is not None and enough
 
 
 def load_checkpoint(checkpoint: Path, driving: DrivingConfig) -> LoadedPolicy:

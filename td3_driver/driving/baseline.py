@@ -33,11 +33,12 @@ class RouteFollower:
         """Return the action, float32 (steering, speed) in [-1, 1]^2, for one observation."""
         vector = observation[VECTOR].astype(np.float64)
         count = self._config.waypoints
-        waypoints = vector[3 : 3 + 2 * count].reshape(count, 2)
-        command = AckermannCommand(
-            self._steering_angle(waypoints, vector[0]), self._speed(waypoints)
-        )
+        command = self.command(vector[3 : 3 + 2 * count].reshape(count, 2), vector[0])
         return np.clip(action_of(self._config, command), -1.0, 1.0)
+
+    def command(self, waypoints: np.ndarray, speed: float) -> AckermannCommand:
+        """Return the command for points of the route in the car's frame, (n, 2), and a speed."""
+        return AckermannCommand(self._steering_angle(waypoints, speed), self._speed(waypoints))
 
     def _steering_angle(self, waypoints: np.ndarray, speed: float) -> float:
         """Return the angle of the arc through the first point far enough ahead.

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from td3_driver.config import DrivingConfig
+from td3_driver.config import TOLD_IN, DrivingConfig
 from td3_driver.driving.observation import (
     ACTIONS,
     IMAGE,
@@ -33,6 +33,7 @@ from td3_driver.driving.world import (
     Start,
     StartRefusedError,
     World,
+    WorldError,
 )
 
 SampleStart = Callable[[np.random.Generator], Start]
@@ -107,6 +108,8 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             except StartRefusedError:
                 if given or not tries_left:
                     raise
+        if self.task.config.needs_others and self.frame.others is None:
+            raise WorldError(f"this world does not tell who else is on the road: {TOLD_IN}")
         observation = self.task.begin(self.frame, RouteError.drawn(start, self.task.config))
         self._running = True
         return observation, {"start": start}

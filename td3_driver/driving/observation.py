@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from td3_driver.config import DrivingConfig, VectorPart
+from td3_driver.config import DrivingConfig, PrivilegedPart
 from td3_driver.driving.navigator import Direction, instruction
+from td3_driver.driving.others import nearby
 from td3_driver.driving.route import Projection, RouteTracker
-from td3_driver.driving.world import Pose
+from td3_driver.driving.world import Other, Pose
 
 Observation = dict[str, np.ndarray]
 
@@ -49,12 +50,12 @@ def vector_scale(config: DrivingConfig) -> np.ndarray:
     return _scale(config.vector, config)
 
 
-def _scale(parts: Sequence[VectorPart], config: DrivingConfig) -> np.ndarray:
+def _scale(parts: Sequence[PrivilegedPart], config: DrivingConfig) -> np.ndarray:
     scale = [scale for part in parts for _, scale in _entries(part, config)]
     return np.array(scale, dtype=np.float32)
 
 
-def _entries(part: VectorPart, config: DrivingConfig) -> list[tuple[str, float]]:
+def _entries(part: PrivilegedPart, config: DrivingConfig) -> list[tuple[str, float]]:
     """Return the name and the usual magnitude of each entry of a part."""
     if part == "speed":
         return [("speed_mps", config.max_speed_mps)]
@@ -64,10 +65,20 @@ def _entries(part: VectorPart, config: DrivingConfig) -> list[tuple[str, float]]
         return [("heading_error_rad", config.heading_limit_rad)]
     if part == "previous_action":
         return [(f"previous_{name}", 1.0) for name in ACTIONS]
+    if part == "advice":
+        return [(f"advised_{name}", 1.0) for name in ACTIONS]
     if part == "command":
         directions = [(f"command_{direction.value}", 1.0) for direction in Direction]
         return [*directions, ("command_distance_m", config.command_ahead_m)]
     entries: list[tuple[str, float]] = []
+    if part == "others":
+        for index in range(1, config.privileged_others + 1):
+            entries.append((f"other_{index}_gap_m", OTHERS_SCALE_M))
+            entries.append((f"other_{index}_left_m", 1.0))
+            entries.append((f"other_{index}_right_m", 1.0))
+            entries.append((f"other_{index}_speed_mps", config.max_speed_mps))
+            entries.append((f"other_{index}_sideways_mps", config.max_speed_mps))
+        return entries
     for index in range(1, config.waypoints + 1):
         distance_m = index * config.waypoint_spacing_m
         entries.append((f"waypoint_{index}_x_m", distance_m))
@@ -83,6 +94,13 @@ def unit_of(name: str) -> str:
     """Return the unit of an entry of the vector, "1" if it has none."""
     return UNITS.get(name.rsplit("_", 1)[-1], "1")
 
+
+OTHERS_AHEAD_M, OTHERS_BEHIND_M = 40.0, 5.0
+"""How far ahead of the car and behind it others count, by their middles: two cars that are 5 m
+apart no longer touch."""
+OTHERS_SCALE_M = 10.0
+NOBODY = (OTHERS_AHEAD_M, 0.0, 0.0, 0.0, 0.0)
+"""The entries of one who is not there."""
 
 # Values beyond this many scales say no more than "far off", and keep the space bounded.
 VECTOR_BOUND_SCALES = 10.0
@@ -108,9 +126,13 @@ class Course:
     tracker: RouteTracker
     pose: Pose
     projection: Projection
+    others: tuple[Other, ...] | None = None
+    """Who else is on the road, if that is known."""
+    advice: np.ndarray | None = None
+    """What one would do who knows it: an action, if there is somebody to ask."""
 
     def parts(
-        self, names: Sequence[VectorPart], config: DrivingConfig
+        self, names: Sequence[PrivilegedPart], config: DrivingConfig
     ) -> dict[str, np.ndarray | list[float]]:
         """Return those of some parts that are read off the route."""
         read: dict[str, Callable[[], np.ndarray | list[float]]] = {
@@ -118,8 +140,15 @@ class Course:
             "heading": lambda: [self.projection.heading_error_rad],
             "waypoints": lambda: self.ahead(config).ravel(),
             "command": lambda: self.command(config),
+            "others": lambda: self.next_others(config.privileged_others),
+            "advice": lambda: self.advice if self.advice is not None else [],
         }
         return {name: read[name]() for name in names if name in read}
+
+    def tells(self, names: Sequence[PrivilegedPart]) -> bool:
+        """Whether all that some parts need is known."""
+        known = {"others": self.others is not None, "advice": self.advice is not None}
+        return all(known.get(name, True) for name in names)
 
     def ahead(self, config: DrivingConfig) -> np.ndarray:
         """Return the observed points of the route in the car's frame, float64 (waypoints, 2)."""
@@ -133,6 +162,21 @@ class Course:
         progress_m = self.projection.progress_m
         given = instruction(self.tracker.turns, progress_m, config.command_ahead_m)
         return [*(float(given.direction is each) for each in Direction), given.distance_m]
+
+    def next_others(self, count: int) -> list[float]:
+        """Return five numbers for each of the next others on the route, the nearest first.
+
+        The room along the route, how far the car must move left or right to pass (m), and the
+        other's speed along the route and to the left (m/s).
+        """
+        here, numbers = self.projection, []
+        found = nearby(
+            self.tracker, here.progress_m, self.others or (), OTHERS_BEHIND_M, OTHERS_AHEAD_M
+        )
+        for each in found[:count]:
+            ways_m = each.ways_round_m(here.lateral_m)
+            numbers += [each.gap_m, *ways_m, each.speed_mps, each.sideways_mps]
+        return numbers + [*NOBODY] * (count - len(found))
 
 
 class Observer:
@@ -177,15 +221,17 @@ class Observer:
         if course is not None:
             parts |= course.parts(config.vector, config)
         observation = {IMAGE: self._stack.copy(), VECTOR: _held(parts, config.vector, self._bound)}
-        if course is not None and config.privileged:
-            known = (truth or course).parts(config.privileged, config)
-            observation[PRIVILEGED] = _held(known, config.privileged, self._privileged_bound)
+        known = truth or course
+        # Only a world tells who else is there: a driver and a bag do not know.
+        if known is not None and config.privileged and known.tells(config.privileged):
+            parts = known.parts(config.privileged, config)
+            observation[PRIVILEGED] = _held(parts, config.privileged, self._privileged_bound)
         return observation
 
 
 def _held(
     parts: Mapping[str, np.ndarray | list[float]],
-    names: Sequence[VectorPart],
+    names: Sequence[PrivilegedPart],
     bound: np.ndarray,
 ) -> np.ndarray:
     """Return some parts in one vector, float32, within bounds either way."""

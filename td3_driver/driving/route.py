@@ -117,23 +117,36 @@ class RouteTracker:
         first, last = 0, len(self._lengths)
         if self._segment is not None:
             here = self._along[self._segment]
-            first = int(np.searchsorted(self._along, here - SEARCH_BACK_M, side="right")) - 1
-            first = max(first, 0)
-            last = int(np.searchsorted(self._along, here + SEARCH_AHEAD_M)) + 1
-            last = min(max(last, first + 1), len(self._lengths))
+            first, last = self._segments(here - SEARCH_BACK_M, here + SEARCH_AHEAD_M)
+        self._segment, place = self._nearest(pose, first, last)
+        return place
+
+    def place_between(self, pose: Pose, from_m: float, to_m: float) -> Projection:
+        """Return the place of any pose on a stretch of the route; the car's stays what it was."""
+        return self._nearest(pose, *self._segments(from_m, to_m))[1]
+
+    def _segments(self, from_m: float, to_m: float) -> tuple[int, int]:
+        """Return the first segment of a stretch of the route, and the one behind its last."""
+        first = max(int(np.searchsorted(self._along, from_m, side="right")) - 1, 0)
+        first = min(first, len(self._lengths) - 1)
+        last = int(np.searchsorted(self._along, to_m)) + 1
+        return first, min(max(last, first + 1), len(self._lengths))
+
+    def _nearest(self, pose: Pose, first: int, last: int) -> tuple[int, Projection]:
+        """Return the nearest of some segments, and the pose's place on it."""
         offsets = np.array([pose.x, pose.y]) - self._points[first:last]
         directions = self._directions[first:last]
         along = np.clip(np.sum(offsets * directions, axis=1), 0.0, self._lengths[first:last])
         errors = offsets - along[:, None] * directions
         nearest = int(np.argmin(np.sum(errors**2, axis=1)))
-        self._segment = first + nearest
+        segment = first + nearest
         direction, offset = directions[nearest], offsets[nearest]
         # The perpendicular component is signed and stays exact beyond the ends of the route.
         lateral = float(direction[0] * offset[1] - direction[1] * offset[0])
-        return Projection(
-            progress_m=float(self._along[self._segment] + along[nearest]),
+        return segment, Projection(
+            progress_m=float(self._along[segment] + along[nearest]),
             lateral_m=lateral,
-            heading_error_rad=wrap_angle(self._yaw_at(self._segment, along[nearest]) - pose.yaw),
+            heading_error_rad=wrap_angle(self._yaw_at(segment, along[nearest]) - pose.yaw),
         )
 
     def _yaw_at(self, segment: int, along_m: float) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from td3_driver.config import DrivingConfig
+from td3_driver.driving.adviser import Adviser
 from td3_driver.driving.control import AckermannCommand, CommandLimiter, PedalController
 from td3_driver.driving.observation import Course, Observation, Observer
 from td3_driver.driving.reward import End, EndDetector, RewardTerms, reward_terms
@@ -92,7 +93,10 @@ class Handling:
 class DrivingTask(Handling):
     """One episode at a time, from `begin` through decisions to its end."""
 
-    _route_error = NO_ERROR
+    def __init__(self, config: DrivingConfig, fixed_delta_s: float) -> None:
+        super().__init__(config, fixed_delta_s)
+        self._adviser = Adviser(config)
+        self._route_error = NO_ERROR
 
     def begin(self, frame: Frame, route_error: RouteError = NO_ERROR) -> Observation:
         """Start an episode at `frame`, whose route is the one to follow.
@@ -169,8 +173,17 @@ class DrivingTask(Handling):
         summary.ended_by = end.value if end is not None else ""
         return Outcome(self._observe(frame), terms, end)
 
+    def _advice(self, frame: Frame) -> np.ndarray | None:
+        """Return what the adviser would do, if it is to be asked and is told the others."""
+        if not self.config.advice or frame.others is None:
+            return None
+        place = self.projection
+        return self._adviser.act(self._tracker, frame.pose, place, frame.speed, frame.others)
+
     def _observe(self, frame: Frame) -> Observation:
-        truth = Course(self._tracker, frame.pose, self.projection)
+        truth = Course(
+            self._tracker, frame.pose, self.projection, frame.others, self._advice(frame)
+        )
         if not self._route_error:
             return self.observe(frame, truth)
         pose = self._route_error.misplaced(frame.pose)

@@ -67,6 +67,18 @@ class LaneInvasion:
     crossed_lane_markings: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Other:
+    """A body that the car can hit: a vehicle or a pedestrian, by its box on the ground."""
+
+    pose: Pose
+    """Of its middle."""
+    length: float
+    width: float
+    velocity: tuple[float, float]
+    """m/s, in map axes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """Everything the world reports about one simulation tick."""
@@ -93,6 +105,8 @@ class Frame:
     """False if the step was not exactly one tick under the requested command."""
     reason: str = ""
     """Why the step was not clean."""
+    others: tuple[Other, ...] | None = None
+    """All that the car can hit; None where the world does not tell."""
 
 
 @dataclass(frozen=True)

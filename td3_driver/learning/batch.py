@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from td3_driver.learning.networks import NetworkSpec, Observations
+from td3_driver.learning.normalization import Returns
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class Replay(Protocol):
     prioritized: bool
     lock: threading.Lock
     queue: Tensor
+
+    @property
+    def returns(self) -> Returns:
+        """What is known of the discounted returns of all that was added."""
 
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""

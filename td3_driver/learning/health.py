@@ -117,11 +117,13 @@ def _no_gradient(figures: Figures, _rewards: Rewards) -> tuple[bool, str]:
 
 
 def _dormant(figures: Figures, _rewards: Rewards) -> tuple[bool, str]:
-    actor, critic = figures["actor_dormant_share"], figures["critic_dormant_share"]
-    words = (
-        f"{actor:.0%} of a layer of the actor's encoder and {critic:.0%} of the critic's is dead"
-    )
-    return max(actor, critic) > DORMANT_SHARE, words
+    shares = {
+        part: figures[f"{part}_dormant_share"]
+        for part in ("actor", "critic")  # which need not have an encoder
+        if f"{part}_dormant_share" in figures
+    }
+    dead = (f"{share:.0%} of a layer of the {part}'s encoder" for part, share in shares.items())
+    return max(shares.values()) > DORMANT_SHARE, f"{' and '.join(dead)} is dead"
 
 
 CHECKS = (
@@ -156,7 +158,7 @@ CHECKS = (
     ),
     Check(
         "encoder_dormant",
-        ("actor_dormant_share", "critic_dormant_share"),
+        ("actor_dormant_share",),
         _dormant,
         "The networks hardly use the image: check that the camera's images vary, or lower "
         "learning.actor_encoder_learning_rate or learning.critic_encoder_learning_rate and start "

@@ -43,8 +43,16 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
 
 def live_tensors(learner: TD3) -> dict[str, list[Tensor]]:
     """Return what an update changes: the tensors themselves, by network and moment."""
+    # Layers of the critics that the actors look through are listed with the critics alone.
+    critics = (learner.critic, learner.critic_target)
+    of_critics = {value.data_ptr() for critic in critics for value in critic.state_dict().values()}
     tensors = {
-        name: list(network.state_dict().values()) for name, network in _networks(learner).items()
+        name: [
+            value
+            for value in network.state_dict().values()
+            if network in critics or value.data_ptr() not in of_critics
+        ]
+        for name, network in _networks(learner).items()
     }
     for name, optimizer in _optimizers(learner).items():
         for moments in optimizer.state_dict()["state"].values():

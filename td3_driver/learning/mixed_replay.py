@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from td3_driver.learning.batch import Batch
+from td3_driver.learning.normalization import Returns
 from td3_driver.learning.replay import ReplayBuffer
 
 RECORDED_PRIORITIES = "recorded_priorities"
@@ -40,6 +41,11 @@ class MixedReplay:
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled, recorded and new."""
         return len(self.recorded) + len(self.online)
+
+    @property
+    def returns(self) -> Returns:
+        """What is known of the discounted returns, recorded and new."""
+        return self.recorded.returns.joined(self.online.returns)
 
     def recorded_of(self, batch_size: int) -> int:
         """Return how many of a batch's transitions are recorded; these come first."""

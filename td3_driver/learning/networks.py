@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Actor and critic for dict observations, each with its own encoder."""
+"""Actor and critic for dict observations, each with its own encoder or with the critic's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -17,10 +17,13 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from td3_driver.config import MOST_WEIGHTS, ConfigError, LearningConfig, Width
+from td3_driver.config import MOST_WEIGHTS, ConfigError, CriticKind, LearningConfig, Width
+from td3_driver.learning.critic_forms import FORMS
 
 IMAGE, VECTOR, PRIVILEGED = "image", "vector", "privileged"
 """The keys of the learner's own observations, whatever the environment calls them."""
+FEATURES = "features"
+"""What an encoder made of the image, (B, image_features), in observations that it has encoded."""
 
 Observations = dict[str, Tensor]
 
@@ -59,12 +62,22 @@ class NetworkSpec:
     """The same as `vector_scale`, for entries that only the critic sees; they follow the vector's
     in what is stored and sampled."""
     privileged_key: Annotated[str, Field(max_length=256)] = PRIVILEGED
+    critic: CriticKind = "scalar"
+    encoders: Literal["separate", "critic", "actor"] = "separate"
+    """Who has image layers: actor and critic, each its own; the critic, through whose layers the
+    learning actor looks; or the actor alone."""
+
+    @property
+    def shares_image_layers(self) -> bool:
+        """Whether the learning actor looks at an image through the critic's layers."""
+        return self.encoders == "critic" and self.image is not None
 
     @property
     def of_critic(self) -> NetworkSpec:
-        """The shape of the critic, which sees everything."""
+        """The shape of the critic, which sees everything, or all but the image."""
         scale = (*self.vector_scale, *self.privileged_scale)
-        return dataclasses.replace(self, vector_scale=scale, privileged_scale=())
+        image = None if self.encoders == "actor" else self.image
+        return dataclasses.replace(self, image=image, vector_scale=scale, privileged_scale=())
 
     @property
     def state_size(self) -> int:
@@ -121,6 +134,8 @@ def network_spec(
         vector_key=config.vector_key,
         image_layer_norm=config.image_layer_norm,
         privileged_scale=tuple(map(float, privileged_scale)),
+        critic=config.critic,
+        encoders=config.encoders,
     )
     try:
         weights_of(Critic, spec)
@@ -221,15 +236,31 @@ class Encoder(nn.Module):
             else nn.Sequential(nn.Linear(flat, spec.image_features), nn.ReLU(inplace=True))
         )
 
+    def look_through(self, other: Encoder) -> None:
+        """Take over another encoder's layers for the image; the vector's scale stays its own."""
+        self.convolutions, self.trunk = other.convolutions, other.trunk
+
+    def encoded(self, observations: Observations) -> Observations:
+        """Return observations with the features of the image, which is then not encoded again.
+
+        They are for this encoder, and for one that looks through its layers.
+        """
+        if not self.spec.image:
+            return observations
+        image = scale_image(observations[IMAGE], _dtype(self.convolutions))
+        return {**observations, FEATURES: self.trunk(self.convolutions(image))}
+
     def forward(self, observations: Observations) -> Tensor:
         """Map {"image": (B, stack, [channels,] h, w), "vector": (B, n)} to (B, state_size).
 
-        The image is uint8, or already scaled by `scale_image`.
+        The image is uint8, or already scaled by `scale_image`. It is left alone in observations
+        that are `encoded`.
         """
         parts = []
         if self.spec.image:
-            image = scale_image(observations[IMAGE], _dtype(self.convolutions))
-            parts.append(self.trunk(self.convolutions(image)))
+            if FEATURES not in observations:
+                observations = self.encoded(observations)
+            parts.append(observations[FEATURES])
         if self.spec.vector_scale:
             vector, seen = observations[VECTOR], len(self.spec.vector_scale)
             # The rest is the critic's.
@@ -262,21 +293,32 @@ class Critic(nn.Module):
         super().__init__()
         spec = spec.of_critic
         self.encoder = Encoder(spec)
+        self.form = FORMS[spec.critic]
         inputs = spec.state_size + spec.actions
-        self.q1 = _mlp(inputs, spec.hidden, 1)
-        self.q2 = _mlp(inputs, spec.hidden, 1)
+        self.q1 = _mlp(inputs, spec.hidden, self.form.outputs)
+        self.q2 = _mlp(inputs, spec.hidden, self.form.outputs)
+        for head in (self.q1, self.q2):
+            last = head[-1]
+            assert isinstance(last, nn.Linear)
+            self.form.begin(last)
 
     def forward(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both Q-values, each (B,)."""
+        """Return what both heads give: Q-values, (B,), or the logits of their distributions."""
         inputs = torch.cat([self.encoder(observations), actions], dim=1)
         q1, q2 = (in_full_precision(head, inputs).squeeze(1) for head in (self.q1, self.q2))
+        return q1, q2
+
+    def q_values(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both Q-values, each (B,)."""
+        q1, q2 = map(self.form.values, self(observations, actions))
         return q1, q2
 
     def q1_of_action(self, observations: Observations, actions: Tensor) -> Tensor:
         """Return Q1, (B,), differentiable only in the action, with this critic's own features."""
         with torch.no_grad():
             state = self.encoder(observations)
-        return in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
+        outputs = in_full_precision(self.q1, torch.cat([state, actions], dim=1)).squeeze(1)
+        return self.form.values(outputs)
 
 
 def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
@@ -284,7 +326,7 @@ def weights_of(kind: type[Actor | Critic], spec: NetworkSpec) -> dict[str, tuple
 
     Raises ValueError if they are more than `MOST_WEIGHTS`, or see nothing.
     """
-    if not (spec.image or spec.vector_scale):
+    if not all(each.image or each.vector_scale for each in (spec, spec.of_critic)):
         raise ValueError("networks that see neither an image nor a vector")
     if spec.image and spec.vector_scale and spec.image_key == spec.vector_key:
         raise ValueError("networks whose image is their vector: image_key is vector_key")

@@ -25,6 +25,7 @@ from td3_driver.learning import saved_rings
 from td3_driver.learning.augmentation import shift_images, shifted_pixels
 from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
+from td3_driver.learning.normalization import Returns
 
 BELOW_ONE = 1.0 - 2.0**-50
 """Keeps a uniform draw times a total below that total, however it is rounded."""
@@ -94,6 +95,9 @@ class ReplayBuffer:
         # On a CPU, copying whole images and then shifting them is faster than single pixels.
         self.gathers_pixels = self.device.type != "cpu"
         self.greatest_priority = torch.ones((), device=self.device)
+        self.returns = Returns()
+        """Of all clean transitions, those included that have been overwritten since."""
+        self._return = [0.0] * rings  # of each ring's episode, so far
         self._added = [0] * rings
         self._in_episode = [False] * rings
         self._mirrors: list[Tensor | None] = [None] * rings  # the images, in host memory
@@ -137,6 +141,7 @@ class ReplayBuffer:
         with self.lock:
             self._append(ring, observation, stacked=0)
             self._in_episode[ring] = True
+            self._return[ring] = 0.0
 
     def add(
         self,
@@ -168,6 +173,10 @@ class ReplayBuffer:
             if clean:
                 self.priorities[row] = self.greatest_priority
                 self._enqueue(ring, slot)
+                self._return[ring] = self.discount * self._return[ring] + reward
+                self.returns = self.returns.and_one(self._return[ring])
+            else:
+                self._return[ring] = 0.0
             self._in_episode[ring] = not (terminated or truncated)
 
     def _enqueue(self, ring: int, slot: int) -> None:
@@ -344,7 +353,10 @@ class ReplayBuffer:
                 for ring in range(self.rings)
                 for name, tensor in self._ring_state(ring).items()
             }
-            return state | {"greatest_priority": self.greatest_priority.to("cpu", copy=True)}
+            return state | {
+                "greatest_priority": self.greatest_priority.to("cpu", copy=True),
+                saved_rings.RETURNS: self.returns.tensor(),
+            }
 
     def _ring_state(self, ring: int) -> dict[str, Tensor]:
         used = min(self._added[ring], self.ring_capacity)
@@ -389,11 +401,13 @@ class ReplayBuffer:
         greatest = state["greatest_priority"]
         if greatest.shape != () or not greatest.isfinite():
             raise ValueError("the saved replay's counters are damaged")
+        returns = saved_rings.returns(state, self.discount)
         if not same:
             saved = saved_rings.spread(saved, self.rings, self.ring_capacity)
         with self.lock:
             self.priorities.zero_()
             self.greatest_priority.copy_(greatest)
+            self.returns = returns
             for ring, ring_state in enumerate(saved):
                 self._restore_ring(ring, ring_state)
                 self._in_episode[ring] = False

@@ -53,7 +53,7 @@ class SavedNetworks:
         seen = self.policy.spec.select(observation)
         batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
         with torch.inference_mode():
-            first, second = self.critic(batch, torch.from_numpy(np.asarray(action))[None])
+            first, second = self.critic.q_values(batch, torch.from_numpy(np.asarray(action))[None])
         return float(first[0]), float(second[0])
 
 

@@ -13,9 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from td3_driver.learning.normalization import Returns
+
 CONTENTS = ("images", "vectors", "actions", "rewards", "terminated")
 """What slots hold of themselves."""
 STORED = (*CONTENTS, "stacked", "priorities", "transitions")
+RETURNS = "returns"
+"""The fields of `Returns`, float64 (4,)."""
 _OF_RING = re.compile(r"ring(\d+)\.(\w+)")
 
 State = dict[str, Tensor]
@@ -43,6 +47,34 @@ def split(state: Mapping[str, Tensor]) -> list[State]:
 def slots(state: Mapping[str, Tensor]) -> int:
     """Return the number of slots in use, in all rings together."""
     return sum(len(ring["images"]) for ring in split(state))
+
+
+def returns(state: Mapping[str, Tensor], discount: float) -> Returns:
+    """Return what was known of the returns; raises ValueError if that cannot be.
+
+    Older checkpoints lack it: then it is that of the transitions that are left.
+    """
+    if RETURNS not in state:
+        return _met_again(split(state), discount)
+    saved = state[RETURNS]
+    if saved.shape != (4,) or not saved.isfinite().all() or (saved[[0, 2, 3]] < 0.0).any():
+        raise ValueError("the saved replay's returns are damaged")
+    count, mean, squares, largest = saved.tolist()
+    return Returns(int(count), mean, squares, largest)
+
+
+def _met_again(rings: Sequence[State], discount: float) -> Returns:
+    """Return what the transitions in rings say of the returns."""
+    known = Returns()
+    for ring in rings:
+        used, added = len(ring["rewards"]), int(ring["counters"][0])
+        rows = np.arange(added - used, added) % max(used, 1)
+        so_far = 0.0
+        starts, rewards = ring["priorities"].numpy()[rows] > 0.0, ring["rewards"].numpy()[rows]
+        for start, reward in zip(starts.tolist(), rewards.tolist(), strict=True):
+            so_far = discount * so_far + reward if start else 0.0
+            known = known.and_one(so_far) if start else known
+    return known
 
 
 def check(state: State, shapes: Mapping[str, Tensor], stack: int, capacity: int | None) -> None:

@@ -1,12 +1,16 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Twin Delayed DDPG (Fujimoto, van Hoof and Meger, 2018) with separate image encoders.
+"""Twin Delayed DDPG (Fujimoto, van Hoof and Meger, 2018) for images.
 
-The networks take observations, never features. Each target has its own copy of its encoder; the
-actor's loss treats the critic's own features of the state as constants, and only the action
-carries a gradient. Two guards keep the actor's tanh alive: the critic learns alone at first, and
-the squares of the pre-tanh activations are penalised.
+By default, actor and critic have separate encoders, and each target has its own copy of its
+encoder. With `encoders: critic`, the actor's head is all that learns of the actor: it acts on what
+the critic's encoder sees, which the critic's loss alone trains (as in DrQ-v2, Yarats et al.,
+2021), and the target actor's head on what the target critic's sees. Either way the actor's loss
+treats the critic's features of the state as constants, and only the action carries a gradient.
+
+Two guards keep the actor's tanh alive: the critic learns alone at first, and the squares of the
+pre-tanh activations are penalised.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from td3_driver.learning.augmentation import draw_shifts, jitter_light
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
     IMAGE,
+    VECTOR,
     Actor,
     Critic,
     NetworkSpec,
@@ -39,6 +44,18 @@ SATURATED = 0.99
 
 SMALLEST_Q = 1e-6
 """Keeps TD3+BC's ratio finite if every Q is 0."""
+
+
+class Trained(NamedTuple):
+    """The parameters that one loss trains."""
+
+    encoder: list[nn.Parameter]
+    head: list[nn.Parameter]
+
+    @property
+    def all(self) -> list[nn.Parameter]:
+        """Those of both."""
+        return self.encoder + self.head
 
 
 class UpdateKind(NamedTuple):
@@ -71,16 +88,25 @@ class TD3:
             torch.manual_seed(seed)
             self.actor = Actor(spec).to(self.device)
             self.critic = Critic(spec).to(self.device)
+        self.form = self.critic.form
+        for network in (self.actor, self.critic):
+            self.form.constrain(network.parameters())
         self.actor_target = _frozen_copy(self.actor)
         self.critic_target = _frozen_copy(self.critic)
-        self.reward_norm = RewardNorm(settings.reward_scale, settings.normalize_rewards).to(
-            self.device
-        )
+        if spec.shares_image_layers:
+            self.actor.encoder.look_through(self.critic.encoder)
+            self.actor_target.encoder.look_through(self.critic_target.encoder)
+        self.reward_norm = RewardNorm(
+            settings.reward_scale, settings.normalize_rewards, self.form.greatest_q
+        ).to(self.device)
+        self._of_actor, self._of_critic = map(split_parameters, (self.actor, self.critic))
+        if spec.shares_image_layers:
+            self._of_actor = Trained([], self._of_actor.head)
         self.actor_optimizer = self._adam(
-            self.actor, settings.actor_encoder_learning_rate, settings.actor_learning_rate
+            self._of_actor, settings.actor_encoder_learning_rate, settings.actor_learning_rate
         )
         self.critic_optimizer = self._adam(
-            self.critic, settings.critic_encoder_learning_rate, settings.critic_learning_rate
+            self._of_critic, settings.critic_encoder_learning_rate, settings.critic_learning_rate
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
@@ -91,8 +117,7 @@ class TD3:
         self.td_errors = torch.zeros(0, device=self.device)
         """The larger of the twins' absolute errors on the latest batch, (B,)."""
 
-    def _adam(self, network: nn.Module, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
-        encoder, head = split_parameters(network)
+    def _adam(self, trained: Trained, encoder_rate: float, head_rate: float) -> torch.optim.Adam:
         graphed = self.device.type == "cuda"
 
         def group(parameters: list[nn.Parameter], rate: float) -> dict[str, object]:
@@ -100,7 +125,7 @@ class TD3:
             lr = torch.tensor(rate, device=self.device) if graphed else rate
             return {"params": parameters, "lr": lr, "base_lr": rate}
 
-        groups = [group(encoder, encoder_rate), group(head, head_rate)]
+        groups = [group(trained.encoder, encoder_rate), group(trained.head, head_rate)]
         groups = [each for each in groups if each["params"]]
         return torch.optim.Adam(groups, fused=True, capturable=graphed)
 
@@ -143,9 +168,11 @@ class TD3:
         self.reward_norm.observe(batch.rewards)
         observations = self.prepare(batch.observations)
         next_observations = self.prepare(batch.next_observations)
-        figures = self._update_critic(batch, observations, next_observations, measure)
+        figures, encoded = self._update_critic(batch, observations, next_observations, measure)
         if kind.actor:
-            figures |= self._update_actor(observations, batch.actions, measure)
+            reuses = self.spec.shares_image_layers or self.settings.reuse_critic_features
+            reused = encoded if reuses else None
+            figures |= self._update_actor(observations, batch.actions, measure, reused)
         if kind.targets:
             self._move_targets()
         return {name: figure.detach() for name, figure in figures.items()}
@@ -181,10 +208,15 @@ class TD3:
         )
 
     def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
-        """Return r + discount^steps (1 - terminated) min Q'(s', a'), (B,), with a smoothed a'."""
+        """Return r + discount^steps (1 - terminated) min Q'(s', a'), with a smoothed a'.
+
+        In the form of the critic: (B,) values, or their distributions.
+        """
         settings = self.settings
         with torch.no_grad():
             with self.autocast():
+                if self.spec.shares_image_layers:
+                    next_observations = self.critic_target.encoder.encoded(next_observations)
                 actions = self.actor_target(next_observations)
                 noise = torch.randn(
                     actions.shape,
@@ -195,16 +227,13 @@ class TD3:
                 noise = (noise * settings.policy_noise).clamp(
                     -settings.noise_clip, settings.noise_clip
                 )
-                q1, q2 = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
+                twins = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
             bootstrap = (1.0 - batch.terminated) * settings.discount**batch.steps
-            return self.reward_norm(batch.rewards) + bootstrap * torch.minimum(q1, q2)
+            return self.form.target(self.reward_norm(batch.rewards), bootstrap, twins)
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of Q-values (B,) against targets (B,), according to the settings."""
-        # LAP needs the Huber loss: its bias cancels the bias of the priorities.
-        if self.settings.replay_sampling == "lap":
-            return functional.huber_loss(q, target, delta=self.settings.huber_threshold)
-        return functional.mse_loss(q, target)
+    def critic_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a head's outputs against targets, according to the settings."""
+        return self.form.loss(outputs, target, self.settings)
 
     def _update_critic(
         self,
@@ -212,21 +241,26 @@ class TD3:
         observations: Observations,
         next_observations: Observations,
         measure: bool,
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Observations]:
+        """Return the figures, and the observations as the critic encoded them for its loss."""
         target = self.target_values(batch, next_observations)
         with self.autocast():
-            q1, q2 = self.critic(observations, batch.actions)
-        loss = self.critic_loss(q1, target) + self.critic_loss(q2, target)
+            encoded = self.critic.encoder.encoded(observations)
+            twins = self.critic(encoded, batch.actions)
+        detached = {key: value.detach() for key, value in encoded.items()}
+        loss = self.critic_loss(twins[0], target) + self.critic_loss(twins[1], target)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        figures = self._gradient_figures("critic", self.critic) if measure else {}
-        self._step(self.critic_optimizer, self.critic)
+        figures = self._gradient_figures("critic", self._of_critic) if measure else {}
+        self._step(self.critic_optimizer, self._of_critic)
         self.finite &= loss.detach().isfinite()
-        errors = torch.stack([target - q1, target - q2]).detach().abs()
+        q1, q2 = (self.form.values(outputs).detach() for outputs in twins)
+        target = self.form.mean(target)
+        errors = torch.stack([target - q1, target - q2]).abs()
         self.td_errors = errors.amax(dim=0)
         if not measure:
-            return {}
-        return figures | {
+            return {}, detached
+        figures |= {
             "q1_mean": q1.mean(),
             "q1_std": q1.std(),
             "q2_mean": q2.mean(),
@@ -238,42 +272,52 @@ class TD3:
             "critic_loss": loss,
             **self._dormancy("critic", self.critic, observations),
         }
+        return figures, detached
 
-    def _step(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-        """Take an optimiser step, with the gradient norm limited."""
+    def _step(self, optimizer: torch.optim.Optimizer, trained: Trained) -> None:
+        """Take an optimiser step, with the gradient norm limited, and the weights if so wanted."""
         if self.settings.gradient_clip_norm:
-            nn.utils.clip_grad_norm_(
-                network.parameters(), self.settings.gradient_clip_norm, foreach=True
-            )
+            nn.utils.clip_grad_norm_(trained.all, self.settings.gradient_clip_norm, foreach=True)
         optimizer.step()
+        self.form.constrain(trained.all)
 
-    def _gradient_figures(self, name: str, network: nn.Module) -> dict[str, Tensor]:
-        encoder, head = split_parameters(network)
-        figures = {f"{name}_gradient_norm": gradient_norm(head)}
-        if encoder:  # with the vector alone, there may be none
-            figures[f"{name}_encoder_gradient_norm"] = gradient_norm(encoder)
+    def _gradient_figures(self, name: str, trained: Trained) -> dict[str, Tensor]:
+        figures = {f"{name}_gradient_norm": gradient_norm(trained.head)}
+        if trained.encoder:  # with the vector alone, or the critic's encoder, there is none
+            figures[f"{name}_encoder_gradient_norm"] = gradient_norm(trained.encoder)
         return figures
 
     def _dormancy(
         self, name: str, network: Actor | Critic, observations: Observations
     ) -> dict[str, Tensor]:
-        if IMAGE not in observations:
+        if not network.encoder.spec.image:
             return {}
         with self.autocast():
             return {f"{name}_dormant_share": dormant_share(network.encoder, observations)}
 
     def actor_loss(
-        self, observations: Observations, recorded: Tensor | None = None
+        self,
+        observations: Observations,
+        recorded: Tensor | None = None,
+        encoded: Observations | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the actor's loss, its actions, their pre-tanh activations and their Q, (B,).
 
-        `recorded`, (B, actions), holds the batch's actions, which `bc_alpha` needs.
+        `recorded`, (B, actions), holds the batch's actions, which `bc_alpha` needs. `encoded` are
+        the observations with the critic's features, without gradient, if they are known already.
         """
         with self.autocast():
-            pre_tanh = self.actor.pre_tanh(observations)
+            if encoded is None:
+                with torch.no_grad():
+                    encoded = self.critic.encoder.encoded(observations)
+            # Only an actor that looks through the critic's layers can do with its features.
+            seen = encoded if self.spec.shares_image_layers else observations
+            pre_tanh = self.actor.pre_tanh(seen)
             actions = torch.tanh(pre_tanh)
-            q = self.critic.q1_of_action(observations, actions)
+            q = self.critic.q1_of_action(encoded, actions)
         cost = -q.mean()
+        if self.settings.imitated == "advice":  # the last of what only training knows
+            recorded = observations[VECTOR][:, -actions.shape[1] :]
         if self.settings.bc_alpha and recorded is not None:
             cost = self.bc_weight * functional.mse_loss(actions, recorded) + self._sized(cost, q)
         return cost + self._pre_tanh_cost(pre_tanh), actions, pre_tanh, q
@@ -286,14 +330,18 @@ class TD3:
         return self.settings.pre_tanh_penalty * pre_tanh.square().mean()
 
     def _update_actor(
-        self, observations: Observations, recorded: Tensor, measure: bool
+        self,
+        observations: Observations,
+        recorded: Tensor,
+        measure: bool,
+        encoded: Observations | None,
     ) -> dict[str, Tensor]:
-        loss, actions, pre_tanh, q = self.actor_loss(observations, recorded)
+        loss, actions, pre_tanh, q = self.actor_loss(observations, recorded, encoded)
         self.actor_optimizer.zero_grad(set_to_none=True)
         # Named explicitly, so that no parameter of the critic can receive a gradient.
-        loss.backward(inputs=list(self.actor.parameters()))
-        figures = self._gradient_figures("actor", self.actor) if measure else {}
-        self._step(self.actor_optimizer, self.actor)
+        loss.backward(inputs=self._of_actor.all)
+        figures = self._gradient_figures("actor", self._of_actor) if measure else {}
+        self._step(self.actor_optimizer, self._of_actor)
         self.finite &= loss.detach().isfinite()
         if not measure:
             return {}
@@ -308,23 +356,21 @@ class TD3:
 
     @torch.no_grad()
     def _move_targets(self) -> None:
-        for network, target in (
-            (self.actor, self.actor_target),
-            (self.critic, self.critic_target),
-        ):
+        actors: tuple[nn.Module, nn.Module] = self.actor, self.actor_target
+        if self.spec.shares_image_layers:  # those layers move with the target critic
+            actors = self.actor.head, self.actor_target.head
+        for network, target in (actors, (self.critic, self.critic_target)):
             torch._foreach_lerp_(
                 list(target.parameters()), list(network.parameters()), self.settings.tau
             )
 
 
-def split_parameters(
-    network: nn.Module,
-) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(network: nn.Module) -> Trained:
     """Return the parameters of a network's encoder, and all others."""
     named = list(network.named_parameters())
     encoder = [parameter for name, parameter in named if name.startswith("encoder.")]
     head = [parameter for name, parameter in named if not name.startswith("encoder.")]
-    return encoder, head
+    return Trained(encoder, head)
 
 
 Network = TypeVar("Network", bound=nn.Module)

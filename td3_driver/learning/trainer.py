@@ -186,6 +186,7 @@ class Trainer:
         measure = -number % interval < learner.settings.policy_freq
         if learner.settings.bc_alpha:
             learner.bc_weight.fill_(bc_weight)
+        learner.reward_norm.follow(self.replay.returns)
         figures = self.take_update(measure)
         assert self.take_update.batch is not None
         # A loss can be the first sign of what the previous update did to the weights.

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from td3_driver.bridge import runtime
 from td3_driver.bridge.parameters import ConfiguredNode
-from td3_driver.config import ConfigError
+from td3_driver.config import TOLD_IN, ConfigError
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import privileged_scale, vector_scale
 from td3_driver.driving.world import WorldError
@@ -125,6 +125,10 @@ def open_run(node: ConfiguredNode) -> RunFolder:
 
 def train(node: ConfiguredNode) -> RunFolder:
     """Train until done or asked to stop; return the run, complete or not."""
+    fleet = node.config.fleet
+    in_process = fleet.collectors and fleet.simulator == "in_process"
+    if node.config.driving.needs_others and not in_process:
+        raise ConfigError(TOLD_IN)
     folder = open_run(node)
     node.get_logger().info(f"run folder: {folder.path}")
     with folder.claimed():

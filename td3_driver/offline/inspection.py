@@ -129,13 +129,13 @@ class Inspector:
         torch.set_num_threads(1)
         folder, checkpoint = find_checkpoint(run)
         self.config: Config = folder.config
-        self.networks: list[Networks] = [load_networks(checkpoint, self.config.learning)]
+        self.networks: list[Networks] = [_networks(checkpoint, self.config)]
         observed = self.networks[0].saved.policy.observed
         check_observed(observed, self.config.driving, str(checkpoint))
         if other is not None:
             other_folder, other_checkpoint = find_checkpoint(other)
             _check_same_task(self.config.driving, other_folder.config.driving)
-            self.networks.append(load_networks(other_checkpoint, other_folder.config.learning))
+            self.networks.append(_networks(other_checkpoint, other_folder.config))
         self.bag = bag
         chosen = {key: value for key, value in (names or {}).items() if value is not None}
         self.frames = BagFrames(bag, self.config.carla.model_copy(update=chosen))
@@ -193,7 +193,8 @@ class Inspector:
 
     def _network_notes(self) -> list[str]:
         return [
-            f"{networks.name} was saved without its critic: it gives no values and no TD errors"
+            f"{networks.name} was saved without its critic, or with one that knew who else was on "
+            "the road: it gives no values and no TD errors"
             for networks in self.networks
             if networks.critic is None
         ]
@@ -272,6 +273,10 @@ _OBSERVED = (
     "max_steering_angle_rad",
     "max_speed_mps",
 )
+
+
+def _networks(checkpoint: Path, config: Config) -> Networks:
+    return load_networks(checkpoint, config.learning, config.driving.needs_others)
 
 
 def _check_same_task(first: DrivingConfig, other: DrivingConfig) -> None:

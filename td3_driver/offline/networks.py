@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,20 +59,28 @@ class Networks:
         return f"{checkpoint.parents[1].name} @ {step_of(checkpoint)}"
 
 
-def load_networks(checkpoint: Path, learning: LearningConfig) -> Networks:
+def load_networks(
+    checkpoint: Path, learning: LearningConfig, knows_others: bool = False
+) -> Networks:
     """Load the networks of a checkpoint's folder, on the CPU; raises CheckpointError.
 
     `learning` is the run's, and determines how rewards are scaled and discounted. A checkpoint
-    with only an actor has neither critic nor targets.
+    with only an actor has neither critic nor targets. A critic that `knows_others`, who else was
+    on the road, cannot judge a bag, which does not say so.
     """
     saved = SavedNetworks.load(checkpoint)
+    if knows_others:
+        saved = replace(saved, critic=None)
     if saved.critic is None:
         return Networks(saved, learning)
     spec = saved.policy.spec
-    reward_norm = RewardNorm(learning.reward_scale, learning.normalize_rewards)
+    critic = Critic(spec)
+    reward_norm = RewardNorm(
+        learning.reward_scale, learning.normalize_rewards, critic.form.greatest_q
+    )
     targets = Targets(
         load_network(checkpoint, "actor_target", Actor(spec)),
-        load_network(checkpoint, "critic_target", Critic(spec)),
+        load_network(checkpoint, "critic_target", critic),
         load_network(checkpoint, "reward_norm", reward_norm),
     )
     return Networks(saved, learning, targets)
@@ -122,11 +130,11 @@ def evaluate(
         batch = batch_of(networks.spec, observations)
         chosen = networks.actor(batch)
         if networks.critic is not None:
-            values["policy_q"] = torch.minimum(*networks.critic(batch, chosen)).numpy()
+            values["policy_q"] = torch.minimum(*networks.critic.q_values(batch, chosen)).numpy()
             known = ~np.isnan(actions).any(axis=1)
             if known.any():
                 recorded = torch.from_numpy(np.nan_to_num(actions).astype(np.float32))
-                q1, q2 = (q.numpy().copy() for q in networks.critic(batch, recorded))
+                q1, q2 = (q.numpy().copy() for q in networks.critic.q_values(batch, recorded))
                 q1[~known] = q2[~known] = np.nan
                 values["q1"], values["q2"] = q1, q2
                 target = _targets(networks, rewards, next_observations, terminated)
@@ -148,8 +156,8 @@ def _targets(
     actor, critic = networks.targets.actor, networks.targets.critic
     known_next = [item for item in next_observations if item is not None]
     following = batch_of(networks.spec, known_next)
-    lower = torch.minimum(*critic(following, actor(following))).numpy()
-    bootstrap = networks.learning.discount * (1.0 - terminated[known])
-    scaled = networks.targets.reward_norm(torch.from_numpy(rewards[known])).numpy()
-    targets[known] = scaled + bootstrap * lower
+    twins = critic(following, actor(following))
+    bootstrap = networks.learning.discount * (1.0 - torch.from_numpy(terminated[known]))
+    scaled = networks.targets.reward_norm(torch.from_numpy(rewards[known]))
+    targets[known] = critic.form.mean(critic.form.target(scaled, bootstrap, twins)).numpy()
     return targets

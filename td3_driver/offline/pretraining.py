@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from td3_driver.config import Config, override
+from td3_driver.config import Config, ConfigError, override
 from td3_driver.deployment.task_networks import networks_of
 from td3_driver.learning.assembly import offline_training
 from td3_driver.learning.batch import replay_spec
@@ -40,7 +40,15 @@ class Pretrained:
 
 
 def offline_config(config: Config) -> Config:
-    """Return the configuration with TD3+BC's `bc_alpha`, unless it has one of its own."""
+    """Return the configuration with TD3+BC's `bc_alpha`, unless it has one of its own.
+
+    Raises ConfigError where a bag cannot hold what training needs.
+    """
+    if config.driving.needs_others:
+        raise ConfigError(
+            "bags do not hold who else was on the road: set driving.privileged_others to 0 and "
+            "driving.advice to false"
+        )
     if config.learning.bc_alpha:
         return config
     return override(config, {"learning.bc_alpha": BC_ALPHA}, "pretraining")
@@ -49,7 +57,7 @@ def offline_config(config: Config) -> Config:
 def pretrain(bags: Sequence[Path], run: str, config: Config) -> Pretrained:
     """Read the bags and train on them, reporting progress on the way.
 
-    Raises BagError, RunError or ReplayMemoryError in plain words.
+    Raises BagError, ConfigError, RunError or ReplayMemoryError in plain words.
     """
     config = offline_config(config)
     with ExitStack() as opened:

@@ -42,7 +42,7 @@ def saliencies(networks: Networks, observations: Sequence[Observation]) -> dict[
         for index, name in enumerate(OUTPUTS[:2])
     }
     critic = networks.critic
-    if critic is not None:
+    if critic is not None and critic.encoder.spec.image:
         maps[OUTPUTS[2]] = saliency(lambda seen: torch.minimum(*critic(seen, actions)), batch)
     return maps
 

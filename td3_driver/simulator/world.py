@@ -18,6 +18,7 @@ from td3_driver.driving.world import (
     Collision,
     Frame,
     LaneInvasion,
+    Other,
     Pose,
     Start,
     VehicleControl,
@@ -315,7 +316,13 @@ class SimulatedWorld:
             collisions=collisions,
             lane_invasions=(LaneInvasion(self.stamp_ns, crossed),) if crossed else (),
             control=self.vehicle.control,
+            others=tuple(map(_as_seen, self.others)),
         )
+
+
+def _as_seen(other: TrafficVehicle | Obstacle) -> Other:
+    outline = other.outline
+    return Other(outline.pose, outline.length, outline.width, other.velocity)
 
 
 def _read_only(route: np.ndarray) -> np.ndarray:

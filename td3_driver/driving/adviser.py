@@ -1,0 +1,106 @@
+# Copyright 2026 td3_driver authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A scripted driver that is told where the others are: it passes, waits and follows.
+
+It advises a policy that learns to see them. It cannot drive by itself, as no driver is told them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from td3_driver.config import DrivingConfig
+from td3_driver.driving.baseline import RouteFollower
+from td3_driver.driving.control import AckermannCommand, action_of
+from td3_driver.driving.others import HALF_WIDTH_M, Nearby, nearby
+from td3_driver.driving.route import Projection, RouteTracker
+from td3_driver.driving.world import Other, Pose
+
+BEHIND_M, AHEAD_M = 20.0, 40.0
+"""Who is farther away on the route is no reason to do anything."""
+STANDING_MPS = 0.1
+PASSED_ASIDE_M = 0.8
+"""One that stands so far beside the route can be passed."""
+PASSING_ROOM_M = 0.8
+"""Left to one that is passed."""
+PASSING_MPS, SLOWED_WITHIN_M, SLOWING_PER_S = 3.5, 8.0, 0.3
+"""One is passed slowly: at this speed with so much room left before it, and faster by so much for
+each metre more."""
+FULLY_ASIDE_M, BEGINS_M = 10.0, 20.0
+"""The way round one is as far aside as needed this near to it, and begins that far before it."""
+IN_THE_WAY_M = 2.5
+"""Who is farther beside the route is in another lane."""
+CLEAR_M = 6.0
+"""Who passes one that is parked has done so this far ahead of it."""
+ROOM_TO_TURN_OUT_M = 6.0
+"""Kept in addition behind one that cannot be passed yet."""
+STANDING_GAP_M, HEADWAY_S = 3.0, 1.2
+"""Kept behind one that stands or drives in the lane."""
+
+
+class Adviser:
+    """Pure pursuit along the route, or along a way round what stands beside it."""
+
+    def __init__(self, config: DrivingConfig) -> None:
+        self._config = config
+        self._follower = RouteFollower(config)
+
+    def act(
+        self,
+        tracker: RouteTracker,
+        pose: Pose,
+        projection: Projection,
+        speed: float,
+        others: Sequence[Other],
+    ) -> np.ndarray:
+        """Return the action, float32 (steering, speed) in [-1, 1]^2, of a car on its route."""
+        config = self._config
+        here_m = projection.progress_m
+        points = tracker.ahead(pose, here_m, config.waypoints, config.waypoint_spacing_m)
+        away_m = config.waypoint_spacing_m * np.arange(1, len(points) + 1)
+        gap_m, most_mps = AHEAD_M, config.max_speed_mps
+        near = [
+            each
+            for each in nearby(tracker, here_m, others, BEHIND_M, AHEAD_M)
+            if abs(each.lateral_m) < IN_THE_WAY_M
+        ]
+        for other in near:
+            if _stands_aside(other):
+                points[:, 1] += _way_round_m(other, away_m)
+                if other.gap_m >= 0.0:
+                    spare_m = max(other.gap_m - SLOWED_WITHIN_M, 0.0)
+                    most_mps = min(most_mps, PASSING_MPS + SLOWING_PER_S * spare_m)
+                if other.ahead_m > 0.0 and any(_is_beside(each, other) for each in near):
+                    gap_m = min(gap_m, other.gap_m - ROOM_TO_TURN_OUT_M)
+            elif other.ahead_m > 0.0:
+                gap_m = min(gap_m, other.gap_m)
+        command = self._follower.command(points, speed)
+        most_mps = min(most_mps, max(0.0, (gap_m - STANDING_GAP_M) / HEADWAY_S))
+        command = AckermannCommand(command.steering_angle, min(command.speed, most_mps))
+        return np.clip(action_of(config, command), -1.0, 1.0)
+
+
+def _stands_aside(other: Nearby) -> bool:
+    """Whether it can be passed; others are waited for."""
+    return abs(other.speed_mps) < STANDING_MPS and abs(other.lateral_m) > PASSED_ASIDE_M
+
+
+def _is_beside(other: Nearby, parked: Nearby) -> bool:
+    """Whether another passes a parked one just now, or is about to, and is in the way there."""
+    if other is parked:
+        return False
+    if _stands_aside(other) and other.lateral_m * parked.lateral_m > 0.0:
+        return False
+    return -BEGINS_M < other.ahead_m - parked.ahead_m < CLEAR_M
+
+
+def _way_round_m(other: Nearby, away_m: np.ndarray) -> np.ndarray:
+    """Return how far to the left of the route to drive, at distances ahead of the car."""
+    room_m = other.half_width_m + HALF_WIDTH_M + PASSING_ROOM_M - abs(other.lateral_m)
+    near = (BEGINS_M - abs(other.ahead_m - away_m)) / (BEGINS_M - FULLY_ASIDE_M)
+    near = np.clip(near, 0.0, 1.0)
+    # Smooth at both ends, as a car steers.
+    return -np.sign(other.lateral_m) * max(room_m, 0.0) * near * near * (3.0 - 2.0 * near)
