@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -210,6 +211,7 @@ def done_and_said(
 ) -> tuple[export.Export, Said]:
     """Export the run as users do, with all that is said meanwhile."""
     folder = tmp_path_factory.mktemp("said")
+    gc.collect()  # what earlier tests left open is none of its remarks
     with warnings.catch_warnings(record=True) as warned, redirected(folder):
         warnings.simplefilter("default")
         done = export.export_run(run.path)
