@@ -122,7 +122,7 @@ def test_nothing_is_privileged_where_nobody_tells_of_others() -> None:
 
 
 class SilentWorld:
-    """A world that does not tell who else is on the road, as over topics."""
+    """A world that does not show who else is on the road, as over topics."""
 
     fixed_delta_s = 0.05
 
@@ -137,10 +137,10 @@ class SilentWorld:
 
 
 @pytest.mark.parametrize("changes", [{"privileged_others": 1}, {"advice": True}])
-def test_training_needs_a_world_that_tells_of_others(changes: dict[str, Any]) -> None:
+def test_training_needs_a_world_that_shows_others(changes: dict[str, Any]) -> None:
     start = Start("straight", Pose(0.0, 0.0, 0.0), Pose(100.0, 0.0, 0.0))
     env = DrivingEnv(SilentWorld(), lambda _: start, DrivingConfig(**changes))
-    with pytest.raises(WorldError, match=r"does not tell .*fleet\.collectors"):
+    with pytest.raises(WorldError, match=r"does not show .*fleet\.collectors"):
         env.reset()
     DrivingEnv(SilentWorld(), lambda _: start, DrivingConfig()).reset()
 

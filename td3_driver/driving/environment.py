@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -30,6 +31,7 @@ from td3_driver.driving.world import (
     Collision,
     Frame,
     LaneInvasion,
+    ShowsOthers,
     Start,
     StartRefusedError,
     World,
@@ -103,13 +105,11 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         for tries_left in reversed(range(STARTS_TRIED)):
             start = given or self._sample_start(self.np_random)
             try:
-                self.frame = self.world.reset(start)
+                self.frame = self._complete(self.world.reset(start))
                 break
             except StartRefusedError:
                 if given or not tries_left:
                     raise
-        if self.task.config.needs_others and self.frame.others is None:
-            raise WorldError(f"this world does not tell who else is on the road: {TOLD_IN}")
         observation = self.task.begin(self.frame, RouteError.drawn(start, self.task.config))
         self._running = True
         return observation, {"start": start}
@@ -130,7 +130,7 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
             lane_invasions += frame.lane_invasions
             if frame.collisions or not frame.clean:
                 break
-        self.frame = frame
+        self.frame = frame = self._complete(frame)
         outcome = self.task.judge(action, frame, tuple(collisions), tuple(lane_invasions), ticks)
         end = outcome.end
         info: dict[str, Any] = {
@@ -143,6 +143,14 @@ class DrivingEnv(gymnasium.Env[Observation, np.ndarray]):
         terminated = end is not None and end.terminated
         truncated = end is not None and not end.terminated
         return outcome.observation, outcome.reward.total, terminated, truncated, info
+
+    def _complete(self, frame: Frame) -> Frame:
+        """Return the world's latest frame, with the others on the road if they are needed."""
+        if not self.task.config.needs_others:
+            return frame
+        if not isinstance(self.world, ShowsOthers):
+            raise WorldError(f"this world does not show who else is on the road: {TOLD_IN}")
+        return replace(frame, others=self.world.shown_others())
 
     def render(self) -> np.ndarray | None:
         """Return the camera's image, uint8 (height, width, 3), red first."""

@@ -10,7 +10,7 @@ exception is `VehicleControl`, which mirrors the bridge's own message, including
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class Frame:
     reason: str = ""
     """Why the step was not clean."""
     others: tuple[Other, ...] | None = None
-    """All that the car can hit; None where the world does not tell."""
+    """All that the car can hit; None where nobody asked, or the world cannot say."""
 
 
 @dataclass(frozen=True)
@@ -149,3 +149,11 @@ class World(Protocol):
 
     def close(self) -> None:
         """Stop the car and let the simulator run on without this client."""
+
+
+@runtime_checkable
+class ShowsOthers(Protocol):
+    """A world that knows everything on the road."""
+
+    def shown_others(self) -> tuple[Other, ...]:
+        """Return all that the car can hit, as it is now."""

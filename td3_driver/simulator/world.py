@@ -219,6 +219,14 @@ class SimulatedWorld:
         own = replace(self._place.camera.own_look, weather=weather.bounded())
         self._wear(look_under(self.config, weather, self.road_map.name) or own)
 
+    def shown_others(self) -> tuple[Other, ...]:
+        """Return the other vehicles and the obstacles, as they are now."""
+        outlines = [(other.outline, other.velocity) for other in self.others]
+        return tuple(
+            Other(outline.pose, outline.length, outline.width, velocity)
+            for outline, velocity in outlines
+        )
+
     def tick(self) -> Frame:
         """Simulate one tick under the current command; return the state after it."""
         before, dt = self.vehicle.velocity, self.fixed_delta_s
@@ -316,13 +324,7 @@ class SimulatedWorld:
             collisions=collisions,
             lane_invasions=(LaneInvasion(self.stamp_ns, crossed),) if crossed else (),
             control=self.vehicle.control,
-            others=tuple(map(_as_seen, self.others)),
         )
-
-
-def _as_seen(other: TrafficVehicle | Obstacle) -> Other:
-    outline = other.outline
-    return Other(outline.pose, outline.length, outline.width, other.velocity)
 
 
 def _read_only(route: np.ndarray) -> np.ndarray:
