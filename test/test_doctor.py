@@ -78,9 +78,9 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
         assert f"interfaces/{package}" in findings[package].remedy
 
 
-def torch_with(monkeypatch: pytest.MonkeyPatch, available: bool, nvidia_smi: bool) -> None:
+def torch_with(monkeypatch: pytest.MonkeyPatch, found: tuple[bool, str], nvidia_smi: bool) -> None:
+    monkeypatch.setattr("td3_driver.learning.devices.find_gpu", lambda: found)
     cuda = SimpleNamespace(
-        is_available=lambda: available,
         get_device_properties=lambda index: SimpleNamespace(name="A GPU", total_memory=80 << 30),
     )
     real = environment.importlib.import_module
@@ -92,23 +92,25 @@ def torch_with(monkeypatch: pytest.MonkeyPatch, available: bool, nvidia_smi: boo
 
 
 @pytest.mark.parametrize(
-    "available, nvidia_smi, verdict, words",
+    "gpu, nvidia_smi, verdict, words",
     [
-        (True, True, Verdict.OK, "A GPU, 80 GiB"),
-        (False, False, Verdict.WARNING, "none"),
-        (False, True, Verdict.FAILED, "2.13.0+cpu finds none"),
+        ((True, ""), True, Verdict.OK, "A GPU, 80 GiB"),
+        ((True, "no kernel"), True, Verdict.FAILED, "A GPU, 80 GiB, cannot be used: no kernel"),
+        ((False, ""), False, Verdict.WARNING, "none"),
+        ((False, ""), True, Verdict.FAILED, "2.13.0+cpu finds none"),
+        ((False, "too old"), True, Verdict.FAILED, "although nvidia-smi is installed: too old"),
     ],
 )
 def test_the_gpu(
-    available: bool,
+    gpu: tuple[bool, str],
     nvidia_smi: bool,
     verdict: Verdict,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    torch_with(monkeypatch, available, nvidia_smi)
-    gpu = found()["GPU"]
-    assert gpu.verdict is verdict and words in gpu.found
+    torch_with(monkeypatch, gpu, nvidia_smi)
+    finding = found()["GPU"]
+    assert finding.verdict is verdict and words in finding.found
 
 
 def test_too_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from td3_driver.launching.parts import PACKAGE
 
 GROUP = Group("environment")
 SETUP = "run `make setup`, or `pip install -c constraints.txt .[onnx]`"
+GPU_REMEDY = "install the CUDA build of PyTorch that fits the driver (`nvidia-smi` shows it)"
 SETUP_ROS = "source a ROS 2 distribution, or run `make setup` for the ROS wheels"
 # Packages that are imported under a different name.
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
@@ -133,17 +134,21 @@ def _message_remedy(package: str) -> str:
 def _gpu() -> list[Finding]:
     try:
         torch = importlib.import_module("torch")
-        if torch.cuda.is_available():
+        there, wrong = importlib.import_module("td3_driver.learning.devices").find_gpu()
+        if there:
             properties = torch.cuda.get_device_properties(0)
-            return [
-                GROUP.ok("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-            ]
+            found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+            if wrong:
+                remedy = f"free its memory, or {GPU_REMEDY}"
+                return [GROUP.failed("GPU", f"{found}, cannot be used: {wrong}", remedy)]
+            return [GROUP.ok("GPU", found)]
     except Exception as error:
         return [GROUP.failed("GPU", f"cannot be checked: {_first_line(error)}", SETUP)]
     if shutil.which("nvidia-smi"):
         found = f"PyTorch {torch.__version__} finds none, although nvidia-smi is installed"
-        remedy = "install the CUDA build of PyTorch that fits the driver (`nvidia-smi` shows it)"
-        return [GROUP.failed("GPU", found, remedy)]
+        if wrong:
+            found += f": {wrong}"
+        return [GROUP.failed("GPU", found, GPU_REMEDY)]
     return [GROUP.warning("GPU", "none", "train with `--config first_drive`, which suits a CPU")]
 
 
