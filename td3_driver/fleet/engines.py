@@ -18,7 +18,11 @@ def make_engine(config: Config, say: Callable[[str], object]) -> Engine:
     """Return the engine that `fleet.cluster` asks for; raises ConfigError."""
     fleet = config.fleet
     if fleet.cluster == NO_CLUSTER:
-        say(f"{fleet.collectors} collectors in processes on this machine")
+        one = fleet.collectors == 1
+        these = (
+            "1 collector in a process" if one else f"{fleet.collectors} collectors in processes"
+        )
+        say(f"{these} on this machine")
         return ProcessEngine()
     try:
         from td3_driver.fleet.ray_engine import RayEngine  # brings Ray, which is optional
