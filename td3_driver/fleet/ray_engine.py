@@ -221,8 +221,8 @@ class RayEngine:
             f"{facts.machine} ({facts.slots} slots)" for facts in self.facts if facts.slots
         )
         return (
-            f"{self._wanted} collector{'' if self._wanted == 1 else 's'} on a Ray cluster with {total} "
-            f"slots: {machines or 'none'}"
+            f"{self._wanted} collector{'' if self._wanted == 1 else 's'} on a Ray cluster "
+            f"with {total} slots: {machines or 'none'}"
         )
 
     def collector(self, number: int) -> RayCollector:
