@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +84,21 @@ class Bandit(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 def bandit(brief: object) -> Bandit:
     """Return the world of a collector."""
     return Bandit()
+
+
+class Unhurried(Bandit):
+    """Waits a little in every step, and leaves the processor to others meanwhile."""
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        time.sleep(0.01)
+        return super().step(action)
+
+
+def unhurried(brief: object) -> Unhurried:
+    """Return the world of a collector that is one of many on a machine."""
+    return Unhurried()
 
 
 LEARNING: dict[str, Any] = {

@@ -94,18 +94,16 @@ def main() -> None:
         replay_capacity=1_000_000,
         checkpoint_interval_steps=10**6,
     )
-    training = make(FOLDER, config, engine, lines)
+    training = make(FOLDER, config, engine, lines, world="bandit_training:unhurried")
     fleet = training.fleet
     stages = iter(["collector", "slot", "machine", "added", "spill", "end"])
     stage, mark, dead = next(stages), 0, []
     held: list[object] = []
-    deadline = time.monotonic() + 240.0
+    deadline = time.monotonic() + 400.0
 
     def show(progress: object) -> None:
         nonlocal stage, mark
         step = training.trainer.standing.step
-        if step >= mark + 300:
-            time.sleep(0.2)  # What is waited for needs the processor more than collectors do.
         if time.monotonic() > deadline:
             training.stop()
         # Every collector has handed something back since the last event.

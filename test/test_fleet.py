@@ -278,6 +278,7 @@ def make(
     engine: Loopback | ProcessEngine | None = None,
     lines: list[str] | None = None,
     resume: bool = False,
+    world: str = WORLD,
     **more: object,
 ) -> FleetTraining:
     return fleet_training(
@@ -285,7 +286,7 @@ def make(
         folder,
         engine or Loopback(),
         spec=spec_of(config),
-        world=WORLD,
+        world=world,
         say=(lines if lines is not None else []).append,
         resume=resume,
         **more,  # type: ignore[arg-type]

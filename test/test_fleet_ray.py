@@ -23,7 +23,7 @@ from td3_driver.fleet.engines import make_engine
 from td3_driver.fleet.machines import Facts
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.timeout(320)
+pytestmark = pytest.mark.timeout(480)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def told() -> dict[str, Any]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=450,
             check=False,
         )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -185,7 +185,7 @@ class Traffic:
 
         There are fewer if the road has no room for all. `rng` decides everything that follows.
         """
-        self._rng = rng
+        self._rng, self._ticks = rng, 0
         self.vehicles = []
         for number in range(count):
             place = self._free_place(ego, keep_clear)
