@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from td3_driver.nodes.driver.drive import Drive
 from td3_driver.nodes.unblocked import never_wait_for_stderr
 from td3_driver.runs import RunFolder
 
+LAST_ANSWER_READ_S = 1.0
 SECTIONS = ("carla", "driving", "driver", "evaluation")
 SETTABLE = (
     "random_goal",
@@ -83,6 +85,9 @@ class DriverNode(ConfiguredLifecycleNode):
     def run(self) -> None:
         """Spin until the context ends or the node is shut down."""
         runtime.spin(self, until=lambda: self._finalized)
+        if self._finalized:
+            # Its last answer lies in shared memory, which goes with the process.
+            time.sleep(LAST_ANSWER_READ_S)
 
     def stop_car(self) -> None:
         """Stop the car and release it, whatever state the node is in."""

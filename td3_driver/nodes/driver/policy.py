@@ -114,7 +114,8 @@ class DrivingPolicy:
             response.message = f"driving with {self.loaded.name}, which has no newer checkpoints"
             return response
         newer = self._reloader.newer()
-        self._reloader.look()
+        if newer is not None:
+            self._reloader.look()
         response.success = newer is not None
         response.message = (
             f"loading {newer}; ~/policy reports the result"
