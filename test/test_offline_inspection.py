@@ -38,7 +38,7 @@ from td3_driver.offline.bag import Bag, BagError
 from td3_driver.offline.decisions import decisions
 from td3_driver.offline.frames import BagFrames
 from td3_driver.offline.inspection import Inspector, write_csv
-from td3_driver.offline.networks import evaluate, load_networks
+from td3_driver.offline.networks import batch_of, evaluate, load_networks
 from td3_driver.offline.report import find_moments, spread, write_report
 from td3_driver.offline.saliency import saliencies, saliency
 from td3_driver.runs import RunFolder
@@ -176,15 +176,23 @@ def test_saliency_shows_the_pixels_that_matter() -> None:
     assert np.array_equal(maps, saliency(output, batch))
 
 
-def test_every_output_has_its_own_saliency(bag: Path, run: RunFolder) -> None:
+@pytest.mark.parametrize("critic", ["scalar", "categorical"])
+def test_every_output_has_its_own_saliency(bag: Path, tmp_path: Path, critic: str) -> None:
+    run = make_run(tmp_path / "run", CONFIG)
+    add_learner(run, CONFIG, critic=critic)
     with Bag(bag) as opened:
         made = list(decisions(BagFrames(opened, CARLA), CONFIG.driving, 0.05))[:2]
-    maps = saliencies(
-        load_networks(run.latest_checkpoint(), CONFIG.learning),
-        [item.observation for item in made],
-    )
+    networks = load_networks(run.latest_checkpoint(), CONFIG.learning)
+    observations = [item.observation for item in made]
+    maps = saliencies(networks, observations)
     assert list(maps) == ["steering", "speed", "critic"]
     assert not np.allclose(maps["steering"], maps["speed"])
+
+    batch = batch_of(networks.spec, observations)
+    acted, judge = networks.actor(batch).detach(), networks.critic
+    assert judge is not None
+    lower = saliency(lambda seen: torch.minimum(*judge.q_values(seen, acted)), batch)
+    np.testing.assert_allclose(maps["critic"], lower, atol=1e-6)
 
 
 def test_the_table_has_a_row_for_each_decision(
@@ -235,16 +243,24 @@ def test_pictures_are_spread_over_the_bag() -> None:
     assert spread(1001, 11, [7]) == [0, 7, *range(100, 1001, 100)]
 
 
+def inspected(bag: Path, run: RunFolder, page: Path) -> Any:
+    """Inspect a bag as users do; return the page's data."""
+    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
+    return data_of(page)
+
+
+def has_no_values(data: Any) -> bool:
+    """Return whether a page shows the actor alone."""
+    assert "policy_steering" in data["columns"]
+    return "q1" not in data["columns"] and data["outputs"] == ["steering", "speed"]
+
+
 def test_an_actor_alone_is_inspected_without_values(
     bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "actor", CONFIG)
-    page = tmp_path / "page.html"
-    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
+    assert has_no_values(inspected(bag, run, tmp_path / "page.html"))
     assert "saved without its critic" in capsys.readouterr().out
-    data = data_of(page)
-    assert "q1" not in data["columns"] and "policy_steering" in data["columns"]
-    assert data["outputs"] == ["steering", "speed"]
 
 
 def test_a_critic_that_was_told_of_others_judges_no_bag(
@@ -253,12 +269,8 @@ def test_a_critic_that_was_told_of_others_judges_no_bag(
     config = small_config(action_repeat=2, privileged_others=1, advice=True)
     run = make_run(tmp_path / "run", config)
     add_learner(run, config, privileged_scale=(1.0,) * 7, encoders="actor")
-    page = tmp_path / "page.html"
-    assert cli.main(["inspect", str(bag), "--run", str(run.path), "--out", str(page)]) == 0
+    assert has_no_values(inspected(bag, run, tmp_path / "page.html"))
     assert "one that knew who else was on the road" in capsys.readouterr().out
-    data = data_of(page)
-    assert "q1" not in data["columns"] and "policy_steering" in data["columns"]
-    assert data["outputs"] == ["steering", "speed"]
 
 
 @pytest.mark.parametrize(

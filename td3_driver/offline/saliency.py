@@ -43,7 +43,9 @@ def saliencies(networks: Networks, observations: Sequence[Observation]) -> dict[
     }
     critic = networks.critic
     if critic is not None and critic.encoder.spec.image:
-        maps[OUTPUTS[2]] = saliency(lambda seen: torch.minimum(*critic(seen, actions)), batch)
+        maps[OUTPUTS[2]] = saliency(
+            lambda seen: torch.minimum(*critic.q_values(seen, actions)), batch
+        )
     return maps
 
 
