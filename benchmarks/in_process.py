@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ def settings_of(seed: int, changes: Mapping[str, Any], task: str = CONFIG) -> Co
         "learning.device": "cpu",
     }
     return override(load(task), {**ours, **changes}, "the benchmark")
+
+
+def changes_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Return settings given as section.setting=value, with values in JSON."""
+    return {name: json.loads(value) for name, _, value in (text.partition("=") for text in texts)}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from in_process import Examined, Examiner, acting, settings_of, train
+from in_process import Examined, Examiner, acting, changes_of, settings_of, train
 
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--no-image", action="store_true", help="leave the camera out")
     parser.add_argument("--set", nargs="*", default=[], help="section.setting=value (JSON) ...")
     given = parser.parse_args()
-    changes = {name: json.loads(value) for name, _, value in (s.partition("=") for s in given.set)}
+    changes = changes_of(given.set)
     if given.no_image:
         changes["learning.image_key"] = ""
     rows = []

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from in_process import Examiner, acting, settings_of, train
+from in_process import Examiner, acting, changes_of, settings_of, train
 from tasks import KEPT, PASSED
 from torch import Tensor
 
@@ -47,6 +47,7 @@ from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress
+from td3_driver.offline.networks import batch_of
 
 BLOCK = 100
 """Updates between two copies of the policy."""
@@ -83,11 +84,10 @@ def drive(learner: TD3, act: Act, drives: FixedDrives, episodes: int) -> Drives:
     done = Drives()
     for start in drives.starts[:episodes]:
         observation, _ = drives.env.reset(options={"start": start})
-        seen = learner.spec.select(observation)
-        done.values.append(value_of(learner, batch_of([seen])))
+        done.values.append(value_of(learner, batch_of(learner.spec, [observation])))
         total, factor, over = 0.0, 1.0, False
         while not over:
-            done.seen.append(learner.spec.select(observation))
+            done.seen.append(observation)
             step = drives.env.step(act(observation))
             observation, reward, terminated, truncated, info = step
             total += factor * reward
@@ -98,15 +98,10 @@ def drive(learner: TD3, act: Act, drives: FixedDrives, episodes: int) -> Drives:
     return done
 
 
-def batch_of(seen: Sequence[Mapping[str, np.ndarray]]) -> Observations:
-    """Return observations, as the networks see them, as one batch."""
-    return {key: torch.from_numpy(np.stack([each[key] for each in seen])) for key in seen[0]}
-
-
 @torch.no_grad()
 def value_of(learner: TD3, observations: Observations) -> float:
     """Return the smaller Q of the policy's action, averaged, in the units of the rewards."""
-    q = torch.minimum(*learner.critic(observations, learner.actor(observations)))
+    q = torch.minimum(*learner.critic.q_values(observations, learner.actor(observations)))
     return float(q.mean() / learner.reward_norm.scale())
 
 
@@ -125,10 +120,11 @@ def quarters(replay: ReplayBuffer) -> tuple[Batch, Batch]:
 def forgotten(learner: TD3, batch: Batch) -> tuple[float, float]:
     """Return the mean absolute TD error (without smoothing), and the distance of the actions."""
     following = batch.next_observations
-    least = torch.minimum(*learner.critic_target(following, learner.actor_target(following)))
+    acted = learner.actor_target(following)
+    least = torch.minimum(*learner.critic_target.q_values(following, acted))
     bootstrap = (1.0 - batch.terminated) * learner.settings.discount**batch.steps
     target = learner.reward_norm(batch.rewards) + bootstrap * least
-    twins = learner.critic(batch.observations, batch.actions)
+    twins = learner.critic.q_values(batch.observations, batch.actions)
     error = mean(float((q - target).abs().mean()) for q in twins)
     distance = (learner.actor(batch.observations) - batch.actions).abs().mean()
     return error / float(learner.reward_norm.scale()), float(distance)
@@ -187,7 +183,7 @@ def watched(
         train(config, Path(folder) / "run", examine)
     assert spec is not None
     apart = max(len(best.seen) // PROBES, 1)
-    actions = actions_of(Policy.like(spec), policies, batch_of(best.seen[::apart]))
+    actions = actions_of(Policy.like(spec), policies, batch_of(spec, best.seen[::apart]))
     for row, earlier in zip(rows[1:], rows, strict=False):
         row |= churn(actions, int(earlier["updates"]), int(row["updates"]))
     return rows
@@ -276,7 +272,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--rows", type=Path, nargs="+", help="such files, instead of a training")
     given = parser.parse_args()
-    changes = {name: json.loads(value) for name, _, value in (s.partition("=") for s in given.set)}
+    changes = changes_of(given.set)
     if given.rows:
         trainings = [json.loads(path.read_text()) for path in given.rows]
     else:

@@ -437,14 +437,17 @@ class DrivingConfig(Section):
     @property
     def privileged(self) -> tuple[PrivilegedPart, ...]:
         """What only the critic sees: parts of the route, the others on it, and last the advice."""
-        told = {"others": self.privileged_others > 0, "advice": self.advice}
-        others: tuple[PrivilegedPart, ...] = tuple(part for part in told if told[part])  # type: ignore[misc]
-        if not self.privileged_critic:
-            return others
-        wrong = self.route_offset_m or self.route_turn_rad
-        # Waypoints say all that a command does.
-        hidden = LANE_PARTS if wrong else LANE_PARTS.difference(self.vector)
-        return (*(part for part in VECTOR_PARTS if part in hidden), *others)
+        parts: list[PrivilegedPart] = []
+        if self.privileged_critic:
+            wrong = self.route_offset_m or self.route_turn_rad
+            # Waypoints say all that a command does.
+            hidden = LANE_PARTS if wrong else LANE_PARTS.difference(self.vector)
+            parts += [part for part in VECTOR_PARTS if part in hidden]
+        if self.privileged_others:
+            parts.append("others")
+        if self.advice:
+            parts.append("advice")
+        return tuple(parts)
 
     @property
     def needs_others(self) -> bool:

@@ -58,6 +58,11 @@ def drained(waiting: queue.SimpleQueue[Item], timeout_s: float) -> list[Item]:
         return found
 
 
+def counted(collectors: int) -> str:
+    """Return a number of collectors in words."""
+    return "1 collector" if collectors == 1 else f"{collectors} collectors"
+
+
 class Collector(Protocol):
     """One collector, wherever it is. No call waits for it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from td3_driver.config import Config, ConfigError
-from td3_driver.fleet.collector import Engine
+from td3_driver.fleet.collector import Engine, counted
 from td3_driver.fleet.processes import ProcessEngine
 
 NO_CLUSTER = "none"
@@ -18,11 +18,7 @@ def make_engine(config: Config, say: Callable[[str], object]) -> Engine:
     """Return the engine that `fleet.cluster` asks for; raises ConfigError."""
     fleet = config.fleet
     if fleet.cluster == NO_CLUSTER:
-        one = fleet.collectors == 1
-        these = (
-            "1 collector in a process" if one else f"{fleet.collectors} collectors in processes"
-        )
-        say(f"{these} on this machine")
+        say(f"{counted(fleet.collectors)} on this machine, in a process each")
         return ProcessEngine()
     try:
         from td3_driver.fleet.ray_engine import RayEngine  # brings Ray, which is optional

@@ -26,7 +26,7 @@ from td3_driver.config import ConfigError
 from td3_driver.documents import in_short
 from td3_driver.fleet.child import Child
 from td3_driver.fleet.chunk import Chunk, Grant
-from td3_driver.fleet.collector import Ended, Event, Placed, Weights, drained
+from td3_driver.fleet.collector import Ended, Event, Placed, Weights, counted, drained
 from td3_driver.fleet.gathering import Brief
 from td3_driver.fleet.machines import SAME_REMEDY, Facts, differences, facts_here
 
@@ -220,10 +220,7 @@ class RayEngine:
         machines = ", ".join(
             f"{facts.machine} ({facts.slots} slots)" for facts in self.facts if facts.slots
         )
-        return (
-            f"{self._wanted} collector{'' if self._wanted == 1 else 's'} on a Ray cluster "
-            f"with {total} slots: {machines or 'none'}"
-        )
+        return f"{counted(self._wanted)} on a Ray cluster with {total} slots: {machines or 'none'}"
 
     def collector(self, number: int) -> RayCollector:
         """Return the collector of a number, which has not begun."""

@@ -21,8 +21,6 @@ from td3_driver.simulator.pinhole import Intrinsics, Mounting
 
 _NEAREST_M = 0.2
 _FARTHEST_M = 150.0
-_LONGEST_M = 20.0
-"""No vehicle is longer."""
 _SHIFT = 4
 _GLASS: Colour = (58.0, 50.0, 46.0)
 _SHADOW: Colour = (38.0, 38.0, 38.0)
@@ -157,12 +155,6 @@ class _View:
             (-down, 0.0, level),
             (level * self.ahead - down * below, self.aside, down * self.ahead + level * below),
         ]
-
-
-def may_be_seen(place: Pose, pose: Pose) -> bool:
-    """Return whether something at a place can be before a car at `pose`: quick, and generous."""
-    ahead = math.cos(pose.yaw) * (place.x - pose.x) + math.sin(pose.yaw) * (place.y - pose.y)
-    return -_LONGEST_M < ahead < _FARTHEST_M + _LONGEST_M
 
 
 def draw_boxes(

@@ -13,8 +13,6 @@ from td3_driver.simulator.shapes import Rectangle, overlap
 from td3_driver.simulator.vehicle import Vehicle
 
 _RESTITUTION = 0.1
-# The middles of two bodies that touch are nearer to each other than this along either axis.
-_NEAR_M = 20.0
 
 
 class Body(Protocol):
@@ -23,9 +21,6 @@ class Body(Protocol):
     actor_id: int
     speed: float
     """Along its own axis, m/s."""
-
-    pose: Pose
-    """Of its middle."""
 
     @property
     def mass_kg(self) -> float:
@@ -56,24 +51,23 @@ def resolve_contacts(ego: Vehicle, others: Iterable[Body], stamp_ns: int) -> tup
     absorb the rest.
     """
     found = []
+    ours = outline(ego)
     for other in others:
-        here, there = ego.pose, other.pose
-        if abs(here.x - there.x) > _NEAR_M or abs(here.y - there.y) > _NEAR_M:
-            continue
-        contact = overlap(outline(ego), other.outline)
+        contact = overlap(ours, other.outline)
         if contact is None:
             continue
         (nx, ny), depth = contact
         ego.pose = Pose(
             ego.pose.x + nx * depth, ego.pose.y + ny * depth, ego.pose.yaw, ego.pose.z
         )  # fmt: skip
+        ours = outline(ego)
         (vx, vy), (ox, oy) = ego.velocity, other.velocity
         approach = -((vx - ox) * nx + (vy - oy) * ny)
         if approach <= 0.0:
             continue
         mass = ego.parameters.mass_kg
         impulse = (1.0 + _RESTITUTION) * approach * mass * other.mass_kg / (mass + other.mass_kg)
-        (hx, hy), _ = outline(ego).axes
+        (hx, hy), _ = ours.axes
         ego.set_motion(ego.speed + impulse / mass * (nx * hx + ny * hy), ego.yaw_rate)
         (ax, ay), _ = other.outline.axes
         other.hit(other.speed - impulse / other.mass_kg * (nx * ax + ny * ay))

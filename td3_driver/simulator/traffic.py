@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ import numpy as np
 
 from td3_driver.driving.world import Pose
 from td3_driver.looks import Colour
-from td3_driver.roads.lane_graph import LaneGraph, LanePlace
+from td3_driver.roads.lane_graph import Lane, LaneGraph, LanePlace
 from td3_driver.roads.opendrive import NO_JUNCTION, LaneKey
 from td3_driver.roads.road_map import RoadMap
 from td3_driver.simulator.boxes import Box
@@ -139,8 +138,7 @@ class RoadUser(NamedTuple):
 class _Bends:
     """The speeds that the bends of a lane allow, as squares, m^2/s^2."""
 
-    along: list[float]
-    """Distance of each point from the lane's beginning, metres."""
+    lane: Lane
     squares: list[float]
     """At each point: there the lateral acceleration is as high as it may be."""
     before: list[float]
@@ -154,9 +152,9 @@ class _Bends:
         """
         if begins >= 0.0:
             return self.before[0] + _SLOWING_MPS2 * begins
-        behind, ahead = (bisect.bisect_left(self.along, at - begins) for at in (-_TAIL_M, 0.0))
+        behind, ahead = self.lane.between(-_TAIL_M - begins, -begins)
         here = min(self.squares[behind:ahead], default=math.inf)
-        if ahead == len(self.along):
+        if ahead == len(self.before):
             return here
         return min(here, self.before[ahead] + _SLOWING_MPS2 * begins)
 
@@ -366,8 +364,8 @@ class Traffic:
                 ahead = begins + offset
                 if ahead > 0.0 and user.actor_id != vehicle.actor_id:
                     gap = ahead - (LENGTH_M + user.length) / 2.0
-                    if gap < best[0]:
-                        best = max(gap, 0.0), max(user.speed, 0.0)
+                    if gap <= best[0]:
+                        best = min(best, (max(gap, 0.0), max(user.speed, 0.0)))
         return best
 
     def _wanted_speed(self, vehicle: TrafficVehicle, lanes: list[tuple[LaneKey, float]]) -> float:
@@ -388,7 +386,7 @@ class Traffic:
             squares = _LATERAL_MPS2 / np.maximum(curvature, 1e-3)
             before = squares + _SLOWING_MPS2 * lane.along
             self._bends[key] = _Bends(
-                lane.along.tolist(),
+                lane,
                 squares.tolist(),
                 np.minimum.accumulate(before[::-1])[::-1].tolist(),
                 float(squares.min()),

@@ -27,7 +27,6 @@ from td3_driver.driving.world import (
 from td3_driver.looks import Look, Weather, episode_look, look_under
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.road_map import RoadMap
-from td3_driver.simulator.boxes import may_be_seen
 from td3_driver.simulator.camera import Camera
 from td3_driver.simulator.contacts import outline, resolve_contacts
 from td3_driver.simulator.events import LaneWatch
@@ -310,7 +309,7 @@ class SimulatedWorld:
     def _look(self, collisions: tuple[Collision, ...]) -> Frame:
         """Return the frame of the latest tick."""
         crossed = self._lanes.update(outline(self.vehicle))
-        boxes = [other.box for other in self.others if may_be_seen(other.pose, self.vehicle.pose)]
+        boxes = [other.box for other in self.others]
         return Frame(
             frame=self._frame,
             stamp_ns=self.stamp_ns,
