@@ -771,6 +771,11 @@ class FleetConfig(Section):
         120.0, "Wall-clock time that a collector may take to begin.", "s", ge=1.0, le=3600.0
     )
 
+    @property
+    def in_process(self) -> bool:
+        """Whether collectors step embedded worlds in their own processes."""
+        return bool(self.collectors) and self.simulator == "in_process"
+
 
 class ValidationConfig(Section):
     """Examinations during training: drives without noise, on maps of their own."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_learning_td3 import SPEC as SCALAR
 from torch import Tensor, nn
 
 from td3_driver.config import ConfigError, LearningConfig, load, override
@@ -172,15 +173,7 @@ def test_with_lap_an_error_counts_less_by_as_much_as_it_is_drawn_more() -> None:
 # ------------------------------------------------------------------ the learner
 
 
-SPEC = NetworkSpec(
-    image=(2, 36, 36),
-    vector_scale=(1.0, 2.0, 8.0),
-    actions=2,
-    channels=(4, 6, 5),
-    image_features=7,
-    hidden=(9, 8),
-    critic="categorical",
-)
+SPEC = dataclasses.replace(SCALAR, critic="categorical")
 BATCH = 6
 
 
@@ -292,7 +285,7 @@ def test_every_units_weights_keep_a_norm_of_1() -> None:
 
 
 def test_a_scalar_critic_is_what_it_was() -> None:
-    learner = make_learner(dataclasses.replace(SPEC, critic="scalar"))
+    learner = make_learner(SCALAR)
     learner.reward_norm.follow(Returns(10, 0.0, 40.0, 3.0))
     learner.update(make_batch())
     assert learner.critic.q1[-1].out_features == 1  # type: ignore[union-attr]
@@ -471,5 +464,4 @@ def test_rewards_are_not_scaled_twice(change: dict[str, Any]) -> None:
 
 def test_the_critic_is_part_of_the_networks_shape() -> None:
     assert Critic(SPEC).state_dict()["q2.4.weight"].shape == (101, 8)
-    scalar = dataclasses.replace(SPEC, critic="scalar")
-    assert Critic(scalar).state_dict()["q2.4.weight"].shape == (1, 8)
+    assert Critic(SCALAR).state_dict()["q2.4.weight"].shape == (1, 8)

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from td3_driver.driving.route import RouteTracker
-from td3_driver.driving.world import Other
+from td3_driver.driving.world import CAR_LENGTH_M, CAR_WIDTH_M, Other
 
 ASIDE_M = 10.0
 """Who is farther beside the route does not count."""
 BEYOND_M = 0.5
-HALF_LENGTH_M, HALF_WIDTH_M = 2.4, 0.95
-"""Of CARLA's vehicle.tesla.model3 and of the embedded simulator's car."""
+HALF_LENGTH_M, HALF_WIDTH_M = 0.5 * CAR_LENGTH_M, 0.5 * CAR_WIDTH_M
+"""Of the car on the route."""
 
 
 @dataclass(frozen=True, order=True)

@@ -43,6 +43,9 @@ class VehicleControl:
 
 FULL_BRAKE = VehicleControl(brake=1.0)
 
+CAR_LENGTH_M, CAR_WIDTH_M = 4.8, 1.9
+"""Of CARLA's vehicle.tesla.model3, and so of the embedded simulator's car."""
+
 
 @dataclass(frozen=True)
 class Collision:

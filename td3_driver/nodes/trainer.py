@@ -125,9 +125,7 @@ def open_run(node: ConfiguredNode) -> RunFolder:
 
 def train(node: ConfiguredNode) -> RunFolder:
     """Train until done or asked to stop; return the run, complete or not."""
-    fleet = node.config.fleet
-    in_process = fleet.collectors and fleet.simulator == "in_process"
-    if node.config.driving.needs_others and not in_process:
+    if node.config.driving.needs_others and not node.config.fleet.in_process:
         raise ConfigError(TOLD_IN)
     folder = open_run(node)
     node.get_logger().info(f"run folder: {folder.path}")
@@ -160,7 +158,7 @@ def _train_in_folder(folder: RunFolder, node: ConfiguredNode) -> RunFolder:
 def _train_with_collectors(node: ConfiguredNode, folder: RunFolder) -> tuple[Collecting, Path]:
     """Train from collectors; return the training and its last checkpoint's path."""
     config, logger = node.config, node.get_logger()
-    in_process = config.fleet.simulator == "in_process"
+    in_process = config.fleet.in_process
     if config.training.starts != "maps" and (in_process or config.validation.interval_steps):
         raise ConfigError(
             "examinations beside collectors are driven on maps: set training.starts to maps, or, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from td3_driver.driving.world import FULL_BRAKE, Pose, VehicleControl
+from td3_driver.driving.world import CAR_LENGTH_M, CAR_WIDTH_M, FULL_BRAKE, Pose, VehicleControl
 
 GRAVITY_MPS2 = 9.81
 SUBSTEP_S = 0.01
@@ -18,8 +18,8 @@ SUBSTEP_S = 0.01
 class VehicleParameters:
     """A mid-size electric car, like CARLA's vehicle.tesla.model3; SI units, radians."""
 
-    length_m: float = 4.8
-    width_m: float = 1.9
+    length_m: float = CAR_LENGTH_M
+    width_m: float = CAR_WIDTH_M
     height_m: float = 1.5
     wheelbase_m: float = 2.87
     track_m: float = 1.58
