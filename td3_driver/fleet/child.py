@@ -79,8 +79,9 @@ class Child:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox.put(brief)
         name = f"collector {brief.collector}"
-        for body in (self._send, self._receive):
-            threading.Thread(target=body, name=name, daemon=True).start()
+        self._sender = threading.Thread(target=self._send, name=name, daemon=True)
+        self._sender.start()
+        threading.Thread(target=self._receive, name=name, daemon=True).start()
         said(Placed(f"process {self.pid}"))
 
     @property
@@ -123,6 +124,8 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
         code = self._popen.wait()
         self._tell(Ended(reason or _how(code)))
+        self._outbox.put(None)
+        self._sender.join()  # It may be sending still, to a process that has gone.
         self._connection.close()
 
     def _tell(self, event: Event) -> None:
