@@ -163,15 +163,30 @@ def advised(*others: Other, speed: float = 5.0, y: float = 0.0) -> tuple[float, 
 
 def test_the_adviser_steers_round_one_that_stands_aside() -> None:
     assert advised() == pytest.approx((0.0, 6.0), abs=1e-6)
-    to_right, speed = advised(parked(45.0, 1.2))
+    to_right, _ = advised(parked(45.0, 1.2))
+    to_left, speed = advised(parked(45.0, -1.2), y=0.975)
     # 3.5 m/s, and 0.3 m/s for each metre of the 15 - 4.65 m beyond 8 m.
     assert to_right < -0.03 and speed == pytest.approx(4.205)
-    to_left, _ = advised(parked(45.0, -1.2))
-    assert to_left == pytest.approx(-to_right)
-    # 0.925 + 0.95 + 0.8 - 1.2 = 1.475 m to the right it is where it should be.
-    beside = advised(parked(32.0, 1.2), y=-1.475)
+    assert advised(parked(45.0, -1.2))[0] == pytest.approx(-to_right)
+    # 0.925 + 0.95 + 0.6 - 1.2 = 1.275 m to the right it is where it should be.
+    beside = advised(parked(32.0, 1.2), y=-1.275)
     assert beside == pytest.approx((0.0, 3.5), abs=1e-6)
     assert advised(parked(25.0, 1.2), y=0.0)[1] == pytest.approx(6.0, abs=0.5)
+
+
+def test_the_adviser_slows_down_where_the_car_is_late_to_steer_round() -> None:
+    # It has 0.925 + 0.95 + 0.3 - 1.2 = 0.975 m to go aside, by two arcs of 6 m over 4.837 m. With
+    # gaps of 15 - 4.65 and 10 - 4.65 m it has 1.14 and 0.106 times that to spare.
+    needed_m = 2.0 * math.sqrt(6.0 * 0.975)
+    for sign in (1.0, -1.0):
+        far, near = parked(45.0, sign * 1.2), parked(40.0, sign * 1.2)
+        assert advised(far)[1] == pytest.approx(3.0 * (10.35 / needed_m - 1.0))
+        assert advised(near)[1] == pytest.approx(3.0 * (5.35 / needed_m - 1.0))
+        # With 0.3 m of room, or on the other side, there is nothing to go aside any more.
+        assert advised(near, y=-sign * 0.975)[1] == pytest.approx(3.5)
+        assert advised(near, y=-sign * 1.5)[1] == pytest.approx(3.5)
+        # There is no room to go round here.
+        assert advised(parked(37.0, sign * 1.2))[1] == 0.0
 
 
 def test_the_adviser_waits_for_one_in_the_lane_and_follows_it() -> None:
@@ -188,6 +203,6 @@ def test_the_adviser_waits_for_one_in_the_lane_and_follows_it() -> None:
 def test_the_adviser_keeps_room_behind_a_parked_one_while_another_passes_it() -> None:
     passing = Other(Pose(43.0, -1.0, 0.0), *CAR, (2.0, 0.0))
     # The gap of 12 - 4.65 m less 6 m for turning out, and then the usual 3 m.
-    assert advised(parked(42.0, 1.2), passing)[1] == pytest.approx(0.0)
+    assert advised(parked(42.0, 1.2), passing, y=-0.975)[1] == pytest.approx(0.0)
     gone = Other(Pose(49.0, -0.2, 0.0), *CAR, (5.0, 0.0))
-    assert advised(parked(42.0, 1.2), gone)[1] == pytest.approx(3.5)
+    assert advised(parked(42.0, 1.2), gone, y=-0.975)[1] == pytest.approx(3.5)

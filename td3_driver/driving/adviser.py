@@ -8,6 +8,7 @@ It advises a policy that learns to see them. It cannot drive by itself, as no dr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,11 +25,17 @@ BEHIND_M, AHEAD_M = 20.0, 40.0
 STANDING_MPS = 0.1
 PASSED_ASIDE_M = 0.8
 """One that stands so far beside the route can be passed."""
-PASSING_ROOM_M = 0.8
+PASSING_ROOM_M = 0.6
 """Left to one that is passed."""
+LEAST_ROOM_M = 0.3
+"""With less left to one that is passed it is too near."""
 PASSING_MPS, SLOWED_WITHIN_M, SLOWING_PER_S = 3.5, 8.0, 0.3
 """One is passed slowly: at this speed with so much room left before it, and faster by so much for
 each metre more."""
+SIDEWAYS_RADIUS_M = 6.0
+"""Of the two arcs by which it moves aside where little room is left."""
+LATE_MPS = 3.0
+"""Where twice the room that it needs to move aside is left; less room, less speed."""
 FULLY_ASIDE_M, BEGINS_M = 10.0, 20.0
 """The way round one is as far aside as needed this near to it, and begins that far before it."""
 IN_THE_WAY_M = 2.5
@@ -71,8 +78,7 @@ class Adviser:
             if _stands_aside(other):
                 points[:, 1] += _way_round_m(other, away_m)
                 if other.gap_m >= 0.0:
-                    spare_m = max(other.gap_m - SLOWED_WITHIN_M, 0.0)
-                    most_mps = min(most_mps, PASSING_MPS + SLOWING_PER_S * spare_m)
+                    most_mps = min(most_mps, _passing_mps(other, projection.lateral_m))
                 if other.ahead_m > 0.0 and any(_is_beside(each, other) for each in near):
                     gap_m = min(gap_m, other.gap_m - ROOM_TO_TURN_OUT_M)
             elif other.ahead_m > 0.0:
@@ -86,6 +92,18 @@ class Adviser:
 def _stands_aside(other: Nearby) -> bool:
     """Whether it can be passed; others are waited for."""
     return abs(other.speed_mps) < STANDING_MPS and abs(other.lateral_m) > PASSED_ASIDE_M
+
+
+def _passing_mps(other: Nearby, lateral_m: float) -> float:
+    """Return the speed at which to approach one that is passed, from a place beside the route."""
+    usual_mps = PASSING_MPS + SLOWING_PER_S * max(other.gap_m - SLOWED_WITHIN_M, 0.0)
+    left, right = other.ways_round_m(lateral_m)
+    short_m = LEAST_ROOM_M + (left if other.lateral_m < 0.0 else right)
+    if short_m <= 0.0:
+        return usual_mps
+    # Two arcs of radius r move a car sideways by d over a length of about 2 sqrt(r d).
+    needed_m = 2.0 * math.sqrt(SIDEWAYS_RADIUS_M * short_m)
+    return min(usual_mps, max(0.0, LATE_MPS * (other.gap_m / needed_m - 1.0)))
 
 
 def _is_beside(other: Nearby, parked: Nearby) -> bool:
