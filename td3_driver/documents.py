@@ -225,6 +225,12 @@ class _BoundedLoader(yaml.SafeLoader):
         self._levels = 0
         self._values = 0
 
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Read a bracket that opens: no more at once, as each makes all that follow slower."""
+        if self.flow_level >= MOST_LEVELS:
+            raise ValueError(_TOO_DEEP)
+        super().fetch_flow_collection_start(token)
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node and what is in it."""
         self._levels += 1
