@@ -80,7 +80,7 @@ def test_json_in_excess_is_refused(text: str, said: str) -> None:
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("--- 1\n--- 2\n", "another document"),
         ("a: \x00", "character"),
-        (r'"\ud83d"', "half a surrogate pair"),
+        (r'"\ud83d"', "invalid Unicode character"),
     ],
 )
 def test_yaml_in_excess_is_refused(text: str, said: str) -> None:
