@@ -218,16 +218,24 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-# libyaml reads ten times as fast as PyYAML's own parser, which stands in where it is missing.
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if yaml.__with_libyaml__:
+
+    class _Loader(Composer, yaml.CSafeLoader):
+        """Parses with libyaml, ten times as fast as PyYAML, and composes nodes in Python."""
+
+        def __init__(self, text: str) -> None:
+            Composer.__init__(self)
+            yaml.CSafeLoader.__init__(self, text)
+
+else:
+    _Loader = yaml.SafeLoader  # type: ignore[misc, assignment]
 
 
-class _BoundedLoader(Composer, _Loader):  # type: ignore[misc]
+class _BoundedLoader(_Loader):
     """Composes no more levels and values than are allowed, whatever the text holds after them."""
 
     def __init__(self, text: str) -> None:
-        Composer.__init__(self)
-        _Loader.__init__(self, text)
+        super().__init__(text)
         self._levels = 0
         self._values = 0
 
