@@ -19,7 +19,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # Without its caches every process compiles PyTorch's sources anew, which takes longer than all else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help train test test-fast setup setup-development lint format clean
+.PHONY: help train test test-fast setup setup-development lint format compiled clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,7 +43,13 @@ format: setup-development
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test: lint
+# Packages are installed uncompiled: one process compiles what tests import before four would at once.
+compiled: setup-development
+	@test -e .venv/compiled || { $(RUN)/python -m pytest --collect-only -q > /dev/null 2>&1 \
+	  && touch .venv/compiled; } || true
+
+test:
+	@$(MAKE) --no-print-directory -j 2 lint compiled
 	$(RUN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 test-fast: setup-development

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from yaml.composer import Composer
 
 MOST_BYTES = 1 << 20
 MOST_LEVELS = 32
@@ -217,7 +218,20 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-class _BoundedLoader(yaml.SafeLoader):
+if yaml.__with_libyaml__:
+
+    class _Loader(Composer, yaml.CSafeLoader):
+        """Parses with libyaml, ten times as fast as PyYAML, and composes nodes in Python."""
+
+        def __init__(self, text: str) -> None:
+            Composer.__init__(self)
+            yaml.CSafeLoader.__init__(self, text)
+
+else:
+    _Loader = yaml.SafeLoader  # type: ignore[misc, assignment]
+
+
+class _BoundedLoader(_Loader):
     """Composes no more levels and values than are allowed, whatever the text holds after them."""
 
     def __init__(self, text: str) -> None:

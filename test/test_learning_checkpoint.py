@@ -101,6 +101,18 @@ def assert_equal(one: Run, other: Run) -> None:
         assert value.dtype == theirs[name].dtype and torch.equal(value, theirs[name]), name
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the checkpoint of `Run().go_on()`."""
+    return Run().go_on().save(tmp_path_factory.mktemp("written"))
+
+
+@pytest.fixture
+def saved(written: Path, tmp_path: Path) -> Path:
+    """Give a copy of that checkpoint, to do with as one likes."""
+    return Path(shutil.copytree(written, tmp_path / written.name))
+
+
 @pytest.mark.long
 def test_a_loaded_checkpoint_is_equal_bit_for_bit_and_goes_on_equally(tmp_path: Path) -> None:
     run = Run().go_on()
@@ -122,12 +134,11 @@ def test_a_checkpoint_from_before_the_first_update_loads(tmp_path: Path) -> None
 
 
 def test_nothing_in_a_checkpoint_runs_when_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object, **keywords: object) -> None:
         raise AssertionError("a pickle was read")
 
-    saved = Run().go_on().save(tmp_path)
     assert {path.name for path in saved.iterdir()} == FILES
     for path in saved.iterdir():
         if path.suffix == ".json":
@@ -225,16 +236,17 @@ class Killer:
 def test_a_kill_at_any_instant_leaves_a_complete_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again_at_the_same_step: bool
 ) -> None:
+    run = Run().go_on(3)
+    old_updates = run.learner.updates
+    run.save(tmp_path / "begun", keep=1)
+    run.go_on(2)
+    if again_at_the_same_step:
+        run.step -= 2
     killer = Killer(monkeypatch)
     finished, kills = False, 0
     while not finished:
         folder = tmp_path / f"killed-{kills}"
-        run = Run().go_on(3)
-        old_updates = run.learner.updates
-        run.save(folder, keep=1)
-        run.go_on(2)
-        if again_at_the_same_step:
-            run.step -= 2
+        shutil.copytree(tmp_path / "begun", folder, symlinks=True)
         killer.kill_at(kills)
         try:
             run.save(folder, keep=1)
@@ -264,8 +276,7 @@ def test_a_kill_at_any_instant_leaves_a_complete_checkpoint(
     ],
 )
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "foreign", "flipped", "missing"])
-def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, damage: str) -> None:
-    saved = Run().go_on().save(tmp_path)
+def test_a_damaged_file_is_refused_by_its_name(saved: Path, name: str, damage: str) -> None:
     path = saved / name
     content = path.read_bytes()
     if damage == "missing":
@@ -377,8 +388,7 @@ def test_what_goes_wrong_in_writing_is_raised_to_who_waits(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"step": 8}', '{"step": 8, "updates": "x"}', "\x00"]
 )
-def test_damaged_counters_are_refused_by_their_name(tmp_path: Path, content: str) -> None:
-    saved = Run().go_on().save(tmp_path)
+def test_damaged_counters_are_refused_by_their_name(saved: Path, content: str) -> None:
     (saved / "counters.json").write_text(content)
     seal(saved)  # as by another version
     with pytest.raises(CheckpointError, match=r"counters\.json"):
@@ -408,9 +418,8 @@ def reshaped(tensors: dict[str, torch.Tensor], name: str) -> None:
     ],
 )
 def test_an_altered_file_is_refused_by_its_name(
-    tmp_path: Path, file: str, name: str, change: Callable[[dict[str, torch.Tensor], str], None]
+    saved: Path, file: str, name: str, change: Callable[[dict[str, torch.Tensor], str], None]
 ) -> None:
-    saved = Run().go_on().save(tmp_path)
     tensors = load_file(saved / file)
     change(tensors, name)
     save_file(tensors, saved / file)
@@ -441,9 +450,8 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     [("image", 7), ("channels", [2, 3]), ("hidden", ["x"]), ("image_features", -4), ("more", 1)],
 )
 def test_a_shape_that_describes_no_networks_is_refused(
-    tmp_path: Path, key: str, value: object
+    saved: Path, key: str, value: object
 ) -> None:
-    saved = Run().go_on().save(tmp_path)
     values = json.loads((saved / "networks.json").read_text())
     (saved / "networks.json").write_text(json.dumps({**values, key: value}))
     seal(saved)  # as by another version
@@ -451,8 +459,7 @@ def test_a_shape_that_describes_no_networks_is_refused(
         Policy.load(saved)
 
 
-def test_the_spec_survives_the_file_exactly(tmp_path: Path) -> None:
-    saved = Run().go_on().save(tmp_path)
+def test_the_spec_survives_the_file_exactly(saved: Path) -> None:
     assert load_spec(saved) == SPEC
 
 

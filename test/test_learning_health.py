@@ -316,7 +316,7 @@ def test_nan_ends_the_run_and_reaches_no_checkpoint(
     batch = load_file(tmp_path / "failure" / "batch-000000045.safetensors")
     assert batch["observations.image"].shape == (16, 2, 36, 36)
     assert bool(batch["rewards"].isnan().any()) == (poison is poison_reward)
-    resumed = make(tmp_path, resume=True)
+    resumed = make(tmp_path, resume=True, total_steps=60)
     resumed.run()
     assert resumed.complete
 

@@ -124,10 +124,10 @@ def assert_exact(batch: Batch, wanted: list[Kept]) -> None:
     for given_, name in ((batch.observations, ""), (batch.next_observations, "next_")):
         for key in ("image", "vector"):
             expected = np.stack([getattr(kept, f"{name}observation")[key] for kept in wanted])
-            np.testing.assert_array_equal(given_[key].numpy(), expected)
-    np.testing.assert_array_equal(batch.actions, np.stack([kept.action for kept in wanted]))
-    np.testing.assert_array_equal(batch.rewards, [kept.reward for kept in wanted])
-    np.testing.assert_array_equal(batch.terminated, [kept.terminated for kept in wanted])
+            assert np.array_equal(given_[key].numpy(), expected)
+    assert np.array_equal(batch.actions.numpy(), np.stack([kept.action for kept in wanted]))
+    assert np.array_equal(batch.rewards.numpy(), [kept.reward for kept in wanted])
+    assert np.array_equal(batch.terminated.numpy(), [kept.terminated for kept in wanted])
 
 
 def assert_same_as(buffer: ReplayBuffer, reference: Reference) -> None:
@@ -470,17 +470,18 @@ def test_n_step_returns_are_exact_at_every_end_and_at_the_seam(
                 *(walked(reference, alive, slot, n_step) for slot in slots), strict=True
             )
             firsts = [alive[slot] for slot in slots]
-            np.testing.assert_allclose(batch.rewards, totals, rtol=0.0, atol=1e-3)
-            np.testing.assert_array_equal(batch.steps, taken)
-            np.testing.assert_array_equal(batch.terminated, [kept.terminated for kept in final])
-            np.testing.assert_array_equal(
-                batch.actions, np.stack([kept.action for kept in firsts])
+            assert batch.rewards.shape == (len(totals),)
+            assert np.abs(batch.rewards.numpy() - totals).max() <= 1e-3
+            assert np.array_equal(batch.steps.numpy(), taken)
+            assert np.array_equal(batch.terminated.numpy(), [kept.terminated for kept in final])
+            assert np.array_equal(
+                batch.actions.numpy(), np.stack([kept.action for kept in firsts])
             )
             for key in ("image", "vector"):
                 before = np.stack([kept.observation[key] for kept in firsts])
                 after = np.stack([kept.next_observation[key] for kept in final])
-                np.testing.assert_array_equal(batch.observations[key], before)
-                np.testing.assert_array_equal(batch.next_observations[key], after)
+                assert np.array_equal(batch.observations[key].numpy(), before)
+                assert np.array_equal(batch.next_observations[key].numpy(), after)
         if restored:
             state = buffer.state()
             buffer = ReplayBuffer(spec_of(stack), stack + spare, n_step=n_step, discount=DISCOUNT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -203,8 +204,8 @@ EVERY_OPTION: dict[str, Any] = {
 CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
 
 
-# 40 and 60 updates; an episode is under way at both.
-RANDOM, HALFWAY, END = 70, 110, 130
+# 26 and 40 updates; an episode is under way at both.
+RANDOM, HALFWAY, END = 84, 110, 124
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
 
 
 def test_a_checkpoint_with_other_counters_is_refused(tmp_path: Path) -> None:
-    saved = make(tmp_path, checkpoints_kept=1).run()
+    saved = make(tmp_path, checkpoints_kept=1, total_steps=30).run()
     counters = json.loads((saved / "counters.json").read_text())
     for change in ({"environment": {"bit_generator": "MT19937"}}, {"returns": 3}, {"step": None}):
         (saved / "counters.json").write_text(json.dumps({**counters, **change}))
@@ -314,11 +315,19 @@ def test_rows_of_updates_after_the_checkpoint_are_dropped_whatever_their_step(
     ]
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train for 60 steps, in a folder that nobody changes."""
+    folder = tmp_path_factory.mktemp("ended")
+    make(folder, total_steps=60).run()
+    return folder
+
+
 @pytest.mark.parametrize("torn", ["61,4", "61", ",,,", '"'])
 def test_a_torn_row_of_figures_does_not_keep_a_run_from_resuming(
-    tmp_path: Path, torn: str
+    ended: Path, tmp_path: Path, torn: str
 ) -> None:
-    make(tmp_path, total_steps=60).run()
+    shutil.copytree(ended, tmp_path, symlinks=True, dirs_exist_ok=True)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write(torn)
     make(tmp_path, resume=True, total_steps=80).run()
@@ -367,16 +376,16 @@ def test_a_checkpoint_on_a_full_disk_says_what_is_safe_and_the_run_resumes(
 
 
 def test_whoever_may_read_a_run_may_read_its_checkpoints(tmp_path: Path) -> None:
-    saved = make(tmp_path).run()
+    saved = make(tmp_path, total_steps=30).run()
     assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {0o644}
     assert saved.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_folder_that_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
-    make(tmp_path).run()
+    make(tmp_path, total_steps=30).run()
     for name in ("9x", "99", "000000099x"):
         (tmp_path / "checkpoints" / name).mkdir()
-    assert checkpoint.latest(tmp_path / "checkpoints").name == "000000080"
+    assert checkpoint.latest(tmp_path / "checkpoints").name == "000000030"
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -462,9 +471,9 @@ def test_a_checkpoint_is_copied_between_two_updates(
 def test_an_unclean_step_is_never_sampled(tmp_path: Path) -> None:
     env = Bandit()
     env.unclean_at = 30
-    training = make(tmp_path, env)
+    training = make(tmp_path, env, total_steps=40)
     training.run()
-    assert training.trainer.standing.step == 80 and len(training.trainer.replay) == 79
+    assert training.trainer.standing.step == 40 and len(training.trainer.replay) == 39
 
 
 def test_too_little_memory_is_said_before_anything_is_done(tmp_path: Path) -> None:
@@ -489,15 +498,15 @@ def test_a_key_that_the_environment_has_not_is_said_with_those_it_has(tmp_path: 
 
 @pytest.mark.parametrize("left_out", ["image_key", "vector_key"])
 def test_a_key_can_be_left_out(tmp_path: Path, left_out: str) -> None:
-    training = make(tmp_path, **{left_out: ""})
+    training = make(tmp_path, total_steps=45, **{left_out: ""})
     training.run()
-    assert training.trainer.standing.step == 80 and training.trainer.learner.updates == 60
+    assert training.trainer.standing.step == 45 and training.trainer.learner.updates == 25
     key = left_out.removesuffix("_key")
     batch = training.trainer.replay.sample(3, training.trainer.generators["sampling"])
     assert key not in batch.observations
-    resumed = make(tmp_path, resume=True, total_steps=90, **{left_out: ""})
+    resumed = make(tmp_path, resume=True, total_steps=55, **{left_out: ""})
     resumed.run()
-    assert resumed.trainer.learner.updates == 70
+    assert resumed.trainer.learner.updates == 35
 
 
 def test_the_noise_of_exploration_goes_down_its_line(
@@ -518,7 +527,7 @@ def test_the_noise_of_exploration_goes_down_its_line(
 
 
 def test_the_limits_of_q_follow_the_scale_of_the_rewards(tmp_path: Path) -> None:
-    training = make(tmp_path, reward_scale=4.0)
+    training = make(tmp_path, reward_scale=4.0, total_steps=30)
     training.run()
     least, greatest = training.trainer.replay.reward_range()
     rewards = training.trainer.scaled_rewards()
@@ -532,7 +541,7 @@ def test_where_and_how_it_learns_is_said(tmp_path: Path) -> None:
 
 
 def test_bfloat16_learns_the_rewarded_actions_as_well(tmp_path: Path) -> None:
-    training = make(tmp_path, precision="bfloat16", total_steps=100)
+    training = make(tmp_path, precision="bfloat16", total_steps=60)
     training.run()
     assert training.trainer.learner.precision == torch.bfloat16
     tensors = learner_tensors(training.trainer.learner, {})

@@ -44,8 +44,8 @@ def faults(updates):
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / updates
 
 def measure():
-    faults(20)
-    print(faults(10))
+    faults(3)
+    print(faults(8))
 
 # As in training, which updates in a thread of its own.
 thread = threading.Thread(target=measure)

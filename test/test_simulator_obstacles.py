@@ -51,6 +51,9 @@ BEGIN_X = 20.0
 """The straight route begins here and leads along x."""
 
 
+UNSEEN = {"image_width_px": 32, "image_height_px": 24}
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The path of a map with one straight lane; it is not tried in a process of its own."""
@@ -62,15 +65,19 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def on_straight(
-    path: str, *kinds: ObstacleKind, at_m: float = 50.0, seed: int = 3
+    path: str, *kinds: ObstacleKind, at_m: float = 50.0, seed: int = 3, looked_at: bool = False
 ) -> SimulatedWorld:
-    """Return a world with one obstacle on the straight, `at_m` ahead of the car; or none."""
+    """Return a world with one obstacle on the straight, `at_m` ahead of the car; or none.
+
+    Its images are the usual ones only where they are `looked_at`.
+    """
     config = SimulatorConfig(
         map=path,
         obstacles=len(kinds),
         obstacle_kinds=kinds or ("parked",),
         obstacle_spacing_min_m=at_m,
         obstacle_spacing_max_m=at_m,
+        **({} if looked_at else UNSEEN),
     )
     world = SimulatedWorld(config)
     world.reset(Start(path, Pose(BEGIN_X, LANE_Y, 0.0), Pose(280.0, LANE_Y, 0.0), seed))
@@ -86,7 +93,7 @@ def put_at(world: SimulatedWorld, x: float, speed: float = 0.0) -> None:
 @pytest.fixture(scope="module")
 def world() -> SimulatedWorld:
     """A world with up to 8 obstacles of the usual kinds, 35 to 60 m apart."""
-    return SimulatedWorld(SimulatorConfig(map=MAP, obstacles=8))
+    return SimulatedWorld(SimulatorConfig(map=MAP, obstacles=8, **UNSEEN))
 
 
 def along_and_aside(world: SimulatedWorld) -> list[tuple[float, float]]:
@@ -143,10 +150,10 @@ def test_there_are_none_by_default_and_everything_else_is_the_same() -> None:
 
 
 def test_the_image_differs_only_where_the_obstacle_is(straight: str) -> None:
-    world = on_straight(straight, "parked", at_m=26.0)
+    world = on_straight(straight, "parked", at_m=26.0, looked_at=True)
     (parked,) = world.others
     with_it = world.step(FULL_BRAKE).image
-    changed = (with_it != on_straight(straight).step(FULL_BRAKE).image).any(axis=2)
+    changed = (with_it != on_straight(straight, looked_at=True).step(FULL_BRAKE).image).any(axis=2)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     k = world.intrinsics
     # The rear is nearest to the camera, which is 1.5 m ahead of the car's middle and 1.7 m up.
@@ -162,10 +169,11 @@ def test_a_policy_can_see_one_25_m_ahead_in_what_it_observes(straight: str) -> N
     """In the usual 84 x 84 it is 80 / 25 * 1.85 * 84 / 160 = 3.1 pixels wide, and 3.4 high."""
     size = Config().driving.image_size_px
     for seed in range(6):
-        world = on_straight(straight, "parked", at_m=25.0 + 1.5 + 4.5 / 2.0, seed=seed)
+        at_m = 25.0 + 1.5 + 4.5 / 2.0
+        world = on_straight(straight, "parked", at_m=at_m, seed=seed, looked_at=True)
         images = [
             grey_image(each.step(FULL_BRAKE).image, size).astype(int)
-            for each in (world, on_straight(straight))
+            for each in (world, on_straight(straight, looked_at=True))
         ]
         assert (np.abs(images[0] - images[1]) >= 10).sum() >= 7
 

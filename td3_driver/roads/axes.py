@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 import carla
+import numpy as np
 
 from td3_driver.driving.angles import wrap_angle
-from td3_driver.driving.world import Pose
 
 
-def ros_pose(transform: carla.Transform) -> Pose:
-    """Return a CARLA transform as a pose in the ROS frame."""
-    location = transform.location
-    yaw = -math.radians(transform.rotation.yaw)
-    return Pose(location.x, -location.y, wrap_angle(yaw), location.z)
+def ros_poses(transforms: Iterable[carla.Transform]) -> np.ndarray:
+    """Return CARLA transforms in the ROS frame, float64 (n, 4): x, y, z, yaw."""
+    poses = np.array(
+        [
+            (location.x, -location.y, location.z, -transform.rotation.yaw)
+            for transform in transforms
+            for location in (transform.location,)
+        ]
+    )
+    poses[:, 3] = wrap_angle(np.radians(poses[:, 3]))
+    return poses

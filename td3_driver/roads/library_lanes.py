@@ -14,7 +14,7 @@ import networkx as nx
 import numpy as np
 
 from td3_driver.roads import checks
-from td3_driver.roads.axes import ros_pose
+from td3_driver.roads.axes import ros_poses
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_graph import Lane, LaneGraph
 from td3_driver.roads.opendrive import FAR, FURTHEST_M, LaneKey, LaneSection, has_constant_spiral
@@ -96,9 +96,8 @@ class LibraryLanes:
     def _lane(self, section: LaneSection, lane: int) -> Lane | None:
         """Return a driving lane in its direction; None, with a remark, if it is unfit."""
         waypoints = self.waypoints(section, lane)
-        poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
-        points = np.array([(pose.x, pose.y, pose.yaw) for pose in poses])
-        heights = np.array([pose.z for pose in poses])
+        poses = ros_poses(waypoint.transform for waypoint in waypoints)
+        points, heights = poses[:, [0, 1, 3]].copy(), poses[:, 2].copy()
         if not np.isfinite(points).all() or not np.isfinite(heights).all():
             raise RoadMapError(self._nan_message(section.road))
         key = (section.road, section.index, lane)

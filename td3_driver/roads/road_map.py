@@ -23,7 +23,7 @@ import numpy as np
 
 from td3_driver.driving.world import Pose
 from td3_driver.roads import trial
-from td3_driver.roads.axes import ros_pose
+from td3_driver.roads.axes import ros_poses
 from td3_driver.roads.document import LARGEST_BYTES, decode, geometry_text, parse
 from td3_driver.roads.errors import RoadMapError
 from td3_driver.roads.lane_finder import LaneFinder, LanePoint, LaneStrip
@@ -300,8 +300,8 @@ class RoadMap:
 
     def _strip(self, section: LaneSection, lane: int) -> LaneStrip:
         waypoints = self._lanes.waypoints(section, lane)
-        poses = [ros_pose(waypoint.transform) for waypoint in waypoints]
-        yaw = np.array([pose.yaw for pose in poses])
+        poses = ros_poses(waypoint.transform for waypoint in waypoints)
+        yaw = poses[:, 3]
         half = 0.5 * np.array([waypoint.lane_width for waypoint in waypoints])
         if not np.abs(half).max() <= _WIDEST_M:
             raise RoadMapError(
@@ -313,7 +313,7 @@ class RoadMap:
             _lane_type(section.lanes[lane]),
             section.junction != NO_JUNCTION,
             np.array([waypoint.s for waypoint in waypoints]),
-            np.array([(pose.x, pose.y) for pose in poses]),
+            poses[:, :2].copy(),
             half[:, None] * np.stack([-np.sin(yaw), np.cos(yaw)], axis=1),
         )
 
