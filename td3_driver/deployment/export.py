@@ -120,6 +120,7 @@ def export_policy(policy: Policy, task: TaskDescription, origin: Origin, path: P
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
+        unfinished.touch()  # Where nothing can be written, that is found out at once.
         unfinished.write_bytes(to_onnx(policy.actor, policy.spec, description))
         comparison = compare(OnnxPolicy.load(unfinished), policy)
         if not comparison.largest_difference <= TOLERANCE:

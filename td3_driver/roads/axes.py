@@ -15,12 +15,10 @@ from td3_driver.driving.angles import wrap_angle
 
 def ros_poses(transforms: Iterable[carla.Transform]) -> np.ndarray:
     """Return CARLA transforms in the ROS frame, float64 (n, 4): x, y, z, yaw."""
-    poses = np.array(
-        [
-            (location.x, -location.y, location.z, -transform.rotation.yaw)
-            for transform in transforms
-            for location in (transform.location,)
-        ]
-    )
+    rows = []
+    for transform in transforms:
+        location = transform.location
+        rows.append((location.x, -location.y, location.z, -transform.rotation.yaw))
+    poses = np.array(rows, float).reshape(-1, 4)
     poses[:, 3] = wrap_angle(np.radians(poses[:, 3]))
     return poses
