@@ -31,9 +31,8 @@ from td3_driver.simulator.vehicle import VehicleParameters
 
 MAP_NAME = "metadrive"
 BLOCKS = "CSC"
-"""MetaDrive's letters for the blocks behind the first 30 m: a bend, a straight and a bend."""
+"""MetaDrive's letters for its blocks behind 50 m straight on: a bend, a straight and a bend."""
 LANES = 3
-LANE_WIDTH_M = 3.5
 FULL_STEER_RAD = math.radians(40.0)
 FRONT_AXLE_M, REAR_AXLE_M = 1.05234, -1.4166
 """Of MetaDrive's default car, ahead of its origin."""
@@ -75,17 +74,23 @@ def metadrive_action(control: VehicleControl, full_steer_rad: float) -> tuple[fl
 
 
 class MetaDriveWorld:
-    """A `World` whose starts come from `start_on`. MetaDrive allows one in a process."""
+    """A `World` whose starts come from `start_on`. MetaDrive allows one in a process.
+
+    It draws only every `drawn_every` ticks, from an episode's first frame on, and shows the latest
+    picture in between: what decides every so many ticks sees no difference.
+    """
 
     def __init__(self, config: SimulatorConfig) -> None:
         """Take the camera and the length of a tick from the settings."""
+        self.drawn_every = 1
         self.fixed_delta_s = config.fixed_delta_s
         self._camera = Intrinsics.of(config)
         self._mounting = Mounting.of(config)
         self._full_steer_rad = VehicleParameters().max_steering_angle_rad
         self._env = _environment(self._camera, config.fixed_delta_s)
         self._frame = 0
-        self._seed: int | None = None
+        self._ticks_since_start = 0
+        self._image = np.full((self._camera.height, self._camera.width, 4), 255, np.uint8)
         self._route = np.empty((0, 3))
         self._control = VehicleControl()
 
@@ -105,22 +110,39 @@ class MetaDriveWorld:
         self._load(start.seed)
         self._route = np.array(start.route)
         self._route.flags.writeable = False
-        for _ in range(SETTLING_TICKS):
-            frame = self.step(VehicleControl())
-        return frame
+        self._control = VehicleControl()
+        for _ in range(SETTLING_TICKS - 1):
+            self._tick(drawn=False)
+        self._ticks_since_start = 0
+        self._tick(drawn=True)
+        return self._look()
 
     def step(self, control: VehicleControl) -> Frame:
         """Apply `control` for one tick and return the state after it."""
         self._control = control
-        self._env.step(metadrive_action(control, self._full_steer_rad))
-        self._frame += 1
+        self._ticks_since_start += 1
+        self._tick(drawn=self._ticks_since_start % self.drawn_every == 0)
         return self._look()
 
     def close(self) -> None:
         """End MetaDrive."""
         self._env.close()
 
+    def _tick(self, drawn: bool) -> None:
+        """Simulate one tick under the command in force; take a picture of it if it is drawn."""
+        car = self._env.vehicle
+        for window in self._env.engine.graphicsEngine.getWindows():
+            # Those of a pixel belong to the main camera, which nobody looks through.
+            window.setActive(drawn and window.getXSize() > 1)
+        self._env.step(metadrive_action(self._control, self._full_steer_rad))
+        self._frame += 1
+        if drawn:
+            sensor = car.image_sensors["rgb_camera"]
+            self._image = self._image.copy()
+            self._image[..., :3] = sensor.get_pixels_array(car, clip=False)
+
     def _load(self, seed: int) -> None:
+        """Put the car at the begin of a seed's road."""
         self._env.reset(force_seed=seed)
         car = self._env.vehicle
         car.origin.hide()
@@ -142,15 +164,13 @@ class MetaDriveWorld:
     def _look(self) -> Frame:
         """Return the frame of the latest tick."""
         car = self._env.vehicle
-        seen = car.image_sensors["rgb_camera"].get_pixels_array(car, clip=False)
-        image = np.full((*seen.shape[:2], 4), 255, np.uint8)
-        image[..., :3] = seen
-        pose = map_pose(*car.position, car.heading_theta)
+        x, y = car.position
+        pose = map_pose(x, y, car.heading_theta)
         velocity = car.body.getLinearVelocity()
         return Frame(
             frame=self._frame,
             stamp_ns=round(self._frame * self.fixed_delta_s * 1e9),
-            image=image,
+            image=self._image,
             pose=middle_of(pose),
             speed=velocity[0] * math.cos(pose.yaw) + velocity[1] * math.sin(pose.yaw),
             yaw_rate=float(car.body.getAngularVelocity()[2]),
@@ -161,7 +181,7 @@ class MetaDriveWorld:
 
 def _environment(camera: Intrinsics, fixed_delta_s: float) -> Any:
     """Return MetaDrive with our camera's size and tick, without traffic; the rest is its own."""
-    # Its messages were compiled for an older protobuf, and it would try to open a display.
+    # Its messages were compiled for an older protobuf.
     os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     from panda3d.core import loadPrcFileData
 
@@ -185,7 +205,6 @@ def _environment(camera: Intrinsics, fixed_delta_s: float) -> Any:
             "random_spawn_lane_index": False,
             "physics_world_step_size": fixed_delta_s / PHYSICS_STEPS,
             "decision_repeat": PHYSICS_STEPS,
-            "window_size": (32, 32),  # It is drawn, though nobody looks at it.
             "show_interface": False,
             "show_fps": False,
             "multi_thread_render": False,
@@ -222,6 +241,7 @@ def lane_points(navigation: Any, length_m: float) -> np.ndarray:
     for along in SPAWN_M + np.arange(length_m + 1.0):
         which = int(np.searchsorted(ends, along))
         lane, on_lane = lanes[which], along - (ends[which] - lanes[which].length)
-        pose = map_pose(*lane.position(on_lane, 0.0), lane.heading_theta_at(on_lane))
+        x, y = lane.position(on_lane, 0.0)
+        pose = map_pose(x, y, lane.heading_theta_at(on_lane))
         points.append((pose.x, pose.y, pose.yaw))
     return np.array(points)

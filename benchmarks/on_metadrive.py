@@ -36,6 +36,10 @@ from td3_driver.evaluation.rollout import drive_episode
 
 PICTURES = 6
 """In a strip."""
+NEVER = 1_000_000
+"""Ticks between two pictures for a baseline, which does not look."""
+SHOWN_EVERY = 50
+"""Decisions between two lines of progress."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,16 @@ def drive(
 ) -> Drive:
     """Drive once; save what was seen as `strip`, if there is to be one."""
     env = DrivingEnv(world, lambda _: start, contender.driving)
+    world.drawn_every = NEVER if contender.baseline else contender.driving.action_repeat
     off_centre_m: list[float] = []
     images: list[np.ndarray] = []
 
     def watch(frame: Frame) -> None:
-        off_centre_m.append(abs(env.task.projection.lateral_m) if images else 0.0)
+        place = env.task.projection
+        off_centre_m.append(abs(place.lateral_m))
         images.append(frame.image)
+        if len(images) % SHOWN_EVERY == 0:
+            say(f"{contender.label}, road {start.seed}: {place.progress_m:.0f} m")
 
     begin_s = time.process_time()
     summary = drive_episode(env, contender.act(), start, watch).summary
@@ -78,6 +86,11 @@ def drive(
         off_centre_m=round(mean(off_centre_m), 2),
         cpu_s=round(time.process_time() - begin_s, 1),
     )
+
+
+def say(line: str) -> None:
+    """Show how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def save_strip(images: Sequence[np.ndarray], path: Path) -> None:
@@ -116,7 +129,7 @@ def main() -> None:
         for contender in contenders:
             start = world.start_on(seed, given.length)
             drives.append(drive(world, contender, start, None if drives else given.strip))
-            print(drives[-1], file=sys.stderr, flush=True)
+            say(str(drives[-1]))
     world.close()
     print(table(drives))
     print(json.dumps({"length_m": given.length, "drives": [asdict(each) for each in drives]}))
