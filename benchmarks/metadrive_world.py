@@ -144,6 +144,8 @@ class MetaDriveWorld:
     def _load(self, seed: int) -> None:
         """Put the car at the begin of a seed's road."""
         self._env.reset(force_seed=seed)
+        for texture in self._env.engine.render.findAllTextures():
+            texture.setAnisotropicDegree(1)
         car = self._env.vehicle
         car.origin.hide()
         self._mount(car.image_sensors["rgb_camera"])
@@ -195,7 +197,7 @@ def _environment(camera: Intrinsics, fixed_delta_s: float) -> Any:
         original(self, **{**given, "msaa_samples": ANTIALIASING})
 
     OurPipeline.__init__ = with_fewer_samples
-    env = MetaDriveEnv(
+    return MetaDriveEnv(
         {
             "image_observation": True,
             "rgb_clip": False,
@@ -221,10 +223,6 @@ def _environment(camera: Intrinsics, fixed_delta_s: float) -> Any:
             },
         }
     )
-    env.lazy_init()
-    for texture in env.engine.render.findAllTextures():
-        texture.setAnisotropicDegree(1)
-    return env
 
 
 def lane_points(navigation: Any, length_m: float) -> np.ndarray:

@@ -118,14 +118,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", nargs="*", default=[], help="run, or folder of a checkpoint")
     parser.add_argument("--baseline", nargs="*", default=[], help="such as straight_on")
-    parser.add_argument("--seeds", type=int, default=4, help="number of roads")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="of the roads")
     parser.add_argument("--length", type=float, default=150.0, help="metres of each road")
     parser.add_argument("--strip", type=Path, help="PNG file of what the first driver saw")
     given = parser.parse_args()
     contenders = find_contenders(given.policy, given.baseline)
     world = MetaDriveWorld(contenders[0].simulator)
     drives: list[Drive] = []
-    for seed in range(given.seeds):
+    for seed in given.seeds:
         for contender in contenders:
             start = world.start_on(seed, given.length)
             drives.append(drive(world, contender, start, None if drives else given.strip))
