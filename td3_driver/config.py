@@ -587,12 +587,6 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
-    priority_half_life_steps: int = _setting(
-        0,
-        "Age at which a transition's LAP priority counts half, down to a tenth; 0 = it does not "
-        "fade. With several collectors, in decisions of each.",
-        ge=0,
-    )
     critic: CriticKind = _setting(
         "scalar",
         "What the critic gives: a value; or a distribution over 101 values from -5 to 5, with "

@@ -38,7 +38,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 EVERYTHING: dict[str, Any] = {
     "replay_sampling": "lap",
-    "priority_half_life_steps": 20,
     "n_step": 3,
     "gradient_clip_norm": 1.0,
     "normalize_rewards": True,

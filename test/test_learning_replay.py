@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from td3_driver.learning.augmentation import shift_images
 from td3_driver.learning.batch import Batch, ReplaySpec
 from td3_driver.learning.devices import ReplayMemoryError, check_memory
-from td3_driver.learning.priorities import faded
 from td3_driver.learning.replay import ReplayBuffer
 
 HEIGHT, WIDTH, VECTOR, ACTIONS = 2, 3, 2, 2
@@ -507,30 +506,16 @@ def test_an_n_step_return_by_hand() -> None:
 # Prioritised sampling.
 
 
-def prioritised(capacity: int = 50, stack: int = 2, half_life: int = 0) -> ReplayBuffer:
-    return ReplayBuffer(spec_of(stack), capacity, prioritized=True, half_life=half_life)
+def prioritised(capacity: int = 50, stack: int = 2) -> ReplayBuffer:
+    return ReplayBuffer(spec_of(stack), capacity, prioritized=True)
 
 
-def test_priorities_halve_with_age_down_to_a_tenth() -> None:
-    # Two rings of 8 slots; the newest are slot 9, in row 1, and slot 4, in row 8 + 4.
-    today = faded(torch.full((16,), 2.0), torch.tensor([9, 4]), half_life=2)
-    halves = [2.0 * 0.5 ** (age / 2) for age in range(8)]
-    aged = [*halves[:7], 0.2]  # 2 * 2^-3.5 would be 0.18
-    assert today[:8].tolist() == pytest.approx([aged[age] for age in (1, 0, 7, 6, 5, 4, 3, 2)])
-    assert today[8:].tolist() == pytest.approx([aged[age] for age in (4, 3, 2, 1, 0, 7, 6, 5)])
-    priorities = torch.rand(16)
-    assert faded(priorities, torch.tensor([9, 4]), half_life=0) is priorities
-
-
-@pytest.mark.parametrize("half_life", [0, 20])
-def test_transitions_are_drawn_in_proportion_to_their_priorities(half_life: int) -> None:
-    buffer = prioritised(half_life=half_life)
+def test_transitions_are_drawn_in_proportion_to_their_priorities() -> None:
+    buffer = prioritised()
     fill(buffer, 12, 9)
     slots = torch.tensor(sampleable(buffer))
     wanted = torch.arange(1.0, len(slots) + 1.0)
     buffer.set_priorities(slots, wanted)
-    if half_life:
-        wanted *= 0.5 ** ((slots.max() - slots) / half_life)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.cat([buffer.sample(1000, generator).slots for _ in range(100)])
     counts = torch.tensor([(drawn == slot).sum().item() for slot in slots])

@@ -193,7 +193,6 @@ def note_batches(training: OnlineTraining, noted: list[bytes]) -> None:
 EVERY_OPTION: dict[str, Any] = {
     "n_step": 3,
     "replay_sampling": "lap",
-    "priority_half_life_steps": 60,
     "huber_threshold": 0.05,
     "gradient_clip_norm": 1.0,
     "learning_rate_decay_updates": 50,

@@ -26,10 +26,9 @@ from td3_driver.learning.augmentation import shift_images, shifted_pixels
 from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
 from td3_driver.learning.normalization import Returns
-from td3_driver.learning.priorities import faded
 
 BELOW_ONE = 1.0 - 2.0**-50
-"""Keeps a uniform draw times a total below that total, whatever the rounding."""
+"""Keeps a uniform draw times a total below that total, however it is rounded."""
 
 
 class ReplayBuffer:
@@ -39,7 +38,7 @@ class ReplayBuffer:
     slot i is stored in the ring's row i modulo its share. A batch names slot i of ring k as
     i * rings + k, which is i where there is one ring. Adding in one thread and sampling in another
     is safe. `n_step` and `discount` define the returns; with `prioritized`, transitions are drawn
-    by the priorities from `set_priorities`, which fade with a `half_life` in slots, not uniformly.
+    by the priorities from `set_priorities`, not uniformly.
     """
 
     def __init__(
@@ -51,15 +50,14 @@ class ReplayBuffer:
         n_step: int = 1,
         discount: float = 0.99,
         prioritized: bool = False,
-        half_life: int = 0,
         rings: int = 1,
     ) -> None:
         least = spec.stack + n_step + 1
         if capacity // rings < least:
             shared = f" for {rings} rings" if rings > 1 else ""
-            needed = f"stacks of {spec.stack} and {n_step}-step returns need"
             raise ValueError(
-                f"capacity {capacity}{shared} is less than the {rings * least} {needed}"
+                f"capacity {capacity}{shared} is less than the {rings * least} that stacks of "
+                f"{spec.stack} and {n_step}-step returns need"
             )
         self.spec = spec
         self.rings = rings
@@ -70,7 +68,6 @@ class ReplayBuffer:
         self.n_step = n_step
         self.discount = discount
         self.prioritized = prioritized
-        self.half_life = half_life
 
         def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros((capacity, *shape), dtype=dtype, device=self.device)
@@ -112,7 +109,7 @@ class ReplayBuffer:
         return int((self._queue[1] - self._queue[0]).sum())
 
     def sizes(self) -> list[int]:
-        """Return the same of each ring."""
+        """Return the number of transitions that can be sampled, of each ring."""
         return [int(size) for size in self._queue[1] - self._queue[0]]
 
     @property
@@ -242,13 +239,12 @@ class ReplayBuffer:
         )
         first, end = self.queue
         if self.prioritized:
-            latest = self._transition(self._each_ring, end - 1)
-            today = faded(self.priorities, latest, self.half_life)
-            cumulated = today.cumsum(0, dtype=torch.float64)
+            cumulated = self.priorities.cumsum(0, dtype=torch.float64)
             # The first row whose sum exceeds the draw has a priority above 0.
             rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
             rings = rows // self.ring_capacity
-            slots = latest[rings] - (latest[rings] - rows) % self.ring_capacity
+            latest = self._transition(self._each_ring, end - 1)[rings]
+            slots = latest - (latest - rows) % self.ring_capacity
         else:
             until = (end - first).cumsum(0)
             picks = (uniform * until[-1]).long()
@@ -447,6 +443,5 @@ def make_replay(
         n_step=config.n_step,
         discount=config.discount,
         prioritized=config.replay_sampling == "lap",
-        half_life=config.priority_half_life_steps,
         rings=rings,
     )
