@@ -587,6 +587,19 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
+    self_prediction: float = _setting(
+        0.0,
+        "Weight, in the loss that trains an encoder, of predicting its next features and the "
+        "reward (after MR.Q, arXiv 2501.16142, and DR.Q, 2605.11711); 0 = none.",
+        ge=0.0,
+        le=100.0,
+    )
+    self_prediction_steps: int = _setting(
+        1, "Decisions ahead that are predicted, each from the prediction before.", ge=1, le=5
+    )
+    self_prediction_of: Literal["critic", "actor", "both"] = _setting(
+        "critic", "Whose encoder learns so, where encoders are separate."
+    )
     critic: CriticKind = _setting(
         "scalar",
         "What the critic gives: a value; or a distribution over 101 values from -5 to 5, with "
@@ -643,6 +656,12 @@ class LearningConfig(Section):
             )
         if self.image_key == self.vector_key:
             raise ValueError("image_key and vector_key are the same key")
+        return self
+
+    @model_validator(mode="after")
+    def _predicts_what_it_sees(self) -> LearningConfig:
+        if self.self_prediction and not self.image_key:
+            raise ValueError("self_prediction is of an image's features: set image_key")
         return self
 
     @model_validator(mode="after")

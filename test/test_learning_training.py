@@ -200,6 +200,7 @@ EVERY_OPTION: dict[str, Any] = {
     "image_jitter": 0.3,
 }
 CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
+PREDICTING = {"self_prediction": 1.0, "self_prediction_steps": 3, "self_prediction_of": "both"}
 
 
 # 40 and 60 updates; an episode is under way at both.
@@ -216,6 +217,7 @@ RANDOM, HALFWAY, END = 70, 110, 130
         ("a signal", {"replay_capacity": 100, **EVERY_OPTION}),
         ("a signal", {"replay_capacity": 100, **EVERY_OPTION, **CATEGORICAL}),
         ("a signal", {"replay_capacity": 100, **EVERY_OPTION, "encoders": "critic"}),
+        ("a signal", {"replay_capacity": 100, **EVERY_OPTION, **PREDICTING}),
         ("its total steps", {"image_key": "", "replay_sampling": "lap"}),
         ("its total steps", {"replay_capacity": 120}),  # it fills up after resuming
     ],
