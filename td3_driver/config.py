@@ -587,6 +587,12 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
+    priority_half_life_steps: int = _setting(
+        0,
+        "Decisions after which a transition of the run counts half in LAP's draws, and after as "
+        "many more a quarter (after DR.Q, arXiv 2605.11711); 0 = age does not count.",
+        ge=0,
+    )
     self_prediction: float = _setting(
         0.0,
         "Weight, in the loss that trains an encoder, of predicting its next features and the "

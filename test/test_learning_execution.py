@@ -43,6 +43,7 @@ EVERYTHING: dict[str, Any] = {
     "normalize_rewards": True,
     "learning_rate_decay_updates": 100,
     "image_jitter": 0.3,
+    "priority_half_life_steps": 40,
 }
 SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
 ONE_ENCODER = {**EVERYTHING, "encoders": "critic"}

@@ -198,6 +198,7 @@ EVERY_OPTION: dict[str, Any] = {
     "exploration_noise_decay_steps": 100,
     "normalize_rewards": True,
     "image_jitter": 0.3,
+    "priority_half_life_steps": 40,
 }
 CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
 PREDICTING = {"self_prediction": 1.0, "self_prediction_steps": 3, "self_prediction_of": "both"}

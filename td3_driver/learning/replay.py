@@ -24,6 +24,7 @@ from td3_driver.config import LearningConfig
 from td3_driver.learning import saved_rings
 from td3_driver.learning.augmentation import gather_pixels, shift_images
 from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
+from td3_driver.learning.fading import faded
 from td3_driver.learning.mirror import Mirror
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
 from td3_driver.learning.normalization import Returns
@@ -40,8 +41,8 @@ class ReplayBuffer:
     slot i is stored in the ring's row i modulo its share. A batch names slot i of ring k as
     i * rings + k, which is i where there is one ring. Adding in one thread and sampling in another
     is safe. `n_step` and `discount` define the returns; with `prioritized`, transitions are drawn
-    by the priorities from `set_priorities`, not uniformly. With `look_ahead`, batches also tell of
-    so many decisions one by one.
+    by the priorities from `set_priorities`, which fade with a `half_life` in slots, not uniformly.
+    With `look_ahead`, batches also tell of so many decisions one by one.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ReplayBuffer:
         n_step: int = 1,
         discount: float = 0.99,
         prioritized: bool = False,
+        half_life: int = 0,
         look_ahead: int = 0,
         rings: int = 1,
     ) -> None:
@@ -72,6 +74,7 @@ class ReplayBuffer:
         self.n_step = n_step
         self.discount = discount
         self.prioritized = prioritized
+        self.half_life = half_life
         self.look_ahead = look_ahead
 
         def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -243,12 +246,15 @@ class ReplayBuffer:
         )
         first, end = self.queue
         if self.prioritized:
-            cumulated = self.priorities.cumsum(0, dtype=torch.float64)
-            # The first row whose sum exceeds the draw has a priority above 0.
+            newest = self._transition(self._each_ring, end - 1)
+            weights = self.priorities
+            if self.half_life:
+                weights = faded(weights, newest, self.half_life)
+            cumulated = weights.cumsum(0, dtype=torch.float64)
+            # The first row whose sum exceeds the draw has a weight above 0.
             rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
             rings = rows // self.ring_capacity
-            latest = self._transition(self._each_ring, end - 1)[rings]
-            slots = latest - (latest - rows) % self.ring_capacity
+            slots = newest[rings] - (newest[rings] - rows) % self.ring_capacity
         else:
             until = (end - first).cumsum(0)
             picks = (uniform * until[-1]).long()
@@ -424,8 +430,12 @@ def make_replay(
     device: torch.device | str,
     capacity: int | None = None,
     rings: int = 1,
+    fading: bool = True,
 ) -> ReplayBuffer:
-    """Return an empty replay buffer for these networks; by default with the settings' capacity."""
+    """Return an empty replay buffer for these networks; by default with the settings' capacity.
+
+    Without `fading`, no priority fades, whatever the settings say.
+    """
     return ReplayBuffer(
         replay_spec(spec),
         config.replay_capacity if capacity is None else capacity,
@@ -433,6 +443,7 @@ def make_replay(
         n_step=config.n_step,
         discount=config.discount,
         prioritized=config.replay_sampling == "lap",
+        half_life=config.priority_half_life_steps if fading else 0,
         look_ahead=decisions_ahead(config),
         rings=rings,
     )
