@@ -692,6 +692,18 @@ class TrainingConfig(Section):
         ge=0,
     )
     updates_per_step: float = _setting(1.0, "Ratio of updates to decisions.", gt=0.0, le=16)
+    updates_per_step_final: float = _setting(
+        0.0,
+        "Ratio once the critic's dormant share has settled (after Ma et al., 2024); 0 = it stays.",
+        ge=0.0,
+        le=16.0,
+    )
+    settled_rows: int = _setting(
+        5, "Latest rows of metrics that say whether that share has settled.", ge=2, le=1000
+    )
+    settled_spread: float = _setting(
+        0.05, "Largest difference between two of their shares if it has.", ge=0.0, le=1.0
+    )
     synchronous_updates: bool = _setting(
         False,
         "Alternate updates and steps (repeatable) instead of running them in parallel (faster).",
@@ -723,6 +735,12 @@ class TrainingConfig(Section):
     def _learns_at_all(self) -> TrainingConfig:
         if self.random_steps >= self.total_steps:
             raise ValueError("random_steps must be below total_steps, or nothing is learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _rises(self) -> TrainingConfig:
+        if 0.0 < self.updates_per_step_final < self.updates_per_step:
+            raise ValueError("updates_per_step_final must be 0 or at least updates_per_step")
         return self
 
 
@@ -949,6 +967,16 @@ class Config(Section):
     def _asks_whom_it_imitates(self) -> Config:
         if self.learning.imitated == "advice" and not self.driving.advice:
             raise ValueError("learning.imitated is advice, but driving.advice is false")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_what_is_to_settle(self) -> Config:
+        looks = self.learning.image_key and self.learning.encoders != "actor"
+        if self.training.updates_per_step_final and not looks:
+            raise ValueError(
+                "training.updates_per_step_final waits for a critic that has image layers, and "
+                "this one has none"
+            )
         return self
 
 

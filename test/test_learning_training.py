@@ -273,6 +273,28 @@ def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("halfway", [45, 70])  # before and after the share has settled
+def test_a_ratio_that_has_risen_stays_so_when_resumed(tmp_path: Path, halfway: int) -> None:
+    """It has after 30 updates, at 50 decisions: three rows, and no share can differ by over 1."""
+    settings: dict[str, Any] = {
+        "updates_per_step_final": 2.0,
+        "settled_rows": 3,
+        "settled_spread": 1.0,
+        "checkpoint_interval_steps": halfway,
+    }
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    heard = Heard()
+    whole = make(tmp_path / "whole", heard=heard, total_steps=80, **settings)
+    whole.run()
+    make(tmp_path / "halves", total_steps=halfway, **settings).run()
+    second = make(tmp_path / "halves", resume=True, total_steps=80, **settings)
+    second.run()
+    assert whole.trainer.learner.updates == 30 + 2 * 30
+    assert_same_state(whole, second)
+    assert sum("2 updates for each decision" in line for line in heard.lines) == 1
+
+
 def test_a_checkpoint_with_other_counters_is_refused(tmp_path: Path) -> None:
     saved = make(tmp_path, checkpoints_kept=1).run()
     counters = json.loads((saved / "counters.json").read_text())
