@@ -76,8 +76,9 @@ class FleetFigures:
         held = f"{row['ratio_held']:.2f}" if "ratio_held" in row else "-"
         lag = f"{row['policy_lag_median']:.0f}" if "policy_lag_median" in row else "-"
         longest = f"{row['policy_lag_longest']:.0f}" if "policy_lag_longest" in row else "-"
+        ratio = f"{held} of {self._pacer.ratio:g}"
         return (
-            f"{self.running} of {self._collectors} collectors, ratio {held} of {self._pacer.ratio:g}, "
+            f"{self.running} of {self._collectors} collectors, ratio {ratio}, "
             f"idle: learner {share('learner_idle_share')}, collectors "
             f"{share('collectors_idle_share')}; lag {lag} (at most {longest}) updates"
         )
