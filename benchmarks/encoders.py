@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time updates with separate encoders, with the critic's, and with its features reused.
+"""Time updates with each kind of encoders, with features reused, and with self-prediction.
 
     python benchmarks/encoders.py                        the times
     python benchmarks/encoders.py --differences          what reusing changes, in one training
@@ -52,6 +52,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     SEPARATE: {},
     "separate, features reused": {"learning.reuse_critic_features": True},
     "critic": {"learning.encoders": "critic"},
+    "separate, self-prediction": {"learning.self_prediction": 1.0},
+    "separate, self-prediction of both": {
+        "learning.self_prediction": 1.0,
+        "learning.self_prediction_of": "both",
+    },
+    "separate, self-prediction of 3 steps": {
+        "learning.self_prediction": 1.0,
+        "learning.self_prediction_steps": 3,
+    },
+    "separate, self-prediction of 5 steps": {
+        "learning.self_prediction": 1.0,
+        "learning.self_prediction_steps": 5,
+    },
 }
 TASKS = {"camera_lane": "camera_lane", "defaults": ""}
 BATCHES = (64, 256)

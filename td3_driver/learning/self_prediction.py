@@ -111,28 +111,41 @@ class SelfPredictions:
         self._weight = settings.self_prediction
 
     def ahead(
-        self, batch: Batch, following: Seen, see: Callable[[Observations], Seen]
+        self,
+        batch: Batch,
+        following: Seen,
+        prepare: Callable[[Observations], Observations],
+        encode: Callable[[str, Observations], Tensor],
     ) -> dict[str, Ahead]:
         """Return what each head is to predict, with the features of its target encoder.
 
-        `following` are the batch's next observations as the target encoders see them; `see` has
-        these look at further images.
+        `following` are the batch's next observations as the target encoders see them. `prepare`
+        does with further images as was done with theirs, and `encode` gives the features that a
+        network's target encoder makes of them.
         """
         told = batch.ahead
         if told is None:  # one decision, which led to the next observations
-            actions, rewards = batch.actions[None], batch.rewards[None]
-            going = torch.ones_like(rewards)
-        else:
-            names = ("actions", "rewards", "going")
-            actions, rewards, going = (told[name].transpose(0, 1) for name in names)
-            following = see({IMAGE: told[IMAGE].flatten(0, 1)})
-        seen = {"actor": following.by_actor, "critic": following.by_critic}
+            rewards = batch.rewards[None]
+            seen = {"actor": following.by_actor, "critic": following.by_critic}
+            return {
+                name: Ahead(
+                    batch.actions[None],
+                    rewards,
+                    torch.ones_like(rewards),
+                    seen[name][FEATURES][None],
+                )
+                for name in self.heads
+            }
+        actions, rewards, going = (
+            told[name].transpose(0, 1) for name in ("actions", "rewards", "going")
+        )
+        images = prepare({IMAGE: told[IMAGE].flatten(0, 1)})
 
         def by_decision(features: Tensor) -> Tensor:
             return features.unflatten(0, (-1, len(actions))).transpose(0, 1)
 
         return {
-            name: Ahead(actions, rewards, going, by_decision(seen[name][FEATURES]))
+            name: Ahead(actions, rewards, going, by_decision(encode(name, images)))
             for name in self.heads
         }
 

@@ -26,6 +26,7 @@ from td3_driver.config import LearningConfig
 from td3_driver.learning.augmentation import draw_shifts, jitter_light
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
+    FEATURES,
     IMAGE,
     VECTOR,
     Actor,
@@ -187,9 +188,7 @@ class TD3:
         following, ahead = None, {}
         if self.predictions.heads:
             following = self._see_next(next_observations)
-            ahead = self.predictions.ahead(
-                batch, following, lambda images: self._see_next(self.prepare(images))
-            )
+            ahead = self.predictions.ahead(batch, following, self.prepare, self._target_features)
         figures, encoded = self._update_critic(
             batch, observations, next_observations, following, ahead, measure
         )
@@ -239,6 +238,13 @@ class TD3:
             if self.spec.shares_image_layers:
                 return Seen(by_critic, by_critic)
             return Seen(self.actor_target.encoder.encoded(observations), by_critic)
+
+    @torch.no_grad()
+    def _target_features(self, name: str, observations: Observations) -> Tensor:
+        """Return the features that a network's target encoder makes of an image."""
+        network = self.actor_target if name == "actor" else self.critic_target
+        with self.autocast():
+            return network.encoder.encoded(observations)[FEATURES]
 
     def target_values(
         self, batch: Batch, next_observations: Observations, seen: Seen | None = None
