@@ -21,11 +21,15 @@ class Settling:
     """The latest ones measured, oldest first."""
     settled: bool = False
 
-    def observe(self, share: float, count: int, spread: float) -> None:
-        """Take a share; it has settled if the `count` latest are at most `spread` apart."""
+    def observe(self, share: float, count: int, spread: float) -> bool:
+        """Take a share, and return whether they have settled.
+
+        That is once the `count` latest are at most `spread` apart.
+        """
         self.shares = [*self.shares, share][-count:]
         apart = max(self.shares) - min(self.shares)
         self.settled = self.settled or (len(self.shares) == count and apart <= spread)
+        return self.settled
 
     def counters(self) -> dict[str, Any]:
         """Return the state that a resumed run continues from; nothing before the first share."""

@@ -242,8 +242,7 @@ class Trainer:
         share = self._figures.get("critic_dormant_share")
         if share is None or settling.settled or not settings.updates_per_step_final:
             return
-        settling.observe(share, settings.settled_rows, settings.settled_spread)
-        if settling.settled:
+        if settling.observe(share, settings.settled_rows, settings.settled_spread):
             self._logger.say(
                 f"the critic's dormant share has settled at {share:.2f}: from now on "
                 f"{self.updates_per_step:g} updates for each decision"
