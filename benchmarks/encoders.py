@@ -44,6 +44,7 @@ from td3_driver.learning.execution import Updates
 from td3_driver.learning.networks import Observations
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.replay import make_replay
+from td3_driver.learning.self_prediction import Ahead
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress
 
@@ -151,7 +152,11 @@ def watch(learner: TD3, found: dict[int, Difference]) -> None:
     update_actor = learner._update_actor
 
     def compared(
-        observations: Observations, recorded: Tensor, measure: bool, encoded: Observations | None
+        observations: Observations,
+        recorded: Tensor,
+        measure: bool,
+        encoded: Observations | None,
+        ahead: dict[str, Ahead],
     ) -> dict[str, Tensor]:
         if learner.updates // learner.settings.policy_freq % COMPARED_EVERY == 0:
             sides = [learner.actor_loss(observations, recorded, each) for each in (encoded, None)]
@@ -165,7 +170,7 @@ def watch(learner: TD3, found: dict[int, Difference]) -> None:
                 float(torch.cosine_similarity(reused, fresh, dim=0)),
                 float(reused.norm() / fresh.norm()),
             )
-        return update_actor(observations, recorded, measure, encoded)
+        return update_actor(observations, recorded, measure, encoded, ahead)
 
     weights = list(learner.actor.parameters())
     learner._update_actor = compared  # type: ignore[method-assign]

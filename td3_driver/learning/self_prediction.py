@@ -206,7 +206,7 @@ def make_heads(spec: NetworkSpec, settings: LearningConfig) -> dict[str, SelfPre
     """Return a head for each encoder that learns so, by the name of its network."""
     if not (settings.self_prediction and spec.image):
         return {}
-    names = (spec.encoders,)
+    names: tuple[str, ...] = (spec.encoders,)
     if spec.encoders == "separate":
         of = settings.self_prediction_of
         names = ("critic", "actor") if of == "both" else (of,)
