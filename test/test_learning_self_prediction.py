@@ -133,7 +133,7 @@ def test_it_learns_to_predict() -> None:
     ahead = Ahead(actions, features[:, 0][None], torch.ones(1, 64), following)
     adam = torch.optim.Adam(head.parameters(), 3e-3)
     losses = []
-    for _ in range(150):
+    for _ in range(100):
         adam.zero_grad()
         loss = head(features, ahead)
         loss.backward()
@@ -270,6 +270,18 @@ def test_the_networks_begin_as_without_it() -> None:
     for name in ("actor", "critic"):
         assert not changed(weights(getattr(learner, name)), getattr(plain, name))
     assert not plain.predictions.heads and len(plain.optimizers) == 2
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_in_bfloat16_it_is_worked_out_in_float32(steps: int) -> None:
+    learner = make_learner(self_prediction_of="both", self_prediction_steps=steps)
+    rounded = TD3(learner.spec, learner.settings, seed=3, precision=torch.bfloat16)
+    batch = sampled(learner)
+    exact, close = (each.move(batch, BOTH, measure=True) for each in (learner, rounded))
+    for name in ("actor_self_prediction_loss", "critic_self_prediction_loss"):
+        assert close[name].dtype == torch.float32
+        torch.testing.assert_close(close[name], exact[name], rtol=0.02, atol=0.0)
+    assert bool(rounded.finite)
 
 
 def test_without_an_image_there_is_nothing_to_predict() -> None:
