@@ -35,7 +35,7 @@ from td3_driver.driving.observation import vector_scale
 from td3_driver.learning.batch import Batch, replay_spec
 from td3_driver.learning.networks import NetworkSpec, Observations, gradient_norm, network_spec
 from td3_driver.learning.replay import ReplayBuffer
-from td3_driver.learning.td3 import SATURATED, TD3, split_parameters
+from td3_driver.learning.td3 import SATURATED, TD3, Seen, split_parameters
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -84,7 +84,9 @@ class NoTargetEncoders(TD3):
     """Second fault: the target's action and value both use the critic's current features."""
 
     @torch.no_grad()
-    def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
+    def target_values(
+        self, batch: Batch, next_observations: Observations, seen: Seen | None = None
+    ) -> Tensor:
         """Return r + discount (1 - terminated) min Q'(critic's features, a')."""
         settings = self.settings
         state = self.critic.encoder(next_observations)

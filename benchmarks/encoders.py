@@ -1,7 +1,7 @@
 # Copyright 2026 td3_driver authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time updates with separate encoders, with the critic's, and with its features reused.
+"""Time updates with each kind of encoders, with features reused, and with self-prediction.
 
     python benchmarks/encoders.py                        the times
     python benchmarks/encoders.py --differences          what reusing changes, in one training
@@ -44,6 +44,7 @@ from td3_driver.learning.execution import Updates
 from td3_driver.learning.networks import Observations
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.replay import make_replay
+from td3_driver.learning.self_prediction import Ahead
 from td3_driver.learning.td3 import TD3
 from td3_driver.learning.trainer import Progress
 
@@ -52,6 +53,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     SEPARATE: {},
     "separate, features reused": {"learning.reuse_critic_features": True},
     "critic": {"learning.encoders": "critic"},
+    "separate, self-prediction": {"learning.self_prediction": 1.0},
+    "separate, self-prediction of both": {
+        "learning.self_prediction": 1.0,
+        "learning.self_prediction_of": "both",
+    },
+    "separate, self-prediction of 3 steps": {
+        "learning.self_prediction": 1.0,
+        "learning.self_prediction_steps": 3,
+    },
+    "separate, self-prediction of 5 steps": {
+        "learning.self_prediction": 1.0,
+        "learning.self_prediction_steps": 5,
+    },
 }
 TASKS = {"camera_lane": "camera_lane", "defaults": ""}
 BATCHES = (64, 256)
@@ -138,7 +152,11 @@ def watch(learner: TD3, found: dict[int, Difference]) -> None:
     update_actor = learner._update_actor
 
     def compared(
-        observations: Observations, recorded: Tensor, measure: bool, encoded: Observations | None
+        observations: Observations,
+        recorded: Tensor,
+        measure: bool,
+        encoded: Observations | None,
+        ahead: dict[str, Ahead],
     ) -> dict[str, Tensor]:
         if learner.updates // learner.settings.policy_freq % COMPARED_EVERY == 0:
             sides = [learner.actor_loss(observations, recorded, each) for each in (encoded, None)]
@@ -152,7 +170,7 @@ def watch(learner: TD3, found: dict[int, Difference]) -> None:
                 float(torch.cosine_similarity(reused, fresh, dim=0)),
                 float(reused.norm() / fresh.norm()),
             )
-        return update_actor(observations, recorded, measure, encoded)
+        return update_actor(observations, recorded, measure, encoded, ahead)
 
     weights = list(learner.actor.parameters())
     learner._update_actor = compared  # type: ignore[method-assign]

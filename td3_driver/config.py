@@ -587,6 +587,25 @@ class LearningConfig(Section):
     priority_exponent: float = _setting(
         0.4, "Exponent of the TD error in LAP's priorities.", ge=0.0, le=1.0
     )
+    priority_half_life_steps: int = _setting(
+        0,
+        "Decisions after which a transition of the run counts half in LAP's draws, and after as "
+        "many more a quarter (after DR.Q, arXiv 2605.11711); 0 = age does not count.",
+        ge=0,
+    )
+    self_prediction: float = _setting(
+        0.0,
+        "Weight, in the loss that trains an encoder, of predicting its next features and the "
+        "reward (after MR.Q, arXiv 2501.16142, and DR.Q, 2605.11711); 0 = none.",
+        ge=0.0,
+        le=100.0,
+    )
+    self_prediction_steps: int = _setting(
+        1, "Decisions ahead that are predicted, each from the prediction before.", ge=1, le=5
+    )
+    self_prediction_of: Literal["critic", "actor", "both"] = _setting(
+        "critic", "Whose encoder learns so, where encoders are separate."
+    )
     critic: CriticKind = _setting(
         "scalar",
         "What the critic gives: a value; or a distribution over 101 values from -5 to 5, with "
@@ -646,6 +665,12 @@ class LearningConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _predicts_what_it_sees(self) -> LearningConfig:
+        if self.self_prediction and not self.image_key:
+            raise ValueError("self_prediction is of an image's features: set image_key")
+        return self
+
+    @model_validator(mode="after")
     def _scales_rewards_once(self) -> LearningConfig:
         if self.critic == "categorical" and (self.normalize_rewards or self.reward_scale != 1.0):
             raise ValueError(
@@ -667,6 +692,18 @@ class TrainingConfig(Section):
         ge=0,
     )
     updates_per_step: float = _setting(1.0, "Ratio of updates to decisions.", gt=0.0, le=16)
+    updates_per_step_final: float = _setting(
+        0.0,
+        "Ratio once the critic's dormant share has settled (after Ma et al., 2024); 0 = it stays.",
+        ge=0.0,
+        le=16.0,
+    )
+    settled_rows: int = _setting(
+        5, "Latest rows of metrics that say whether that share has settled.", ge=2, le=1000
+    )
+    settled_spread: float = _setting(
+        0.05, "Largest difference between two of their shares if it has.", ge=0.0, le=1.0
+    )
     synchronous_updates: bool = _setting(
         False,
         "Alternate updates and steps (repeatable) instead of running them in parallel (faster).",
@@ -698,6 +735,12 @@ class TrainingConfig(Section):
     def _learns_at_all(self) -> TrainingConfig:
         if self.random_steps >= self.total_steps:
             raise ValueError("random_steps must be below total_steps, or nothing is learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _rises(self) -> TrainingConfig:
+        if 0.0 < self.updates_per_step_final < self.updates_per_step:
+            raise ValueError("updates_per_step_final must be 0 or at least updates_per_step")
         return self
 
 
@@ -924,6 +967,16 @@ class Config(Section):
     def _asks_whom_it_imitates(self) -> Config:
         if self.learning.imitated == "advice" and not self.driving.advice:
             raise ValueError("learning.imitated is advice, but driving.advice is false")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_what_is_to_settle(self) -> Config:
+        looks = self.learning.image_key and self.learning.encoders != "actor"
+        if self.training.updates_per_step_final and not looks:
+            raise ValueError(
+                "training.updates_per_step_final waits for a critic that has image layers, and "
+                "this one has none"
+            )
         return self
 
 

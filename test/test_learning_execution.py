@@ -43,10 +43,17 @@ EVERYTHING: dict[str, Any] = {
     "normalize_rewards": True,
     "learning_rate_decay_updates": 100,
     "image_jitter": 0.3,
+    "priority_half_life_steps": 40,
 }
 SETTINGS = [{}, {"image_shift_px": 0}, {"replay_sampling": "lap"}, EVERYTHING]
 ONE_ENCODER = {**EVERYTHING, "encoders": "critic"}
 CATEGORICAL = {**EVERYTHING, "critic": "categorical", "normalize_rewards": False}
+PREDICTING = {
+    **EVERYTHING,
+    "self_prediction": 1.0,
+    "self_prediction_steps": 2,
+    "self_prediction_of": "both",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +162,7 @@ def test_reading_a_value_would_be_noticed() -> None:
             read()
 
 
-@pytest.mark.parametrize("settings", [*SETTINGS, ONE_ENCODER, CATEGORICAL])
+@pytest.mark.parametrize("settings", [*SETTINGS, ONE_ENCODER, CATEGORICAL, PREDICTING])
 @pytest.mark.parametrize("image", [GREY, COLOUR])
 @pytest.mark.parametrize("actor", [False, True])
 def test_an_update_reads_nothing_back(
@@ -432,7 +439,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 
 
 @needs_gpu
-@pytest.mark.parametrize("settings", [*SETTINGS, CATEGORICAL])
+@pytest.mark.parametrize("settings", [*SETTINGS, CATEGORICAL, PREDICTING])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_captured_updates_equal_eager_ones(
     cuda: torch.device, settings: dict[str, Any], precision: torch.dtype

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
+from td3_driver.config import Config, ConfigError, override
 from td3_driver.learning.pacing import MOST_STEPS_AHEAD, UpdatePacer
+from td3_driver.learning.settling import Settling
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -72,6 +74,67 @@ def test_a_resumed_run_counts_on_from_the_updates_done(threaded: bool) -> None:
     pacer.step_taken(103)
     pacer.finish()
     assert update.done == 6 and pacer.updates == 96
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_another_ratio_counts_from_where_it_begins(threaded: bool) -> None:
+    update = Updates()
+    pacer = UpdatePacer(update, ratio=0.5, first_step=10, threaded=threaded)
+    for step in range(1, 21):
+        pacer.step_taken(step)
+    pacer.hold(2.0)
+    pacer.step_taken(20)
+    pacer.hold(2.0)
+    pacer.step_taken(25)
+    pacer.finish()
+    assert update.done == 5 + 10
+    assert pacer.ratio == 2.0 and pacer.allows(26, 1) and not pacer.allows(27, 1)
+    resumed = UpdatePacer(
+        update, ratio=2.0, first_step=10, steps_taken=25, updates_done=15, threaded=threaded
+    )
+    resumed.step_taken(27)
+    resumed.finish()
+    assert resumed.updates == 19
+
+
+def test_an_update_may_change_the_ratio_while_it_is_due() -> None:
+    pacers: list[UpdatePacer] = []
+    done: list[int] = []
+
+    def update() -> None:
+        done.append(1)
+        pacers[0].hold(3.0)
+
+    pacers.append(UpdatePacer(update, ratio=2.0, first_step=0, threaded=False))
+    pacers[0].step_taken(1)
+    assert len(done) == 2
+    pacers[0].step_taken(2)
+    assert len(done) == 5
+
+
+def test_a_share_has_settled_once_the_latest_are_close_and_stays_so() -> None:
+    settling, found = Settling(), []
+    assert settling.counters() == {}
+    for share in (0.5, 0.3, 0.2, 0.17, 0.16, 0.9):
+        settling.observe(share, 3, 0.05)
+        found.append(settling.settled)
+    assert found == [False, False, False, False, True, True]
+    assert settling.counters() == {"settling": {"shares": [0.17, 0.16, 0.9], "settled": True}}
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"training.updates_per_step_final": 0.5}, "at least updates_per_step"),
+        (
+            {"training.updates_per_step_final": 2.0, "learning.image_key": ""},
+            "a critic that has image layers",
+        ),
+    ],
+)
+def test_a_ratio_that_cannot_rise_is_refused(changes: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        override(Config(), changes, "a test")
 
 
 def test_updates_run_beside_the_steps_in_a_thread_of_their_own() -> None:

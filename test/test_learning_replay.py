@@ -15,10 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from td3_driver.config import LearningConfig
+from td3_driver.learning import warm_start
 from td3_driver.learning.augmentation import shift_images
 from td3_driver.learning.batch import Batch, ReplaySpec
 from td3_driver.learning.devices import ReplayMemoryError, check_memory
-from td3_driver.learning.replay import ReplayBuffer
+from td3_driver.learning.networks import NetworkSpec
+from td3_driver.learning.replay import ReplayBuffer, make_replay
 
 HEIGHT, WIDTH, VECTOR, ACTIONS = 2, 3, 2, 2
 
@@ -548,6 +551,36 @@ def test_a_priority_for_what_has_been_overwritten_is_left_out() -> None:
     assert sampleable(buffer) == alive
     for slot in alive:
         assert buffer.priorities[slot % 12] == (9.0 if slot in slots else 1.0)
+
+
+@pytest.mark.parametrize("rings", [1, 2])
+def test_old_transitions_are_drawn_less_often(rings: int) -> None:
+    """With a half-life of 8, of all rings' slots; the seam lies within what is left of a ring."""
+    buffer = ReplayBuffer(spec_of(2), 24 * rings, prioritized=True, half_life=8, rings=rings)
+    source = Source(2)
+    buffer.begin(source.first())
+    for _ in range(40):
+        buffer.add(np.zeros(2, np.float32), 0.0, source.next(), terminated=False)
+    first, end = buffer.queue[:, 0].tolist()  # ring 0 alone has anything in it
+    slots = buffer.transitions[torch.arange(first, end) % buffer.ring_capacity]
+    buffer.set_priorities(slots * rings, 1.0 + slots % 3)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([buffer.sample(1000, generator).slots for _ in range(40)])
+    counts = torch.tensor([(drawn == slot * rings).sum().item() for slot in slots])
+    wanted = (1.0 + slots % 3) * 0.5 ** (rings * (slots.max() - slots) / 8)
+    expected = 40_000 * wanted / wanted.sum()
+    chi_square = ((counts - expected) ** 2 / expected).sum().item()
+    freedom = len(slots) - 1
+    assert counts.sum() == 40_000 and abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
+    assert buffer.priorities.max() == 3.0  # what is stored has not faded
+
+
+def test_only_what_a_run_collects_fades() -> None:
+    config = LearningConfig(replay_sampling="lap", priority_half_life_steps=50)
+    spec = NetworkSpec((2, 36, 36), (1.0,), 2, (4, 4, 4), 4, (8,))
+    replay = make_replay(spec, config, "cpu", 30)
+    assert replay.half_life == 50
+    assert warm_start.restored(replay.state(), spec, config, "cpu").half_life == 0
 
 
 # What an observation is made of.

@@ -199,8 +199,10 @@ EVERY_OPTION: dict[str, Any] = {
     "exploration_noise_decay_steps": 100,
     "normalize_rewards": True,
     "image_jitter": 0.3,
+    "priority_half_life_steps": 40,
 }
 CATEGORICAL = {"critic": "categorical", "normalize_rewards": False}
+PREDICTING = {"self_prediction": 1.0, "self_prediction_steps": 2, "self_prediction_of": "both"}
 
 
 # 26 and 40 updates; an episode is under way at both.
@@ -214,7 +216,7 @@ RANDOM, HALFWAY, END = 84, 110, 124
         ("a signal", {"replay_capacity": 500}),
         ("its total steps", {"replay_capacity": 100}),  # the ring is full
         ("a signal", {"replay_capacity": 100}),
-        ("a signal", {"replay_capacity": 100, **EVERY_OPTION}),
+        ("a signal", {"replay_capacity": 100, **EVERY_OPTION, **PREDICTING}),
         ("a signal", {"replay_capacity": 100, **EVERY_OPTION, **CATEGORICAL}),
         ("a signal", {"replay_capacity": 100, **EVERY_OPTION, "encoders": "critic"}),
         ("its total steps", {"image_key": "", "replay_sampling": "lap"}),
@@ -269,6 +271,28 @@ def test_a_run_stopped_and_resumed_is_the_run_that_was_not_bit_for_bit(
         for folder in (tmp_path / "whole", tmp_path / "halves")
     ]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("halfway", [45, 55])  # before and after the share has settled
+def test_a_ratio_that_has_risen_stays_so_when_resumed(tmp_path: Path, halfway: int) -> None:
+    """It has after 30 updates, at 50 decisions: three rows, and no share can differ by over 1."""
+    settings: dict[str, Any] = {
+        "updates_per_step_final": 2.0,
+        "settled_rows": 3,
+        "settled_spread": 1.0,
+        "checkpoint_interval_steps": halfway,
+    }
+    for name in ("whole", "halves"):
+        (tmp_path / name).mkdir()
+    heard = Heard()
+    whole = make(tmp_path / "whole", heard=heard, total_steps=60, **settings)
+    whole.run()
+    make(tmp_path / "halves", total_steps=halfway, **settings).run()
+    second = make(tmp_path / "halves", resume=True, total_steps=60, **settings)
+    second.run()
+    assert whole.trainer.learner.updates == 30 + 2 * 10
+    assert_same_state(whole, second)
+    assert sum("2 updates for each decision" in line for line in heard.lines) == 1
 
 
 def test_a_checkpoint_with_other_counters_is_refused(tmp_path: Path) -> None:

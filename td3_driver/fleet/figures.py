@@ -22,9 +22,8 @@ WINDOW_S = 60.0
 class FleetFigures:
     """Figures of a fleet; chunks may be noted in one thread while another asks."""
 
-    def __init__(self, pacer: UpdatePacer, ratio: float, collectors: int) -> None:
+    def __init__(self, pacer: UpdatePacer, collectors: int) -> None:
         self._pacer = pacer
-        self._ratio = ratio
         self._collectors = collectors
         self._lock = threading.Lock()
         self._chunks: deque[tuple[float, int, float, float]] = deque()
@@ -52,7 +51,7 @@ class FleetFigures:
             since_s, before_s = self._learner[0]
             busy = (busy_s - before_s) / max(now_s - since_s, 1e-6)
             row = {
-                "ratio_wanted": self._ratio,
+                "ratio_wanted": self._pacer.ratio,
                 "ratio_held": self._pacer.held_ratio,
                 "learner_idle_share": min(max(1.0 - busy, 0.0), 1.0),
                 "collectors": float(self.running),
@@ -77,8 +76,9 @@ class FleetFigures:
         held = f"{row['ratio_held']:.2f}" if "ratio_held" in row else "-"
         lag = f"{row['policy_lag_median']:.0f}" if "policy_lag_median" in row else "-"
         longest = f"{row['policy_lag_longest']:.0f}" if "policy_lag_longest" in row else "-"
+        ratio = f"{held} of {self._pacer.ratio:g}"
         return (
-            f"{self.running} of {self._collectors} collectors, ratio {held} of {self._ratio:g}, "
+            f"{self.running} of {self._collectors} collectors, ratio {ratio}, "
             f"idle: learner {share('learner_idle_share')}, collectors "
             f"{share('collectors_idle_share')}; lag {lag} (at most {longest}) updates"
         )

@@ -74,9 +74,7 @@ class FleetTraining(Collecting):
 
     def _collect(self, pacer: UpdatePacer) -> None:
         use_one_thread()  # examinations would wait for a core that the updates are using
-        self.figures = FleetFigures(
-            pacer, self.trainer.settings.updates_per_step, len(self.intakes)
-        )
+        self.figures = FleetFigures(pacer, len(self.intakes))
         self.trainer.collection = self.figures
         try:
             while not self._over():
@@ -123,7 +121,7 @@ class FleetTraining(Collecting):
         most = (IN_FLIGHT + 1) * chunk * len(self.intakes)
         if self.fleet.turnaround_s is None:
             return most
-        learnt_per_s = pacer.updates_per_busy_s / self.trainer.settings.updates_per_step
+        learnt_per_s = pacer.updates_per_busy_s / pacer.ratio
         return min(chunk + int(2.0 * self.fleet.turnaround_s * learnt_per_s), most)
 
     def _take(self, post: Post, chunk: Chunk, pacer: UpdatePacer) -> None:

@@ -47,6 +47,24 @@ def shift_images(images: Tensor, shifts: Tensor) -> Tensor:
     return shifted
 
 
+def gather_pixels(images: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:
+    """Return the shifted images (slots, [channels,] h, w) of rows (B, stack), pixel by pixel."""
+    vertical, horizontal = shifted_pixels(shifts, *images.shape[-2:])
+    # The stack's axis comes last in memory, the layout that the convolutions want.
+    if images.ndim == 3:
+        gathered = images[
+            rows[:, None, None, :], vertical[:, :, None, None], horizontal[:, None, :, None]
+        ]
+        return gathered.movedim(-1, 1)
+    gathered = images[
+        rows[:, None, None, :, None],
+        torch.arange(images.shape[1], device=images.device),
+        vertical[:, :, None, None, None],
+        horizontal[:, None, :, None, None],
+    ]
+    return gathered.movedim((-2, -1), (1, 2))
+
+
 def _overlap(shift: int, size: int) -> tuple[int, int, slice]:
     """Return the first index that a shifted line fills, the one after its last, and its source.
 

@@ -35,6 +35,10 @@ class Batch:
     """(B,), float32: decisions between the observations, from 1 to the n of n-step returns."""
     slots: Tensor | None = None
     """(B,), int64: the transitions' slots in the buffer that they come from."""
+    ahead: dict[str, Tensor] | None = None
+    """The first decisions one by one, where self-prediction needs them: their "actions",
+    (B, K, actions), their "rewards" and "going", (B, K), and the "image" stack that each led to;
+    see `self_prediction.Ahead`."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""

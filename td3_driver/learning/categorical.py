@@ -36,13 +36,24 @@ def projected(probabilities: Tensor, rewards: Tensor, bootstrap: Tensor) -> Tens
     by them so that its mean stays; what falls beyond the last atom goes to it.
     """
     moved = rewards[:, None] + bootstrap[:, None] * atoms_like(probabilities)
-    places = ((moved + GREATEST) / SPACING).clamp(0.0, ATOMS - 1.0)
-    below = places.floor().clamp(max=ATOMS - 2.0)
-    upper_share = places - below
-    lower = below.long()
+    lower, upper_share = _places(moved)
     result = torch.zeros_like(probabilities)
     result.scatter_add_(1, lower, probabilities * (1.0 - upper_share))
     return result.scatter_add_(1, lower + 1, probabilities * upper_share)
+
+
+def two_hot(values: Tensor) -> Tensor:
+    """Return the distributions of values, (B,), on the two atoms next to each, (B, ATOMS)."""
+    lower, upper_share = _places(values[:, None])
+    result = torch.zeros(len(values), ATOMS, dtype=values.dtype, device=values.device)
+    return result.scatter_(1, lower, 1.0 - upper_share).scatter_(1, lower + 1, upper_share)
+
+
+def _places(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the atom below each value, int64, and the share of the next one, both (B, n)."""
+    places = ((values + GREATEST) / SPACING).clamp(0.0, ATOMS - 1.0)
+    below = places.floor().clamp(max=ATOMS - 2.0)
+    return below.long(), places - below
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

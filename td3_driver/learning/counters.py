@@ -52,6 +52,13 @@ class SavedValidation(_Saved):
     best_completion: float
 
 
+class SavedSettling(_Saved):
+    """The state of `learning.settling`."""
+
+    shares: Annotated[list[float], Field(max_length=1000)]
+    settled: bool
+
+
 class SavedCounters(LearnerCounters):
     """What the counters of a run in an environment hold."""
 
@@ -62,6 +69,8 @@ class SavedCounters(LearnerCounters):
     health: SavedHealth
     validation: SavedValidation | None = None
     """None in those of older runs."""
+    settling: SavedSettling | None = None
+    """None where the ratio of updates to decisions stays."""
     environment: dict[str, Any]
     """The state of the environment's random stream, as numpy has it."""
 

@@ -175,7 +175,7 @@ class GraphedUpdates(Updates):
         """Record an update of this kind without running it; raises RuntimeError."""
         learner = self.learner
         # The recorded step must not read gradients left over from the eager updates.
-        for optimizer in (learner.actor_optimizer, learner.critic_optimizer):
+        for optimizer in learner.optimizers:
             optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         for generator in {self._sampling, learner.generator}:

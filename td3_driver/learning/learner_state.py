@@ -31,6 +31,7 @@ def _networks(learner: TD3) -> dict[str, nn.Module]:
         "actor_target": learner.actor_target,
         "critic_target": learner.critic_target,
         "reward_norm": learner.reward_norm,
+        **{f"{name}_prediction": head for name, head in learner.predictions.heads.items()},
     }
 
 
@@ -38,6 +39,10 @@ def _optimizers(learner: TD3) -> dict[str, torch.optim.Optimizer]:
     return {
         "actor_optimizer": learner.actor_optimizer,
         "critic_optimizer": learner.critic_optimizer,
+        **{
+            f"{name}_prediction_optimizer": optimizer
+            for name, optimizer in learner.predictions.optimizers.items()
+        },
     }
 
 
@@ -94,6 +99,8 @@ def restore_learner(
         _check_numbers(tensors)
         for name, network in _networks(learner).items():
             saved = groups.get(name, {})
+            if not saved and network in learner.predictions.heads.values():
+                continue  # the checkpoint is from before self-prediction: it begins now
             if wrong := unlike(_shapes(saved), _shapes(network.state_dict())):
                 raise ValueError(f"of {name}, {wrong}")
             network.load_state_dict(saved)

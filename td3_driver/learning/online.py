@@ -53,6 +53,7 @@ class Collecting(ABC):
         self._first_updated_step = first_updated_step
         self._show = show
         self._stopped = False
+        self._pacer: UpdatePacer | None = None
 
     @property
     def complete(self) -> bool:
@@ -71,9 +72,9 @@ class Collecting(ABC):
         """
         trainer, settings = self.trainer, self.trainer.settings
         trainer.begin()
-        pacer = UpdatePacer(
+        pacer = self._pacer = UpdatePacer(
             self._update,
-            ratio=settings.updates_per_step,
+            ratio=trainer.updates_per_step,
             first_step=self._first_updated_step,
             steps_taken=trainer.standing.step,
             updates_done=trainer.learner.updates,
@@ -115,6 +116,8 @@ class Collecting(ABC):
         """Take one update, and refresh the acting copy of the policy if due."""
         learner = self.trainer.learner
         self.trainer.update(self._bc_weight())
+        if self._pacer is not None:
+            self._pacer.hold(self.trainer.updates_per_step)
         synchronous = self.trainer.settings.synchronous_updates
         if synchronous or learner.updates % POLICY_REFRESH_UPDATES == 0:
             self._follower.follow(at_once=synchronous)

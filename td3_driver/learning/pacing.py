@@ -9,9 +9,17 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 MOST_STEPS_AHEAD = 16
 """How far collecting may run ahead of learning, in steps, before it waits."""
+
+
+class _Plan(NamedTuple):
+    """By when updates are due: `offset` and `ratio` for each step since the first ones."""
+
+    ratio: float
+    offset: int
 
 
 class UpdatePacer:
@@ -35,14 +43,14 @@ class UpdatePacer:
         threaded: bool = True,
     ) -> None:
         self._update = update
-        self._ratio = ratio
         self._first_step = first_step
         self._began = (steps_taken, updates_done)
         self._steps = steps_taken
         self.busy_s = 0.0
         """Time that updates took."""
         # A resumed run continues from here: what an earlier ratio left undone is not caught up on.
-        self._due_offset = updates_done - self._due_by(steps_taken)
+        self._plan = _Plan(ratio, 0)
+        self._plan = _Plan(ratio, updates_done - self._due_by(steps_taken))
         self._done = updates_done
         self._due = updates_done
         self._changed = threading.Condition()
@@ -52,6 +60,17 @@ class UpdatePacer:
         if threaded:
             self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
             self._thread.start()
+
+    @property
+    def ratio(self) -> float:
+        """The ratio that is held now."""
+        return self._plan.ratio
+
+    def hold(self, ratio: float) -> None:
+        """Hold another ratio from here on: what is due by now stays as it is."""
+        if ratio != self.ratio:
+            steps, due = self._steps, self._due_by(self._steps)
+            self._plan = _Plan(ratio, due - self._counted(steps, ratio))
 
     @property
     def updates(self) -> int:
@@ -77,8 +96,7 @@ class UpdatePacer:
         They may where the updates still to be done are then at most those of `ahead` steps. So
         where none is left to be done, `ahead` steps may always be begun.
         """
-        due = self._due_offset + self._due_by(steps)
-        return due - self._done <= math.ceil(ahead * self._ratio)
+        return self._due_by(steps) - self._done <= math.ceil(ahead * self.ratio)
 
     def check(self) -> None:
         """Raise the exception of an update, if there was one."""
@@ -90,7 +108,7 @@ class UpdatePacer:
         Without `wait` it returns at once also where collecting is far ahead.
         """
         self._steps = step
-        due = self._due_offset + self._due_by(step)
+        due = self._due_by(step)
         if self._thread is None:
             while self._done < due:
                 self._one()
@@ -98,14 +116,18 @@ class UpdatePacer:
         with self._changed:
             self._due = max(due, self._due)
             self._changed.notify_all()
-            behind = max(int(MOST_STEPS_AHEAD * self._ratio), 1)
+            behind = max(int(MOST_STEPS_AHEAD * self.ratio), 1)
             self._changed.wait_for(
                 lambda: not wait or self._error is not None or self._due - self._done <= behind
             )
         self._raise_error()
 
     def _due_by(self, step: int) -> int:
-        return int(max(step - self._first_step, 0) * self._ratio)
+        plan = self._plan  # another thread may change it
+        return plan.offset + self._counted(step, plan.ratio)
+
+    def _counted(self, step: int, ratio: float) -> int:
+        return int(max(step - self._first_step, 0) * ratio)
 
     def finish(self) -> None:
         """Take the updates that are due, then end the thread."""

@@ -22,10 +22,13 @@ from torch import Tensor
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import saved_rings
-from td3_driver.learning.augmentation import shift_images, shifted_pixels
+from td3_driver.learning.augmentation import gather_pixels, shift_images
 from td3_driver.learning.batch import Batch, ReplaySpec, replay_spec
+from td3_driver.learning.fading import faded
+from td3_driver.learning.mirror import Mirror
 from td3_driver.learning.networks import IMAGE, VECTOR, NetworkSpec, Observations
 from td3_driver.learning.normalization import Returns
+from td3_driver.learning.self_prediction import decisions_ahead
 
 BELOW_ONE = 1.0 - 2.0**-50
 """Keeps a uniform draw times a total below that total, however it is rounded."""
@@ -38,7 +41,8 @@ class ReplayBuffer:
     slot i is stored in the ring's row i modulo its share. A batch names slot i of ring k as
     i * rings + k, which is i where there is one ring. Adding in one thread and sampling in another
     is safe. `n_step` and `discount` define the returns; with `prioritized`, transitions are drawn
-    by the priorities from `set_priorities`, not uniformly.
+    by the priorities from `set_priorities`, which fade with a `half_life` in slots, not uniformly.
+    With `look_ahead`, batches also tell of so many decisions one by one.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class ReplayBuffer:
         n_step: int = 1,
         discount: float = 0.99,
         prioritized: bool = False,
+        half_life: int = 0,
+        look_ahead: int = 0,
         rings: int = 1,
     ) -> None:
         least = spec.stack + n_step + 1
@@ -68,6 +74,8 @@ class ReplayBuffer:
         self.n_step = n_step
         self.discount = discount
         self.prioritized = prioritized
+        self.half_life = half_life
+        self.look_ahead = look_ahead
 
         def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros((capacity, *shape), dtype=dtype, device=self.device)
@@ -100,8 +108,7 @@ class ReplayBuffer:
         self._return = [0.0] * rings  # of each ring's episode, so far
         self._added = [0] * rings
         self._in_episode = [False] * rings
-        self._mirrors: list[Tensor | None] = [None] * rings  # the images, in host memory
-        self._mirrored = [0] * rings  # slots copied to the mirror so far
+        self._mirrors = [Mirror(images) for images in self.images.split(self.ring_capacity)]
         self.lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -239,12 +246,15 @@ class ReplayBuffer:
         )
         first, end = self.queue
         if self.prioritized:
-            cumulated = self.priorities.cumsum(0, dtype=torch.float64)
-            # The first row whose sum exceeds the draw has a priority above 0.
+            newest = self._transition(self._each_ring, end - 1)
+            weights = self.priorities
+            if self.half_life:
+                weights = faded(weights, newest, self.half_life)
+            cumulated = weights.cumsum(0, dtype=torch.float64)
+            # The first row whose sum exceeds the draw has a weight above 0.
             rows = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
             rings = rows // self.ring_capacity
-            latest = self._transition(self._each_ring, end - 1)[rings]
-            slots = latest - (latest - rows) % self.ring_capacity
+            slots = newest[rings] - (newest[rings] - rows) % self.ring_capacity
         else:
             until = (end - first).cumsum(0)
             picks = (uniform * until[-1]).long()
@@ -282,7 +292,22 @@ class ReplayBuffer:
             terminated=self.terminated[self._rows(rings, starts + steps - 1)].float(),
             steps=steps.float(),
             slots=slots,
+            ahead=self._ahead(rings, starts, next_shift) if self.look_ahead else None,
         )
+
+    def _ahead(self, rings: Tensor, starts: Tensor, shifts: Tensor | None) -> dict[str, Tensor]:
+        """Return the decisions from these slots on, and the images they led to; see `Batch`."""
+        many = self.look_ahead
+        slots = starts[:, None] + torch.arange(many, device=self.device)
+        rows = self._rows(rings[:, None], slots)
+        shifts = None if shifts is None else shifts.repeat_interleave(many, dim=1)
+        led_to = self._observations(rings.repeat_interleave(many), (slots + 1).flatten(), shifts)
+        return {
+            "actions": self.actions[rows],
+            "rewards": self.rewards[rows],
+            "going": (self.priorities[rows] > 0.0).cumprod(dim=1).float(),
+            IMAGE: led_to[IMAGE].unflatten(0, (-1, many)),
+        }
 
     def _observations(self, rings: Tensor, slots: Tensor, shifts: Tensor | None) -> Observations:
         observations = {}
@@ -302,20 +327,7 @@ class ReplayBuffer:
             images = self.images.index_select(0, rows.flatten())
             images = images.view(*rows.shape, *self.images.shape[1:])
             return images if shifts is None else shift_images(images, shifts)
-        vertical, horizontal = shifted_pixels(shifts, *self.images.shape[-2:])
-        # The stack's axis comes last in memory, the layout that the convolutions want.
-        if self.images.ndim == 3:
-            images = self.images[
-                rows[:, None, None, :], vertical[:, :, None, None], horizontal[:, None, :, None]
-            ]
-            return images.movedim(-1, 1)
-        images = self.images[
-            rows[:, None, None, :, None],
-            torch.arange(self.images.shape[1], device=self.device),
-            vertical[:, :, None, None, None],
-            horizontal[:, None, :, None, None],
-        ]
-        return images.movedim((-2, -1), (1, 2))
+        return gather_pixels(self.images, rows, shifts)
 
     def set_priorities(self, slots: Tensor, priorities: Tensor) -> None:
         """Give sampled transitions new priorities above 0, float32 (B,).
@@ -366,25 +378,9 @@ class ReplayBuffer:
             if name != "images"
         }
         return tensors | {
-            "images": self._mirror_images(ring)[:used],
+            "images": self._mirrors[ring].after(self._added[ring])[:used],
             "counters": torch.tensor([self._added[ring], *self._queue[:, ring]]),
         }
-
-    def _mirror_images(self, ring: int) -> Tensor:
-        first = ring * self.ring_capacity
-        images = self.images[first : first + self.ring_capacity]
-        mirror = self._mirrors[ring]
-        if mirror is None:
-            mirror = self._mirrors[ring] = torch.empty_like(images, device="cpu")
-        added = self._added[ring]
-        slot = max(self._mirrored[ring], added - self.ring_capacity)
-        while slot < added:  # at most twice: up to the end of the ring, and from its start
-            row = slot % self.ring_capacity
-            end = min(row + added - slot, self.ring_capacity)
-            mirror[row:end].copy_(images[row:end])
-            slot += end - row
-        self._mirrored[ring] = added
-        return mirror
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore what `state()` returned; raises ValueError if it does not fit.
@@ -411,8 +407,8 @@ class ReplayBuffer:
             for ring, ring_state in enumerate(saved):
                 self._restore_ring(ring, ring_state)
                 self._in_episode[ring] = False
-                self._mirrored[ring] = 0
-                self._mirror_images(ring)  # now, not when the next checkpoint is due
+                self._mirrors[ring].forget()
+                self._mirrors[ring].after(self._added[ring])  # now, not at the next checkpoint
 
     def _shapes(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in saved_rings.STORED}
@@ -434,8 +430,12 @@ def make_replay(
     device: torch.device | str,
     capacity: int | None = None,
     rings: int = 1,
+    fading: bool = True,
 ) -> ReplayBuffer:
-    """Return an empty replay buffer for these networks; by default with the settings' capacity."""
+    """Return an empty replay buffer for these networks; by default with the settings' capacity.
+
+    Without `fading`, no priority fades, whatever the settings say.
+    """
     return ReplayBuffer(
         replay_spec(spec),
         config.replay_capacity if capacity is None else capacity,
@@ -443,5 +443,7 @@ def make_replay(
         n_step=config.n_step,
         discount=config.discount,
         prioritized=config.replay_sampling == "lap",
+        half_life=config.priority_half_life_steps if fading else 0,
+        look_ahead=decisions_ahead(config),
         rings=rings,
     )

@@ -26,6 +26,7 @@ from td3_driver.config import LearningConfig
 from td3_driver.learning.augmentation import draw_shifts, jitter_light
 from td3_driver.learning.batch import Batch
 from td3_driver.learning.networks import (
+    FEATURES,
     IMAGE,
     VECTOR,
     Actor,
@@ -38,6 +39,7 @@ from td3_driver.learning.networks import (
 )
 from td3_driver.learning.normalization import RewardNorm
 from td3_driver.learning.schedules import linear
+from td3_driver.learning.self_prediction import Ahead, Seen, SelfPredictions, make_heads
 
 SATURATED = 0.99
 """An action component beyond this is at its bound."""
@@ -88,6 +90,7 @@ class TD3:
             torch.manual_seed(seed)
             self.actor = Actor(spec).to(self.device)
             self.critic = Critic(spec).to(self.device)
+            heads = make_heads(spec, settings)
         self.form = self.critic.form
         for network in (self.actor, self.critic):
             self.form.constrain(network.parameters())
@@ -107,6 +110,11 @@ class TD3:
         )
         self.critic_optimizer = self._adam(
             self._of_critic, settings.critic_encoder_learning_rate, settings.critic_learning_rate
+        )
+        self.predictions = SelfPredictions(
+            {name: head.to(self.device) for name, head in heads.items()},
+            lambda head, rate: self._adam(Trained([], list(head.parameters())), rate, rate),
+            settings,
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
@@ -129,6 +137,15 @@ class TD3:
         groups = [each for each in groups if each["params"]]
         return torch.optim.Adam(groups, fused=True, capturable=graphed)
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """All that an update steps."""
+        return [
+            self.actor_optimizer,
+            self.critic_optimizer,
+            *self.predictions.optimizers.values(),
+        ]
+
     def begin_update(self) -> UpdateKind:
         """Count an update, set its learning rates, and return its kind.
 
@@ -150,7 +167,7 @@ class TD3:
         return UpdateKind(actor=due and self.updates > settings.actor_warmup_updates, targets=due)
 
     def _set_learning_rates(self, share: float) -> None:
-        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 rate = share * group["base_lr"]
                 if isinstance(group["lr"], Tensor):
@@ -168,11 +185,17 @@ class TD3:
         self.reward_norm.observe(batch.rewards)
         observations = self.prepare(batch.observations)
         next_observations = self.prepare(batch.next_observations)
-        figures, encoded = self._update_critic(batch, observations, next_observations, measure)
+        following, ahead = None, {}
+        if self.predictions.heads:
+            following = self._see_next(next_observations)
+            ahead = self.predictions.ahead(batch, following, self.prepare, self._target_features)
+        figures, encoded = self._update_critic(
+            batch, observations, next_observations, following, ahead, measure
+        )
         if kind.actor:
             reuses = self.spec.shares_image_layers or self.settings.reuse_critic_features
             reused = encoded if reuses else None
-            figures |= self._update_actor(observations, batch.actions, measure, reused)
+            figures |= self._update_actor(observations, batch.actions, measure, reused, ahead)
         if kind.targets:
             self._move_targets()
         return {name: figure.detach() for name, figure in figures.items()}
@@ -207,17 +230,37 @@ class TD3:
             self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
         )
 
-    def target_values(self, batch: Batch, next_observations: Observations) -> Tensor:
+    @torch.no_grad()
+    def _see_next(self, observations: Observations) -> Seen:
+        """Return observations as target actor and target critic encode them, each once."""
+        with self.autocast():
+            by_critic = self.critic_target.encoder.encoded(observations)
+            if self.spec.shares_image_layers:
+                return Seen(by_critic, by_critic)
+            return Seen(self.actor_target.encoder.encoded(observations), by_critic)
+
+    @torch.no_grad()
+    def _target_features(self, name: str, observations: Observations) -> Tensor:
+        """Return the features that a network's target encoder makes of an image."""
+        network = self.actor_target if name == "actor" else self.critic_target
+        with self.autocast():
+            return network.encoder.encoded(observations)[FEATURES]
+
+    def target_values(
+        self, batch: Batch, next_observations: Observations, seen: Seen | None = None
+    ) -> Tensor:
         """Return r + discount^steps (1 - terminated) min Q'(s', a'), with a smoothed a'.
 
-        In the form of the critic: (B,) values, or their distributions.
+        In the form of the critic: (B,) values, or their distributions. `seen` are the next
+        observations with the target encoders' features, if they are known already.
         """
         settings = self.settings
         with torch.no_grad():
             with self.autocast():
-                if self.spec.shares_image_layers:
+                if seen is None and self.spec.shares_image_layers:
                     next_observations = self.critic_target.encoder.encoded(next_observations)
-                actions = self.actor_target(next_observations)
+                seen = seen or Seen(next_observations, next_observations)
+                actions = self.actor_target(seen.by_actor)
                 noise = torch.randn(
                     actions.shape,
                     generator=self.generator,
@@ -227,7 +270,7 @@ class TD3:
                 noise = (noise * settings.policy_noise).clamp(
                     -settings.noise_clip, settings.noise_clip
                 )
-                twins = self.critic_target(next_observations, (actions + noise).clamp(-1.0, 1.0))
+                twins = self.critic_target(seen.by_critic, (actions + noise).clamp(-1.0, 1.0))
             bootstrap = (1.0 - batch.terminated) * settings.discount**batch.steps
             return self.form.target(self.reward_norm(batch.rewards), bootstrap, twins)
 
@@ -240,20 +283,22 @@ class TD3:
         batch: Batch,
         observations: Observations,
         next_observations: Observations,
+        following: Seen | None,
+        ahead: dict[str, Ahead],
         measure: bool,
     ) -> tuple[dict[str, Tensor], Observations]:
         """Return the figures, and the observations as the critic encoded them for its loss."""
-        target = self.target_values(batch, next_observations)
+        target = self.target_values(batch, next_observations, following)
         with self.autocast():
             encoded = self.critic.encoder.encoded(observations)
             twins = self.critic(encoded, batch.actions)
         detached = {key: value.detach() for key, value in encoded.items()}
         loss = self.critic_loss(twins[0], target) + self.critic_loss(twins[1], target)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        predicted = self.predictions.backward("critic", loss, self._of_critic.all, encoded, ahead)
         figures = self._gradient_figures("critic", self._of_critic) if measure else {}
         self._step(self.critic_optimizer, self._of_critic)
-        self.finite &= loss.detach().isfinite()
+        self._note_finite(loss, *predicted.values())
         q1, q2 = (self.form.values(outputs).detach() for outputs in twins)
         target = self.form.mean(target)
         errors = torch.stack([target - q1, target - q2]).abs()
@@ -270,9 +315,14 @@ class TD3:
             "td_error_1": errors[0].mean(),
             "td_error_2": errors[1].mean(),
             "critic_loss": loss,
+            **predicted,
             **self._dormancy("critic", self.critic, observations),
         }
         return figures, detached
+
+    def _note_finite(self, *losses: Tensor) -> None:
+        for loss in losses:
+            self.finite &= loss.detach().isfinite()
 
     def _step(self, optimizer: torch.optim.Optimizer, trained: Trained) -> None:
         """Take an optimiser step, with the gradient norm limited, and the weights if so wanted."""
@@ -335,18 +385,23 @@ class TD3:
         recorded: Tensor,
         measure: bool,
         encoded: Observations | None,
+        ahead: dict[str, Ahead],
     ) -> dict[str, Tensor]:
-        loss, actions, pre_tanh, q = self.actor_loss(observations, recorded, encoded)
+        seen = observations
+        if "actor" in self.predictions.heads:
+            with self.autocast():
+                seen = self.actor.encoder.encoded(observations)
+        loss, actions, pre_tanh, q = self.actor_loss(seen, recorded, encoded)
         self.actor_optimizer.zero_grad(set_to_none=True)
-        # Named explicitly, so that no parameter of the critic can receive a gradient.
-        loss.backward(inputs=self._of_actor.all)
+        predicted = self.predictions.backward("actor", loss, self._of_actor.all, seen, ahead)
         figures = self._gradient_figures("actor", self._of_actor) if measure else {}
         self._step(self.actor_optimizer, self._of_actor)
-        self.finite &= loss.detach().isfinite()
+        self._note_finite(loss, *predicted.values())
         if not measure:
             return {}
         return figures | {
             "actor_loss": loss,
+            **predicted,
             "saturated_share": (actions.abs() > SATURATED).float().mean(),
             "pre_tanh_abs": pre_tanh.abs().mean(),
             "policy_q_mean": q.mean(),

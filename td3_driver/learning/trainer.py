@@ -34,6 +34,7 @@ from td3_driver.learning.health import (
 from td3_driver.learning.learner_state import learner_tensors
 from td3_driver.learning.manifest import CHECKPOINTS
 from td3_driver.learning.metrics import RunLogger
+from td3_driver.learning.settling import Settling
 from td3_driver.learning.td3 import TD3
 
 EPISODES_AVERAGED = 5
@@ -93,6 +94,7 @@ class Standing:
     """Why the latest episode ended."""
     validation_completion: float = math.nan
     """Route completion of the latest examination."""
+    settling: Settling = field(default_factory=Settling)
 
     @classmethod
     def from_counters(cls, counters: SavedCounters) -> Standing:
@@ -100,6 +102,8 @@ class Standing:
         standing = cls(counters.step, counters.episodes)
         standing.returns.extend(counters.returns)
         standing.completions.extend(counters.completions)
+        if counters.settling is not None:
+            standing.settling = Settling(counters.settling.shares, counters.settling.settled)
         return standing
 
     def counters(self) -> dict[str, Any]:
@@ -108,6 +112,7 @@ class Standing:
             "episodes": self.episodes,
             "returns": list(self.returns),
             "completions": list(self.completions),
+            **self.settling.counters(),
         }
 
     def episode_ended(self, info: Mapping[str, Any]) -> None:
@@ -170,6 +175,13 @@ class Trainer:
         """Whether all steps have been taken."""
         return self.standing.step >= self.settings.total_steps
 
+    @property
+    def updates_per_step(self) -> float:
+        """The ratio that is wanted now."""
+        settings = self.settings
+        final = settings.updates_per_step_final
+        return final if final and self.standing.settling.settled else settings.updates_per_step
+
     def update(self, bc_weight: float = 1.0) -> None:
         """Take one update, and log a row of figures at the end of each interval.
 
@@ -221,8 +233,20 @@ class Trainer:
         if self.collection is not None:
             row |= self.collection.figures()
         self.health.observe(self._figures, self.scaled_rewards())
+        self._observe_settling()
         row |= self._figures | {"health": len(self.health.warnings)}
         self._logger.row(row, self.health)
+
+    def _observe_settling(self) -> None:
+        settings, settling = self.settings, self.standing.settling
+        share = self._figures.get("critic_dormant_share")
+        if share is None or settling.settled or not settings.updates_per_step_final:
+            return
+        if settling.observe(share, settings.settled_rows, settings.settled_spread):
+            self._logger.say(
+                f"the critic's dormant share has settled at {share:.2f}: from now on "
+                f"{self.updates_per_step:g} updates for each decision"
+            )
 
     def scaled_rewards(self) -> Rewards:
         """Return the limits of the rewards as the critic sees them."""

@@ -82,9 +82,12 @@ def restored(
     config: LearningConfig,
     device: torch.device | str,
 ) -> ReplayBuffer:
-    """Return a buffer that is just large enough, restored from `ReplayBuffer.state()`."""
+    """Return a buffer that is just large enough, restored from `ReplayBuffer.state()`.
+
+    What was recorded was all there from the start: its priorities do not fade.
+    """
     least = replay_spec(spec).stack + config.n_step + 1
-    replay = make_replay(spec, config, device, max(saved_rings.slots(state), least))
+    replay = make_replay(spec, config, device, max(saved_rings.slots(state), least), fading=False)
     replay.restore(state)
     return replay
 
