@@ -589,8 +589,8 @@ class LearningConfig(Section):
     )
     priority_half_life_steps: int = _setting(
         0,
-        "Decisions after which a transition of the run counts half in LAP's draws, and after as "
-        "many more a quarter (after DR.Q, arXiv 2605.11711); 0 = age does not count.",
+        "Decisions after which a transition of the run counts half in LAP's draws, after as many "
+        "more a quarter, and at least a tenth (DR.Q, arXiv 2605.11711); 0 = age does not count.",
         ge=0,
     )
     self_prediction: float = _setting(

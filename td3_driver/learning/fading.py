@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 
+LEAST_SHARE = 0.1
+"""However old a transition is, so much of its priority counts; DR.Q's."""
+
+
 def faded(priorities: Tensor, newest: Tensor, half_life: int) -> Tensor:
-    """Return the priorities of all rows, halved for every `half_life` slots of age.
+    """Return the priorities of all rows, halved for every `half_life` slots of age, to a floor.
 
     `priorities` are those of rings of slots, one ring after the other, and `newest`, int64
     (rings,), is the slot of each ring's newest transition, from which the ages of its rows follow.
@@ -20,4 +24,4 @@ def faded(priorities: Tensor, newest: Tensor, half_life: int) -> Tensor:
     capacity = len(priorities) // rings
     rows = torch.arange(capacity, device=priorities.device)
     ages = rings * ((newest[:, None] - rows) % capacity)
-    return priorities * torch.exp2(ages.flatten() / -half_life)
+    return priorities * torch.exp2(ages.flatten() / -half_life).clamp(min=LEAST_SHARE)
