@@ -106,12 +106,18 @@ class Examiner:
 
 
 def train(
-    config: Config, folder: Path, examine: Callable[[Progress, OnlineTraining, Examiner], None]
+    config: Config,
+    folder: Path,
+    examine: Callable[[Progress, OnlineTraining, Examiner], None],
+    examined_in: Config | None = None,
 ) -> None:
-    """Train once, without output; `examine` is called after every decision."""
+    """Train once, without output; `examine` is called after every decision.
+
+    The held-out drives are those of `examined_in`, if they are not as in training.
+    """
     starts = StartSampler(config.training.maps, config.training.route_length_m)
     env = DrivingEnv(SimulatedWorld(config.simulator), starts, config.driving)
-    examiner = Examiner(config)
+    examiner = Examiner(examined_in or config)
     training = online_training(
         env,
         vector_scale(config.driving),

@@ -7,8 +7,9 @@
 
 Every `--interval` decisions the policy drives without noise on the held-out maps, always from the
 same starts. Training goes on to the task's last step whatever it reaches, to show whether it stays
-there. `--no-image` is the control: the same without the camera. A policy that is given commands is
-given wrong ones after the last examination. The last line is JSON.
+there. In examinations obstacles are placed by default, as in the suite, even if they are denser in
+training. `--no-image` is the control: the same without the camera. A policy that is given commands
+is given wrong ones after the last examination. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from in_process import Examined, Examiner, acting, changes_of, settings_of, train
 
+from td3_driver.config import SimulatorConfig
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
 
@@ -39,6 +41,7 @@ def train_one(
 ) -> dict[str, Any]:
     """Train once; return the completions by step, and the CPU time to the first that passes."""
     config = settings_of(seed, changes, task)
+    examined_in = config.model_copy(update={"simulator": as_in_suite(config.simulator)})
     curve: dict[int, Examined] = {}
     spent_s: dict[int, float] = {}
     obedience: dict[str, Any] | None = None
@@ -61,8 +64,15 @@ def train_one(
         print(progress_line(seed, step, curve[step], spent_s[step]), file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder) / "run", examine)
+        train(config, Path(folder) / "run", examine, examined_in)
     return {**result_of(seed, curve, spent_s), "wrong_commands": obedience}
+
+
+def as_in_suite(simulator: SimulatorConfig) -> SimulatorConfig:
+    """Return a simulator whose obstacles are placed as they are by default."""
+    usual = SimulatorConfig()
+    placed = ("obstacle_spacing_min_m", "obstacle_spacing_max_m", "obstacle_kinds")
+    return simulator.model_copy(update={name: getattr(usual, name) for name in placed})
 
 
 def progress_line(seed: int, step: int, examined: Examined, spent_s: float) -> str:
