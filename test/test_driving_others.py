@@ -164,7 +164,7 @@ def advised(*others: Other, speed: float = 5.0, y: float = 0.0) -> tuple[float, 
 def test_the_adviser_steers_round_one_that_stands_aside() -> None:
     assert advised() == pytest.approx((0.0, 6.0), abs=1e-6)
     to_right, _ = advised(parked(45.0, 1.2))
-    to_left, speed = advised(parked(45.0, -1.2), y=0.975)
+    _, speed = advised(parked(45.0, -1.2), y=0.975)
     # 3.5 m/s, and 0.3 m/s for each metre of the 15 - 4.65 m beyond 8 m.
     assert to_right < -0.03 and speed == pytest.approx(4.205)
     assert advised(parked(45.0, -1.2))[0] == pytest.approx(-to_right)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 LEAST_SHARE = 0.1
 """However old a transition is, so much of its priority counts; DR.Q's."""
 
