@@ -239,6 +239,8 @@ def test_nothing_crashes_or_moves_that_should_not(tmp_path: Path, executor: str)
                 make_it_drive()
                 if sent == CHUNK * len(BAD_TOPICS):
                     before_mib = resident_mib(driver)
+            # How many were refused is reported once a second.
+            car.wait(lambda: refused[-1] > sent / 10, 10.0)
             after_mib = resident_mib(driver)
         finally:
             car.end()
