@@ -26,7 +26,6 @@ from typing import Any
 
 from in_process import Examined, Examiner, acting, changes_of, settings_of, train
 
-from td3_driver.config import SimulatorConfig
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
 
@@ -41,7 +40,6 @@ def train_one(
 ) -> dict[str, Any]:
     """Train once; return the completions by step, and the CPU time to the first that passes."""
     config = settings_of(seed, changes, task)
-    examined_in = config.model_copy(update={"simulator": as_in_suite(config.simulator)})
     curve: dict[int, Examined] = {}
     spent_s: dict[int, float] = {}
     obedience: dict[str, Any] | None = None
@@ -64,15 +62,8 @@ def train_one(
         print(progress_line(seed, step, curve[step], spent_s[step]), file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder) / "run", examine, examined_in)
+        train(config, Path(folder) / "run", examine)
     return {**result_of(seed, curve, spent_s), "wrong_commands": obedience}
-
-
-def as_in_suite(simulator: SimulatorConfig) -> SimulatorConfig:
-    """Return a simulator whose obstacles are placed as they are by default."""
-    usual = SimulatorConfig()
-    placed = ("obstacle_spacing_min_m", "obstacle_spacing_max_m", "obstacle_kinds")
-    return simulator.model_copy(update={name: getattr(usual, name) for name in placed})
 
 
 def progress_line(seed: int, step: int, examined: Examined, spent_s: float) -> str:

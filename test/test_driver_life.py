@@ -167,6 +167,8 @@ def test_a_lifecycle_manager_takes_it_through_its_states(run: RunFolder, log: Pa
             assert len(commands) == count
         assert manager.change(Transition.TRANSITION_CLEANUP)
         assert manager.state == State.PRIMARY_STATE_UNCONFIGURED
+        # Others hear of it some time after the answer.
+        watcher.wait(lambda: node.count_publishers(topics.ACKERMANN.name(CONFIG)) == 0)
         assert node.count_publishers(topics.ACKERMANN.name(CONFIG)) == 0
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert manager.change(Transition.TRANSITION_ACTIVATE)
@@ -407,6 +409,8 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
     with driver_process(run, log):
         assert car.wait(car.told_to_drive, 100.0), log.read_text()
         car.spin(2.5)
+        # On a busy machine it stalls, and drives on by itself.
+        assert car.wait(lambda: heard[-1].status[0].message == "driving", 20.0)
         names = ("dropped", "repeated", "unmatched")
         before = counts(*names)
         assert [status.name.removeprefix("driver: ") for status in heard[-1].status] == [

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL
 from torch import Tensor, nn
 
 from td3_driver.config import LearningConfig
@@ -35,16 +36,7 @@ from td3_driver.learning.td3 import TD3, UpdateKind
 
 torch.set_num_threads(1)  # the networks are too small for more
 
-SPEC = NetworkSpec(
-    image=(2, 36, 36),
-    vector_scale=(1.0, 2.0),
-    actions=2,
-    channels=(4, 6, 5),
-    image_features=7,
-    hidden=(9, 8),
-    privileged_scale=(8.0,),
-    encoders="critic",
-)
+SPEC = dataclasses.replace(SMALL, privileged_scale=(8.0,), encoders="critic")
 BATCH = 6
 BOTH = UpdateKind(actor=True, targets=True)
 CRITIC_ALONE = UpdateKind(actor=False, targets=False)

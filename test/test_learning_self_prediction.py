@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL
 from torch import Tensor, nn
 
 from td3_driver.config import LearningConfig
 from td3_driver.learning import categorical, checkpoint
-from td3_driver.learning.networks import NetworkSpec
 from td3_driver.learning.replay import ReplayBuffer, make_replay
 from td3_driver.learning.self_prediction import (
     Ahead,
@@ -30,14 +30,6 @@ from td3_driver.learning.td3 import TD3, UpdateKind
 
 torch.set_num_threads(1)  # the networks are too small for more
 
-SPEC = NetworkSpec(
-    image=(2, 36, 36),
-    vector_scale=(1.0, 2.0),
-    actions=2,
-    channels=(4, 6, 5),
-    image_features=7,
-    hidden=(9, 8),
-)
 BOTH = UpdateKind(actor=True, targets=False)
 BATCH = 5
 
@@ -45,7 +37,7 @@ BATCH = 5
 def make_learner(encoders: Any = "separate", **settings: Any) -> TD3:
     base = {"actor_warmup_updates": 0, "policy_freq": 1, "encoders": encoders}
     config = LearningConfig(**{**base, "self_prediction": 1.0, **settings})
-    return TD3(dataclasses.replace(SPEC, encoders=encoders), config, seed=3)
+    return TD3(dataclasses.replace(SMALL, encoders=encoders), config, seed=3)
 
 
 def filled(learner: TD3, capacity: int = 60, steps: int = 40) -> ReplayBuffer:
@@ -113,7 +105,7 @@ def test_contrast_by_hand() -> None:
 
 def test_decisions_after_a_drives_end_count_for_nothing() -> None:
     torch.manual_seed(0)
-    head = SelfPrediction(SPEC)
+    head = SelfPrediction(SMALL)
     features, following = torch.rand(BATCH, 7), torch.rand(3, BATCH, 7)
     going = torch.ones(3, BATCH)
     going[1:, 2:] = 0.0
@@ -127,7 +119,7 @@ def test_decisions_after_a_drives_end_count_for_nothing() -> None:
 
 def test_it_learns_to_predict() -> None:
     torch.manual_seed(0)
-    head = SelfPrediction(SPEC)
+    head = SelfPrediction(SMALL)
     features, actions = torch.rand(64, 7) - 0.5, torch.rand(1, 64, 2) - 0.5
     following = (features.roll(1, dims=1) + actions[0].sum(dim=1, keepdim=True))[None]
     ahead = Ahead(actions, features[:, 0][None], torch.ones(1, 64), following)

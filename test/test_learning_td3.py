@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,14 +33,7 @@ from td3_driver.learning.td3 import TD3, split_parameters
 
 torch.set_num_threads(1)  # the networks are too small for more
 
-SPEC = NetworkSpec(
-    image=(2, 36, 36),
-    vector_scale=(1.0, 2.0, 8.0),
-    actions=2,
-    channels=(4, 6, 5),
-    image_features=7,
-    hidden=(9, 8),
-)
+SPEC = dataclasses.replace(SMALL, vector_scale=(1.0, 2.0, 8.0))
 BATCH = 6
 
 

@@ -348,7 +348,11 @@ def test_the_task_can_be_driven_and_not_without_seeing() -> None:
     # Neither driver looks at an image.
     plain = {"simulator.image_width_px": 32, "simulator.image_height_px": 24}
     # As in the suite: in training they are denser.
-    usual = {"simulator.obstacle_spacing_max_m": 60.0, "simulator.obstacle_spacing_min_m": 35.0}
+    usual = {
+        "simulator.obstacle_spacing_min_m": 35.0,
+        "simulator.obstacle_spacing_max_m": 60.0,
+        "simulator.obstacle_kinds": ["parked", "standing", "slow"],
+    }
     settings = {**plain, **usual, "driving.advice": True}
     config = override(load("obstacles"), settings, "the test")
     world = SimulatedWorld(config.simulator)

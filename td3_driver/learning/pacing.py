@@ -49,8 +49,7 @@ class UpdatePacer:
         self.busy_s = 0.0
         """Time that updates took."""
         # A resumed run continues from here: what an earlier ratio left undone is not caught up on.
-        self._plan = _Plan(ratio, 0)
-        self._plan = _Plan(ratio, updates_done - self._due_by(steps_taken))
+        self._plan = _Plan(ratio, updates_done - self._counted(steps_taken, ratio))
         self._done = updates_done
         self._due = updates_done
         self._changed = threading.Condition()
