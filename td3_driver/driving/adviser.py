@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from td3_driver.config import DrivingConfig
-from td3_driver.driving.baseline import RouteFollower
+from td3_driver.driving.baseline import WHEELBASE_M, RouteFollower
 from td3_driver.driving.control import AckermannCommand, action_of
-from td3_driver.driving.others import HALF_WIDTH_M, Nearby, nearby
+from td3_driver.driving.others import HALF_LENGTH_M, HALF_WIDTH_M, Nearby, nearby
 from td3_driver.driving.route import Projection, RouteTracker
 from td3_driver.driving.world import Other, Pose
 
@@ -27,16 +27,20 @@ PASSED_ASIDE_M = 0.8
 """One that stands so far beside the route can be passed."""
 PASSING_ROOM_M = 0.6
 """Left to one that is passed."""
-LEAST_ROOM_M = 0.3
-"""With less left to one that is passed it is too near."""
+LEAST_ROOM_M, CREEPING_ROOM_M = 0.3, 0.1
+"""With less left to one that is passed the car creeps, and then stops."""
 PASSING_MPS, SLOWED_WITHIN_M, SLOWING_PER_S = 3.5, 8.0, 0.3
 """One is passed slowly: at this speed with so much room left before it, and faster by so much for
 each metre more."""
-SIDEWAYS_RADIUS_M = 6.0
-"""Of the two arcs by which it moves aside where little room is left."""
-LATE_MPS = 3.0
-"""Where twice the room that it needs to move aside is left; less room, less speed."""
-FULLY_ASIDE_M, BEGINS_M = 10.0, 20.0
+TURN_OUT_RADIUS_M = 6.0
+"""Of the arc by which it turns out where little room is left."""
+TURN_OUT_HEADWAY_S = 0.8
+"""Kept to where there would be no room to turn out."""
+CREEPING_MPS = 0.8
+"""While there is any room to turn out."""
+NOSE_M = HALF_LENGTH_M + 0.5 * WHEELBASE_M
+"""From the rear axle to the nose."""
+FULLY_ASIDE_M, BEGINS_M = 7.0, 14.0
 """The way round one is as far aside as needed this near to it, and begins that far before it."""
 IN_THE_WAY_M = 2.5
 """Who is farther beside the route is in another lane."""
@@ -68,7 +72,9 @@ class Adviser:
         here_m = projection.progress_m
         points = tracker.ahead(pose, here_m, config.waypoints, config.waypoint_spacing_m)
         away_m = config.waypoint_spacing_m * np.arange(1, len(points) + 1)
+        aside_m = np.zeros(len(points))
         gap_m, most_mps = AHEAD_M, config.max_speed_mps
+        nose_m = projection.lateral_m - HALF_LENGTH_M * math.sin(projection.heading_error_rad)
         near = [
             each
             for each in nearby(tracker, here_m, others, BEHIND_M, AHEAD_M)
@@ -76,17 +82,24 @@ class Adviser:
         ]
         for other in near:
             if _stands_aside(other):
-                points[:, 1] += _way_round_m(other, away_m)
+                aside_m += _way_round_m(other, away_m)
                 if other.gap_m >= 0.0:
-                    most_mps = min(most_mps, _passing_mps(other, projection.lateral_m))
+                    most_mps = min(most_mps, _passing_mps(other, nose_m))
                 if other.ahead_m > 0.0 and any(_is_beside(each, other) for each in near):
                     gap_m = min(gap_m, other.gap_m - ROOM_TO_TURN_OUT_M)
             elif other.ahead_m > 0.0:
                 gap_m = min(gap_m, other.gap_m)
-        command = self._follower.command(points, speed)
+        command = self._follower.command(_beside(points, aside_m), speed)
         most_mps = min(most_mps, max(0.0, (gap_m - STANDING_GAP_M) / HEADWAY_S))
         command = AckermannCommand(command.steering_angle, min(command.speed, most_mps))
         return np.clip(action_of(config, command), -1.0, 1.0)
+
+
+def _beside(points: np.ndarray, aside_m: np.ndarray) -> np.ndarray:
+    """Return points of the route, (n, 2), moved to its left by so much each."""
+    along = np.gradient(points, axis=0)
+    along /= np.maximum(np.hypot(*along.T), 1e-6)[:, None]
+    return points + aside_m[:, None] * np.column_stack([-along[:, 1], along[:, 0]])
 
 
 def _stands_aside(other: Nearby) -> bool:
@@ -94,16 +107,26 @@ def _stands_aside(other: Nearby) -> bool:
     return abs(other.speed_mps) < STANDING_MPS and abs(other.lateral_m) > PASSED_ASIDE_M
 
 
-def _passing_mps(other: Nearby, lateral_m: float) -> float:
-    """Return the speed at which to approach one that is passed, from a place beside the route."""
+def _passing_mps(other: Nearby, nose_m: float) -> float:
+    """Return the speed at which to approach one that is passed, with the nose beside the route."""
     usual_mps = PASSING_MPS + SLOWING_PER_S * max(other.gap_m - SLOWED_WITHIN_M, 0.0)
-    left, right = other.ways_round_m(lateral_m)
-    short_m = LEAST_ROOM_M + (left if other.lateral_m < 0.0 else right)
-    if short_m <= 0.0:
+    left, right = other.ways_round_m(nose_m)
+    short_m = left if other.lateral_m < 0.0 else right
+    if short_m + LEAST_ROOM_M <= 0.0:
         return usual_mps
-    # Two arcs of radius r move a car sideways by d over a length of about 2 sqrt(r d).
-    needed_m = 2.0 * math.sqrt(SIDEWAYS_RADIUS_M * short_m)
-    return min(usual_mps, max(0.0, LATE_MPS * (other.gap_m / needed_m - 1.0)))
+    in_time_mps = (other.gap_m - _turning_out_m(short_m + LEAST_ROOM_M)) / TURN_OUT_HEADWAY_S
+    creeps = other.gap_m >= _turning_out_m(short_m + CREEPING_ROOM_M)
+    return min(usual_mps, max(in_time_mps, CREEPING_MPS if creeps else 0.0))
+
+
+def _turning_out_m(aside_m: float) -> float:
+    """Return the way on which the nose goes so far aside by an arc.
+
+    On an arc of radius r the nose, which is f before the rear axle, has gone aside by
+    s^2 / 2 r + f s / r where the car has gone s.
+    """
+    squared = NOSE_M * NOSE_M + 2.0 * TURN_OUT_RADIUS_M * max(aside_m, 0.0)
+    return math.sqrt(squared) - NOSE_M
 
 
 def _is_beside(other: Nearby, parked: Nearby) -> bool:
