@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from td3_driver.config import Config, ConfigError, DrivingConfig, override
-from td3_driver.driving.adviser import Adviser
+from td3_driver.driving.adviser import Adviser, beside
 from td3_driver.driving.environment import DrivingEnv, observation_space
 from td3_driver.driving.observation import Course, Observation, Observer, privileged_scale
 from td3_driver.driving.others import nearby
@@ -28,8 +28,8 @@ def parked(x: float, y: float) -> Other:
     return Other(Pose(x, y, 0.0), *CAR, (0.0, 0.0))
 
 
-def course(*others: Other, x: float = 30.0, y: float = 0.0) -> Course:
-    tracker, pose = RouteTracker(ALONG_X), Pose(x, y, 0.0)
+def course(*others: Other, x: float = 30.0, y: float = 0.0, yaw: float = 0.0) -> Course:
+    tracker, pose = RouteTracker(ALONG_X), Pose(x, y, yaw)
     return Course(tracker, pose, tracker.project(pose), others)
 
 
@@ -154,9 +154,11 @@ def test_advice_is_imitated_only_where_it_is_given() -> None:
 # ------------------------------------------------------------------ the adviser
 
 
-def advised(*others: Other, speed: float = 5.0, y: float = 0.0) -> tuple[float, float]:
+def advised(
+    *others: Other, speed: float = 5.0, y: float = 0.0, yaw: float = 0.0
+) -> tuple[float, float]:
     """Return the advised steering angle (rad) and speed (m/s) at x = 30 m."""
-    config, here = DrivingConfig(), course(x=30.0, y=y)
+    config, here = DrivingConfig(), course(x=30.0, y=y, yaw=yaw)
     action = Adviser(config).act(here.tracker, here.pose, here.projection, speed, others)
     return float(action[0]) * config.max_steering_angle_rad, 4.0 * (float(action[1]) + 1.0)
 
@@ -175,18 +177,34 @@ def test_the_adviser_steers_round_one_that_stands_aside() -> None:
 
 
 def test_the_adviser_slows_down_where_the_car_is_late_to_steer_round() -> None:
-    # It has 0.925 + 0.95 + 0.3 - 1.2 = 0.975 m to go aside, by two arcs of 6 m over 4.837 m. With
-    # gaps of 15 - 4.65 and 10 - 4.65 m it has 1.14 and 0.106 times that to spare.
-    needed_m = 2.0 * math.sqrt(6.0 * 0.975)
+    # Its nose, 2.4 + 1.435 m before the rear axle, has 0.925 + 0.95 + 0.3 - 1.2 = 0.975 m to go
+    # aside. On an arc of 6 m it has done so after s, where s^2 / 12 + 3.835 s / 6 = 0.975.
+    needed_m = math.sqrt(3.835**2 + 12.0 * 0.975) - 3.835
+    assert needed_m**2 / 12.0 + 3.835 * needed_m / 6.0 == pytest.approx(0.975)
     for sign in (1.0, -1.0):
-        far, near = parked(45.0, sign * 1.2), parked(40.0, sign * 1.2)
-        assert advised(far)[1] == pytest.approx(3.0 * (10.35 / needed_m - 1.0))
-        assert advised(near)[1] == pytest.approx(3.0 * (5.35 / needed_m - 1.0))
+        far, near = parked(40.0, sign * 1.2), parked(38.0, sign * 1.2)
+        assert advised(far)[1] == pytest.approx(3.5)
+        assert advised(near)[1] == pytest.approx((3.35 - needed_m) / 0.8)
         # With 0.3 m of room, or on the other side, there is nothing to go aside any more.
         assert advised(near, y=-sign * 0.975)[1] == pytest.approx(3.5)
         assert advised(near, y=-sign * 1.5)[1] == pytest.approx(3.5)
+        # Turned towards it by 0.2 rad, the nose is 2.4 sin 0.2 = 0.477 m nearer to it.
+        turned_m = math.sqrt(3.835**2 + 12.0 * 2.4 * math.sin(0.2)) - 3.835
+        turned_mps = advised(near, y=-sign * 0.975, yaw=sign * 0.2)[1]
+        assert turned_mps == pytest.approx((3.35 - turned_m) / 0.8, rel=1e-3)
+        # 1.35 m are left, of 1.4 m that it needs: it creeps while 0.1 m of room would remain.
+        assert advised(parked(36.0, sign * 1.2))[1] == pytest.approx(0.8)
         # There is no room to go round here.
-        assert advised(parked(37.0, sign * 1.2))[1] == 0.0
+        assert advised(parked(35.5, sign * 1.2))[1] == 0.0
+
+
+def test_the_adviser_goes_round_beside_the_route_on_a_bend() -> None:
+    corner = np.array([[5.0, 0.0], [8.0, -1.0], [9.0, -4.0], [9.0, -7.0]])
+    moved = beside(corner, np.full(4, 1.0))
+    # One metre to the left of a route that ends to the right (-y) is one metre in +x.
+    assert moved[-1] == pytest.approx([10.0, -7.0])
+    assert np.hypot(*(moved - corner).T) == pytest.approx(1.0)
+    assert beside(corner, np.zeros(4)) == pytest.approx(corner)
 
 
 def test_the_adviser_waits_for_one_in_the_lane_and_follows_it() -> None:

@@ -70,8 +70,10 @@ class Adviser:
         """Return the action, float32 (steering, speed) in [-1, 1]^2, of a car on its route."""
         config = self._config
         here_m = projection.progress_m
-        points = tracker.ahead(pose, here_m, config.waypoints, config.waypoint_spacing_m)
-        away_m = config.waypoint_spacing_m * np.arange(1, len(points) + 1)
+        apart_m = config.waypoint_spacing_m
+        # From beside the car on, as a single point has no direction.
+        points = tracker.ahead(pose, here_m - apart_m, config.waypoints + 1, apart_m)
+        away_m = apart_m * np.arange(len(points))
         aside_m = np.zeros(len(points))
         gap_m, most_mps = AHEAD_M, config.max_speed_mps
         nose_m = projection.lateral_m - HALF_LENGTH_M * math.sin(projection.heading_error_rad)
@@ -89,13 +91,13 @@ class Adviser:
                     gap_m = min(gap_m, other.gap_m - ROOM_TO_TURN_OUT_M)
             elif other.ahead_m > 0.0:
                 gap_m = min(gap_m, other.gap_m)
-        command = self._follower.command(_beside(points, aside_m), speed)
+        command = self._follower.command(beside(points, aside_m)[1:], speed)
         most_mps = min(most_mps, max(0.0, (gap_m - STANDING_GAP_M) / HEADWAY_S))
         command = AckermannCommand(command.steering_angle, min(command.speed, most_mps))
         return np.clip(action_of(config, command), -1.0, 1.0)
 
 
-def _beside(points: np.ndarray, aside_m: np.ndarray) -> np.ndarray:
+def beside(points: np.ndarray, aside_m: np.ndarray) -> np.ndarray:
     """Return points of the route, (n, 2), moved to its left by so much each."""
     along = np.gradient(points, axis=0)
     along /= np.maximum(np.hypot(*along.T), 1e-6)[:, None]
