@@ -5,9 +5,10 @@
 
     python benchmarks/against_sb3.py --task camera_lane --seeds 0 1 2
 
-It gets the same environment, networks, learning rates, batches, random decisions, noise and
-examinations, on one thread. What it has no option for (a privileged critic, random shifts and
-light, a critic's head start) it goes without. The last line is JSON.
+It gets the same environment, networks, batches, random decisions, noise, examinations and learning
+rate with its decay (the heads', for all layers), on one thread. What it has no option for (a
+privileged critic, random shifts and light, a critic's head start) it goes without. Training goes on
+to the task's last step. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from td3_driver.config import Config
 from td3_driver.driving.environment import DrivingEnv
 from td3_driver.driving.observation import IMAGE, VECTOR, Observation, vector_scale
 from td3_driver.learning.networks import Encoder, NetworkSpec, network_spec
+from td3_driver.learning.schedules import linear
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.world import SimulatedWorld
 
@@ -56,6 +59,19 @@ class Extractor(BaseFeaturesExtractor):
         return self.encoder({IMAGE: image, VECTOR: observations[VECTOR]})
 
 
+def learning_rate(config: Config) -> Callable[[float], float]:
+    """Return the task's learning rate, which may decay, by the share of decisions left."""
+    learning, training = config.learning, config.training
+
+    def rate(left: float) -> float:
+        updates = round((1.0 - left) * training.total_steps) - training.random_steps
+        decay = learning.learning_rate_decay_updates
+        share = linear(1.0, learning.learning_rate_final_share, decay, updates)
+        return learning.actor_learning_rate * share
+
+    return rate
+
+
 def make(config: Config, env: DrivingEnv) -> TD3:
     """Return its TD3 with the task's settings."""
     learning, training = config.learning, config.training
@@ -67,7 +83,7 @@ def make(config: Config, env: DrivingEnv) -> TD3:
     return TD3(
         "MultiInputPolicy",
         env,
-        learning_rate=learning.actor_learning_rate,
+        learning_rate=learning_rate(config),
         buffer_size=learning.replay_capacity,
         learning_starts=training.random_steps,
         batch_size=learning.batch_size,
