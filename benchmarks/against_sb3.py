@@ -5,8 +5,8 @@
 
     python benchmarks/against_sb3.py --task camera_lane --seeds 0 1 2
 
-It gets the same environment, networks, batches, random decisions, noise, examinations and learning
-rate with its decay (the heads', for all layers), on one thread. What it has no option for (a
+It gets the same environment, networks, batches, random decisions, noise and examinations, and the
+heads' learning rate with its decay for all layers, on one thread. What it has no option for (a
 privileged critic, random shifts and light, a critic's head start) it goes without. Training goes on
 to the task's last step. The last line is JSON.
 """
