@@ -7,8 +7,8 @@
 
 It gets the same environment, networks, batches, random decisions, noise and examinations, and the
 heads' learning rate with its decay for all layers, on one thread. What it has no option for (a
-privileged critic, random shifts and light, a critic's head start) it goes without. Training goes on
-to the task's last step. The last line is JSON.
+privileged critic, random shifts and light, a critic's head start) it goes without. Training goes
+on to the task's last step. The last line is JSON.
 """
 
 from __future__ import annotations
