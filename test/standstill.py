@@ -101,8 +101,9 @@ def measured(
 ) -> Result:
     """Take a measurement, and take one that failed again where something stood still meanwhile.
 
-    `attempt` asserts its bounds itself. `prepare` comes before every attempt, and is not part of
-    it. `elsewhere` counts the standstills of another process since a time on the steady clock.
+    `attempt` asserts its bounds itself, or fails with another error. `prepare` comes before every
+    attempt, and is not part of it. `elsewhere` counts the standstills of another process since a
+    time on the steady clock.
     An attempt that fails while everything ran counts, and so does the last one.
     """
     for number in range(1, TRIES + 1):
@@ -111,7 +112,7 @@ def measured(
         with StandstillWatch() as watch:
             try:
                 return attempt()
-            except AssertionError as error:
+            except Exception as error:  # a node may say so in its own way
                 failure = error
         others = elsewhere(begin_s)
         if not (watch.noted.count or others) or number == TRIES:

@@ -237,9 +237,17 @@ def test_a_command_that_is_not_finite_is_a_stop(bench: Bench, speed: float, angl
 
 
 def test_without_a_speed_the_car_stays_where_it_is() -> None:
-    with controller_node(), ros_node("hand", own_domain()) as node:
+    with controller_node(input_timeout_s=5.0), ros_node("hand", own_domain()) as node:
         bench = Bench(Observer(node))
-        bench.hand.wait(lambda: bench.answer(speed=3.0).brake == 1.0)
+
+        def answered() -> bool:
+            # Its answers are lost until the hand has found it.
+            bench.hand.publish(topics.ACKERMANN, speed=3.0)
+            bench.hand.spin(0.05)
+            return bool(bench.pedals)
+
+        bench.hand.wait(answered)
+        assert {message.brake for message in bench.pedals} == {1.0}
         bench.meet().tick(math.nan)
         assert bench.answer(speed=3.0).brake == 1.0
 

@@ -99,6 +99,13 @@ class Bench:
             for topic, message in waiting:
                 self._deliver(topic, message)
 
+    def leave_out(self, topic: Topic) -> None:
+        """Lose a topic's messages that wait, but for the first and the last."""
+        here = [number for number, (of, _) in enumerate(self._waiting) if of is topic]
+        self._waiting = [
+            each for number, each in enumerate(self._waiting) if number not in here[1:-1]
+        ]
+
     @property
     def drives(self) -> bool:
         return self.guard.standing is None and self.sent[-1][1].ackermann.speed > 0.0
@@ -271,6 +278,22 @@ def test_at_real_time_the_same_gap_is_a_jump() -> None:
     bench.script.stamp_ns += 1_500_000_000
     bench.run(2 * TICK_S)
     assert bench.standing.fault is Fault.CLOCK_JUMP
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 2.0])
+def test_images_that_waited_while_the_driver_stood_still_are_no_jump(ahead_s: float) -> None:
+    bench = Bench()
+    bench.stalled = True
+    bench.run(0.2)
+    bench.script.stamp_ns += round(ahead_s * 1e9)
+    bench.run(0.8)
+    bench.leave_out(topics.IMAGE)  # as the queue holds few
+    bench.stalled = False
+    bench.run(0.1)
+    jumped = bench.guard.fault_counts()[Fault.CLOCK_JUMP]
+    assert jumped == (ahead_s > 0.0)
+    bench.run(DRIVER.resume_delay_s + 0.2)
+    assert bench.drives is not jumped and bench.frames.pace == pytest.approx(1.0, rel=0.3)
 
 
 SEVERAL = "a, b publish /carla/ego_vehicle/rgb_front/image"

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from carla_graph import CONFIG, Observer, own_domain, ros_node
 from node_process import NodeProcess, parameters, start_node
+from standstill import measured
 from trainer_process import PARAMETERS
 
 from td3_driver.bridge import topics
@@ -119,6 +121,11 @@ def test_the_car_stands_and_is_recorded_before_simulator_and_recorder_end(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_training_is_saved_and_its_simulator_ends_after_it(tmp_path: Path, times: int) -> None:
+    tries = count()
+    measured(lambda: interrupt_a_training(tmp_path / f"try {next(tries)}", times))
+
+
+def interrupt_a_training(tmp_path: Path, times: int) -> None:
     settings = [f"{name}:={value}" for name, value in PARAMETERS.items()]
     with nodes(
         {"simulator": [], "trainer": [*settings, f'run:="{tmp_path / "run"}"']}
@@ -132,7 +139,7 @@ def test_a_training_is_saved_and_its_simulator_ends_after_it(tmp_path: Path, tim
     assert [process.returncode for process in processes.values()] == [0, 0], said
     assert ended["simulator"] < ended["trainer"] + 10.0
     assert checkpoint.latest(tmp_path / "run" / "checkpoints", pytest.fail)
-    # The simulator answered to the end: the training ended after its step, as it does otherwise.
+    # The simulator answered to the end, unless it stood still: the training ended after its step.
     assert re.search(r"\d+ steps, \d+ episodes; saved ", said["trainer"]), said["trainer"]
     assert "Waiting for the simulator" not in said["trainer"]
 

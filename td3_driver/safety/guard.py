@@ -94,6 +94,11 @@ class Guard:
         with self._lock:
             return self._watchdog.own.count, self._watchdog.own.longest_s
 
+    def stood_still_s(self, since_s: float) -> float:
+        """Return for how long the driver itself has stalled since a time, s."""
+        with self._lock:
+            return self._watchdog.own.between(since_s, self.clock())
+
     def beat(self, thread: str) -> None:
         """Note that a thread of the driver is running; call this every `WATCH_PERIOD_S`."""
         with self._lock:

@@ -201,12 +201,9 @@ class LiveFrames:
         if gap_ns == 0:
             self.counts.repeated += 1
             return False
-        # If only the camera paused, simulation time has advanced without images. In a simulator
-        # faster than real time, a few images that were not taken in time are a long gap.
-        paused = image.arrived_s - last.arrived_s > self._driver.camera_timeout_s
         limit_s = self._driver.max_clock_gap_s * max(self.pace, 1.0)
         too_far = gap_ns > limit_s * 1e9
-        if gap_ns < 0 or (too_far and not paused):
+        if gap_ns < 0 or (too_far and not self._is_explained(image, last, gap_ns)):
             self._odometries.clear()
             self._clock_readings.clear()
             self.speed = None
@@ -217,6 +214,17 @@ class LiveFrames:
             self.counts.dropped += max(round(gap_ns / self._fixed_delta_ns) - 1, 0)
         self._note_pace(image)
         return True
+
+    def _is_explained(self, image: _Image, last: _Image, gap_ns: int) -> bool:
+        """Return whether simulated time has only gone on while no image was taken."""
+        # If only the camera paused, simulation time has advanced without images. In a simulator
+        # faster than real time, a few images that were not taken in time are a long gap.
+        if image.arrived_s - last.arrived_s > self._driver.camera_timeout_s:
+            return True
+        # Images that waited because the driver itself stood still come at once.
+        gap_s, pace = 1e-9 * gap_ns, max(self.pace, 1.0)
+        stood_still_s = self._guard.stood_still_s(image.arrived_s - gap_s / pace)
+        return gap_s <= pace * (self._driver.max_clock_gap_s + stood_still_s)
 
     def _note_pace(self, image: _Image) -> None:
         readings = self._clock_readings
