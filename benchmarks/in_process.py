@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from td3_driver.config import Config, SimulatorConfig, load, override
 from td3_driver.driving.environment import DrivingEnv
-from td3_driver.driving.observation import privileged_scale, vector_scale
+from td3_driver.driving.observation import (
+    PRIVILEGED,
+    VECTOR,
+    Observation,
+    privileged_scale,
+    vector_scale,
+)
 from td3_driver.driving.reward import End
 from td3_driver.evaluation.fixed_drives import FixedDrives, mean_completion
 from td3_driver.evaluation.rollout import Act, drive_episode
@@ -23,6 +30,7 @@ from td3_driver.evaluation.wrong_command import WrongCommands, wrong_commands
 from td3_driver.learning.assembly import online_training
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
+from td3_driver.learning.replay import ReplayBuffer
 from td3_driver.learning.trainer import Progress
 from td3_driver.roads.starts import StartSampler
 from td3_driver.simulator.obstacles import FIRST_ACTOR_ID
@@ -31,6 +39,8 @@ from td3_driver.simulator.world import SimulatedWorld
 CONFIG = "first_drive"
 EPISODES = 6
 """Drives in one examination."""
+PROBES = 1000
+"""Transitions of the replay that a figure is taken on."""
 PLACED = ("obstacle_spacing_min_m", "obstacle_spacing_max_m", "obstacle_kinds")
 """Settings of how obstacles are placed."""
 
@@ -64,6 +74,9 @@ class Examined:
     """Share of drives that ended because the car left its lane."""
     off_centre_m: float
     """Mean distance from the centre of the true lane, over all decisions."""
+    off_advice: float | None
+    """Root mean square distance of its actions from what the adviser would have done; None where
+    there is none."""
 
 
 class Examiner:
@@ -95,10 +108,18 @@ class Examiner:
         """Return what comes of the first episodes: ends, collisions, how well it keeps centred."""
         env = self._drives.env
         laterals_m: list[float] = []
+        off_advice: list[np.ndarray] = []
         summaries, hit_first = [], 0
+
+        def act_noting(observation: Observation) -> np.ndarray:
+            action = act(observation)
+            if self._driving.advice:
+                off_advice.append(action - observation[PRIVILEGED][-len(action) :])
+            return action
+
         for start in self._drives.starts[:episodes]:
             driven = drive_episode(
-                env, act, start, lambda _: laterals_m.append(env.task.projection.lateral_m)
+                env, act_noting, start, lambda _: laterals_m.append(env.task.projection.lateral_m)
             )
             summaries.append(driven.summary)
             hit = {contact.other_actor_id for contact in env.frame.collisions}
@@ -110,6 +131,7 @@ class Examiner:
             hit_first / len(summaries),
             sum(each.ended_by == End.OFF_LANE.value for each in summaries) / len(summaries),
             float(np.mean(np.abs(laterals_m))),
+            float(np.sqrt(np.mean(np.square(off_advice)))) if off_advice else None,
         )
 
 
@@ -131,6 +153,20 @@ def train(
         show=lambda progress: examine(progress, training, examiner),
     )
     training.run()
+
+
+@torch.no_grad()
+def off_advice_in_replay(training: OnlineTraining) -> float | None:
+    """Return the policy's distance from the advice as `Examined` has it, over the replay."""
+    learner, replay = training.trainer.learner, training.trainer.replay
+    if learner.settings.imitated != "advice":
+        return None
+    assert isinstance(replay, ReplayBuffer)
+    first, end = replay.queue[:, 0].tolist()
+    places = torch.linspace(first, end - 1, PROBES).long()
+    observations = replay.gather(replay.transitions[places % replay.capacity]).observations
+    actions = learner.actor(observations)
+    return float((actions - observations[VECTOR][:, -actions.shape[1] :]).square().mean().sqrt())
 
 
 def acting(training: OnlineTraining) -> Act:

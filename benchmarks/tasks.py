@@ -24,7 +24,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from in_process import Examined, Examiner, acting, changes_of, settings_of, train
+from in_process import (
+    Examined,
+    Examiner,
+    acting,
+    changes_of,
+    off_advice_in_replay,
+    settings_of,
+    train,
+)
 
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.trainer import Progress
@@ -42,6 +50,7 @@ def train_one(
     config = settings_of(seed, changes, task)
     curve: dict[int, Examined] = {}
     spent_s: dict[int, float] = {}
+    learnt: dict[int, float | None] = {}
     obedience: dict[str, Any] | None = None
     examining_s = 0.0
     began_s = time.process_time()
@@ -58,21 +67,35 @@ def train_one(
         if step + interval > config.training.total_steps:
             wrong = examiner.wrong_commands(act, episodes)
             obedience = None if wrong is None else wrong.as_dict()
+        learnt[step] = off_advice_in_replay(training)
         examining_s += time.process_time() - begin_s
-        print(progress_line(seed, step, curve[step], spent_s[step]), file=sys.stderr, flush=True)
+        print(
+            progress_line(seed, step, curve[step], spent_s[step], learnt[step]),
+            file=sys.stderr,
+            flush=True,
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder) / "run", examine)
-    return {**result_of(seed, curve, spent_s), "wrong_commands": obedience}
+    return {
+        **result_of(seed, curve, spent_s),
+        "off_advice_in_replay": list(learnt.values()),
+        "wrong_commands": obedience,
+    }
 
 
-def progress_line(seed: int, step: int, examined: Examined, spent_s: float) -> str:
+def progress_line(
+    seed: int, step: int, examined: Examined, spent_s: float, in_replay: float | None = None
+) -> str:
     """Return an examination in a line."""
+    advice = ""
+    if examined.off_advice is not None and in_replay is not None:
+        advice = f"{examined.off_advice:.3f} off the advice ({in_replay:.3f} in the replay), "
     return (
         f"seed {seed} step {step:6,}: completion {examined.completion:.3f}, "
         f"{examined.collisions_per_km:.2f} collisions/km, "
         f"{examined.hit_first:.2f} at the first obstacle, {examined.left_lane:.2f} left the lane, "
-        f"{examined.off_centre_m:.2f} m off its centre, {spent_s:.0f} CPU s"
+        f"{examined.off_centre_m:.2f} m off its centre, {advice}{spent_s:.0f} CPU s"
     )
 
 
@@ -95,6 +118,7 @@ def result_of(
         "hit_first": [round(each.hit_first, 2) for each in examined.values()],
         "left_lane": [round(each.left_lane, 2) for each in examined.values()],
         "off_centre_m": [round(each.off_centre_m, 2) for each in examined.values()],
+        "off_advice": [each.off_advice for each in examined.values()],
     }
 
 
