@@ -70,7 +70,6 @@ class NodeProcess:
         self._unread = b""
         self._lines: deque[str] = deque()
         self._awake = 0
-        self._standstills: list[tuple[float, float]] = []
         line = self._report(START_TIMEOUT_S)
         assert line, "the fork server has not started the process"
         self.pid = int(line)
@@ -91,21 +90,10 @@ class NodeProcess:
             self.returncode = int(line)
         return self.returncode
 
-    def stood_still(self, since_s: float, late_s: float = 0.0) -> int:
-        """Return how often it has stood still, for longer than `late_s`, since a time.
-
-        The time is one of the steady clock. What is too short to be noted is not counted. Where
-        it stands still now, this waits for it.
-        """
-        if self.poll() is None:
-            self._ask()
-        return sum(
-            until_s >= since_s and until_s - from_s > late_s
-            for from_s, until_s in self._standstills
-        )
-
-    def _ask(self) -> None:
-        """Have it report what it has not reported yet."""
+    def report_standstills(self) -> None:
+        """Have it report when it stood still; where it does so now, this waits for it."""
+        if self.poll() is not None:
+            return
         answers = self._awake
         try:
             self._questions.write(b"?")
@@ -173,7 +161,7 @@ class NodeProcess:
         for line in map(bytes.decode, lines):
             if line.startswith(STOOD_STILL):
                 from_s, until_s = map(float, line.removeprefix(STOOD_STILL).split())
-                self._standstills.append((from_s, until_s))
+                _standstills.append((from_s, until_s))
             elif line == AWAKE:
                 self._awake += 1
             else:
@@ -193,11 +181,20 @@ class NodeProcess:
 
 
 _started: WeakSet[NodeProcess] = WeakSet()
+_standstills: deque[tuple[float, float]] = deque(maxlen=1000)
+"""Of all processes, also of those that have ended: from and until, s of the steady clock."""
 
 
 def stood_still(since_s: float, late_s: float = 0.0) -> int:
-    """Return how often the processes started here have stood still, all together."""
-    return sum(process.stood_still(since_s, late_s) for process in _started)
+    """Return how often processes started here stood still, for longer than `late_s`, since a time.
+
+    The time is one of the steady clock. What is too short to be noted is not counted.
+    """
+    for process in list(_started):
+        process.report_standstills()
+    return sum(
+        until_s >= since_s and until_s - from_s > late_s for from_s, until_s in _standstills
+    )
 
 
 def _stream(wanted: int | IO[Any] | None, inherited: int) -> tuple[IO[str] | None, int]:
