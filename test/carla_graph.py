@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from rclpy.parameter import Parameter
 
 from td3_driver.bridge import topics
 from td3_driver.bridge.conversion import route_from_path
+from td3_driver.bridge.runtime import BEAT_S, Spinner
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import Pose, Start
@@ -91,8 +91,7 @@ class Observer:
         self.latest: dict[Topic, Any] = {}
         """Last message of each topic, whatever was forgotten."""
         self._publishers: dict[Topic, Any] = {}
-        self._executor = SingleThreadedExecutor(context=node.context)
-        self._executor.add_node(node)
+        self._spinner = Spinner(node, SingleThreadedExecutor(context=node.context))
 
     def listen(self, *wanted: Topic) -> None:
         """Collect the messages of some topics, from now on and in order."""
@@ -123,26 +122,31 @@ class Observer:
         self.forget()
         self.wait(lambda: all(self.received[topic] for topic in wanted))
 
+    def have_publishers(self, *wanted: Topic) -> None:
+        """Create the publishers of some topics, so that others can find them."""
+        for topic in wanted:
+            if topic not in self._publishers:
+                self._publishers[topic] = topics.create_publisher(self.node, topic, self.config)
+
     def publish(self, topic: Topic, **fields: Any) -> None:
         """Publish a message once somebody listens."""
-        if topic not in self._publishers:
-            self._publishers[topic] = topics.create_publisher(self.node, topic, self.config)
+        self.have_publishers(topic)
         publisher = self._publishers[topic]
         self.wait(lambda: publisher.get_subscription_count() > 0)
         publisher.publish(topic.message_type(**fields))
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
-        """Spin until something holds; fail if it does not."""
-        deadline = time.monotonic() + timeout_s
+        """Spin until something holds; fail if it does not while this process runs."""
+        deadline_s = self._spinner.now_s() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, "it did not happen"
-            self._executor.spin_once(timeout_sec=0.05)
+            assert self._spinner.now_s() < deadline_s, "it did not happen"
+            self._spinner.once(BEAT_S)
 
     def spin(self, duration_s: float) -> None:
-        """Spin for a while."""
-        deadline = time.monotonic() + duration_s
-        while time.monotonic() < deadline:
-            self._executor.spin_once(timeout_sec=0.01)
+        """Spin for a while, in which this process runs."""
+        deadline_s = self._spinner.now_s() + duration_s
+        while self._spinner.now_s() < deadline_s:
+            self._spinner.once(0.01)
 
 
 def make_start(map_name: str = MAP, seed: int = 0, length_m: float = 60.0) -> Start:

@@ -4,7 +4,8 @@
 """Starts node processes for tests: imports what they need once, and forks for each of them.
 
 Run as a script by `node_process`, once for all of a suite's processes, and for as long as the one
-that began the suite lives. A child's parent does nothing but wait for it and report its end. What
+that began the suite lives. A child's parent does nothing but wait for it and report its end; the
+child itself reports when it stood still. What
 Python does at its end is done, what C libraries do is not: a tracing library of ROS looks there
 for threads that no fork takes along.
 """
@@ -21,9 +22,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from td3_driver.safety.standstills import LATE_S
 
 # The trainer first: it says how PyTorch's threads are to wait before PyTorch is loaded.
 WARM = [
@@ -41,6 +45,13 @@ WARM = [
     "torch._dynamo",  # which PyTorch's optimisers load when the first one is made
 ]
 MAX_REQUEST_BYTES = 1 << 20
+STOOD_STILL = "stood still"
+"""Begins the report that a process did not run: from and until, s of the steady clock."""
+AWAKE = "awake"
+"""The answer to a question: all that the process stood still before has been reported."""
+BEAT_S = 0.05
+FILES = 4
+"""Reports, questions, and the two streams of a process."""
 
 
 def serve(listener: socket.socket, suite: int) -> tuple[dict[str, Any], list[int]] | None:
@@ -58,7 +69,7 @@ def serve(listener: socket.socket, suite: int) -> tuple[dict[str, Any], list[int
         if listener in ready:
             callers.append(listener.accept()[0])
         for caller in set(ready) & set(callers):
-            data, files, _, _ = socket.recv_fds(caller, MAX_REQUEST_BYTES, 3)
+            data, files, _, _ = socket.recv_fds(caller, MAX_REQUEST_BYTES, FILES)
             if not data:
                 callers.remove(caller)
                 caller.close()
@@ -93,8 +104,8 @@ def _wait_for_child(files: list[int]) -> bool:
 
 def become(request: dict[str, Any], files: list[int]) -> None:
     """Make this process the one that was asked for, and run its function."""
-    reports, stdout, stderr = files
-    os.close(reports)
+    reports, questions, stdout, stderr = files
+    threading.Thread(target=_report_standstills, args=[reports, questions], daemon=True).start()
     sys.stdout.flush()
     sys.stderr.flush()
     for file, number in ((stdout, 1), (stderr, 2)):
@@ -106,6 +117,24 @@ def become(request: dict[str, Any], files: list[int]) -> None:
     sys.argv = request["argv"]
     module, _, function = request["entry"].partition(":")
     os._exit(_ended_by(lambda: getattr(importlib.import_module(module), function)()))
+
+
+def _report_standstills(reports: int, questions: int) -> None:
+    """Report each time when this process did not run, for as long as anybody hears it."""
+    while True:
+        due_s = time.monotonic() + BEAT_S
+        asked = bool(select.select([questions], [], [], BEAT_S)[0])
+        now_s = time.monotonic()
+        lines = [f"{STOOD_STILL} {due_s} {now_s}"] if now_s - due_s > LATE_S else []
+        if asked:
+            if not os.read(questions, 1):
+                return
+            lines.append(AWAKE)
+        if lines:
+            try:
+                os.write(reports, "".join(f"{line}\n" for line in lines).encode())
+            except OSError:
+                return
 
 
 def _ended_by(function: Callable[[], object]) -> int:

@@ -17,15 +17,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
+
+from fork_server import AWAKE, STOOD_STILL
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 100.0
 END_TIMEOUT_S = 30.0
+MAX_REPORTS_BYTES = 1 << 16
 
 
 class NodeProcess:
@@ -47,6 +52,8 @@ class NodeProcess:
         self.returncode: int | None = None
         ours, theirs = os.pipe()
         self._reports = os.fdopen(ours, "rb", buffering=0)
+        heard, asks = os.pipe()
+        self._questions = os.fdopen(asks, "wb", buffering=0)
         self.stdout, out = _stream(stdout, 1)
         self.stderr, err = (
             (None, os.dup(out)) if stderr == subprocess.STDOUT else _stream(stderr, 2)
@@ -57,13 +64,16 @@ class NodeProcess:
             "env": {**os.environ, **({} if domain is None else {"ROS_DOMAIN_ID": str(domain)})},
             "cwd": str(ROOT),
         }
-        socket.send_fds(_server(), [json.dumps(request).encode()], [theirs, out, err])
-        for file in (theirs, out, err):
+        socket.send_fds(_server(), [json.dumps(request).encode()], [theirs, heard, out, err])
+        for file in (theirs, heard, out, err):
             os.close(file)
         self._unread = b""
+        self._lines: deque[str] = deque()
+        self._awake = 0
         line = self._report(START_TIMEOUT_S)
         assert line, "the fork server has not started the process"
         self.pid = int(line)
+        _started.add(self)
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal; None while it runs."""
@@ -79,6 +89,20 @@ class NodeProcess:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
             self.returncode = int(line)
         return self.returncode
+
+    def report_standstills(self) -> None:
+        """Have it report when it stood still; where it does so now, this waits for it."""
+        if self.poll() is not None:
+            return
+        answers = self._awake
+        try:
+            self._questions.write(b"?")
+        except BrokenPipeError:
+            return  # It is ending.
+        deadline_s = time.monotonic() + END_TIMEOUT_S
+        while self._awake == answers and not self._lines:
+            if not self._take_reports(max(deadline_s - time.monotonic(), 0.0)):
+                return
 
     def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
         """Read both streams to their ends, and wait; raises subprocess.TimeoutExpired."""
@@ -120,14 +144,29 @@ class NodeProcess:
 
     def _report(self, timeout_s: float | None) -> str:
         """Return the next line that the server reports; empty where none comes in time."""
-        while b"\n" not in self._unread:
-            if not select.select([self._reports], [], [], timeout_s)[0]:
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._lines:
+            left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0.0)
+            if not self._take_reports(left_s):
                 return ""
-            data = self._reports.read(64)
-            assert data, f"nobody knows what became of {self.args}"
-            self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line.decode()
+        return self._lines.popleft()
+
+    def _take_reports(self, timeout_s: float | None = 0.0) -> bool:
+        """Take what has been reported; return whether anything was."""
+        if not select.select([self._reports], [], [], timeout_s)[0]:
+            return False
+        data = self._reports.read(MAX_REPORTS_BYTES)
+        assert data, f"nobody knows what became of {self.args}"
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in map(bytes.decode, lines):
+            if line.startswith(STOOD_STILL):
+                from_s, until_s = map(float, line.removeprefix(STOOD_STILL).split())
+                _standstills.append((from_s, until_s))
+            elif line == AWAKE:
+                self._awake += 1
+            else:
+                self._lines.append(line)
+        return True
 
     def _read_to_end(self, stream: IO[str], deadline: float | None) -> str:
         texts: list[str] = []
@@ -139,6 +178,23 @@ class NodeProcess:
             raise subprocess.TimeoutExpired(self.args, left_s or 0.0)
         stream.close()
         return texts[0]
+
+
+_started: WeakSet[NodeProcess] = WeakSet()
+_standstills: deque[tuple[float, float]] = deque(maxlen=1000)
+"""Of all processes, also of those that have ended: from and until, s of the steady clock."""
+
+
+def stood_still(since_s: float, late_s: float = 0.0) -> int:
+    """Return how often processes started here stood still, for longer than `late_s`, since a time.
+
+    The time is one of the steady clock. What is too short to be noted is not counted.
+    """
+    for process in list(_started):
+        process.report_standstills()
+    return sum(
+        until_s >= since_s and until_s - from_s > late_s for from_s, until_s in _standstills
+    )
 
 
 def _stream(wanted: int | IO[Any] | None, inherited: int) -> tuple[IO[str] | None, int]:

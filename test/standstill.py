@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import node_process
+import pytest
 
 from td3_driver.safety.standstills import Standstills
 
@@ -19,6 +24,8 @@ TRIES = 5
 BEAT_S = 0.01
 LATE_S = 0.02
 """A test's thread that wakes so much later than it asked for did not get a core in time."""
+LONG_S = 0.1
+"""A standstill that a whole drive may notice: less is within every limit of its nodes."""
 
 Result = TypeVar("Result")
 
@@ -30,22 +37,28 @@ class StoodStillWarning(UserWarning):
 class StandstillWatch:
     """A thread that notes, between `with` and its end, when this process did not run."""
 
-    def __init__(self) -> None:
-        self.noted = Standstills(LATE_S)
+    def __init__(self, late_s: float) -> None:
+        self.noted = Standstills(late_s)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="standstill watch", daemon=True)
 
     def __enter__(self) -> StandstillWatch:
+        self._beat()
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
+        # The thread may wake after whoever stood still with it.
+        self._beat()
+
+    def _beat(self) -> None:
+        self.noted.beat("test", time.monotonic(), BEAT_S)
 
     def _run(self) -> None:
         while not self._ended.wait(BEAT_S):
-            self.noted.beat("test", time.monotonic(), BEAT_S)
+            self._beat()
 
 
 def time_to_end_s(process_id: int, timeout_s: float) -> float:
@@ -98,23 +111,27 @@ def measured(
     attempt: Callable[[], Result],
     prepare: Callable[[], object] = lambda: None,
     elsewhere: Callable[[float], int] = lambda since_s: 0,
+    late_s: float | None = None,
 ) -> Result:
     """Take a measurement, and take one that failed again where something stood still meanwhile.
 
-    `attempt` asserts its bounds itself, or fails with another error. `prepare` comes before every
-    attempt, and is not part of it. `elsewhere` counts the standstills of another process since a
-    time on the steady clock.
+    That is this process, or one that `node_process` started. `attempt` asserts its bounds itself,
+    or fails with another error. `prepare` comes before every attempt, and is not part of it.
+    `elsewhere` counts the standstills of something else since a time on the steady clock.
+    Standstills of up to `late_s`, by default `LATE_S`, are none.
     An attempt that fails while everything ran counts, and so does the last one.
     """
+    late_s = LATE_S if late_s is None else late_s
     for number in range(1, TRIES + 1):
         prepare()
         begin_s = time.monotonic()
-        with StandstillWatch() as watch:
+        with StandstillWatch(late_s) as watch:
             try:
                 return attempt()
-            except Exception as error:  # a node may say so in its own way
+            # A node may say so in its own way; what pytest raises is no Exception.
+            except (Exception, pytest.fail.Exception) as error:
                 failure = error
-        others = elsewhere(begin_s)
+        others = node_process.stood_still(begin_s, late_s) + elsewhere(begin_s)
         if not (watch.noted.count or others) or number == TRIES:
             raise failure
         warnings.warn(
@@ -125,3 +142,26 @@ def measured(
             stacklevel=2,
         )
     raise AssertionError("not reached")
+
+
+def measurement(test: Callable[..., None]) -> Callable[..., None]:
+    """Take a whole test again where it failed and something stood still for long meanwhile.
+
+    What its fixtures have made stays, but for a `tmp_path`, which is a new folder every time: it
+    must begin with a drive of its own.
+    """
+
+    @functools.wraps(test)
+    def taken(**fixtures: Any) -> None:
+        tries = itertools.count(1)
+
+        def attempt() -> None:
+            own = dict(fixtures)
+            if "tmp_path" in own:
+                own["tmp_path"] /= f"try {next(tries)}"
+                own["tmp_path"].mkdir()
+            test(**own)
+
+        measured(attempt, late_s=LONG_S)
+
+    return taken

@@ -20,6 +20,7 @@ from driver_runs import make_run, small_config
 from node_process import node_process
 from rclpy.context import Context
 from rclpy.parameter import Parameter
+from rclpy.subscription import Subscription
 from standstill import measured
 
 from td3_driver.bridge import topics
@@ -29,6 +30,14 @@ from td3_driver.nodes.ackermann_controller import AckermannControllerNode
 MAX_STEER_RAD = math.radians(70.0)
 # Above the watchdog's limit, within what safety asks for.
 STOPPED_WITHIN_S = 0.5
+HEARD = (
+    topics.CLOCK,
+    topics.STATUS,
+    topics.SPEEDOMETER,
+    topics.MANUAL_OVERRIDE,
+    topics.ACKERMANN,
+)
+"""What a hand tells the controller."""
 
 
 @contextmanager
@@ -53,8 +62,9 @@ def controller_node(**settings: float) -> Iterator[AckermannControllerNode]:
 class Bench:
     """A hand-made simulator and driver around the controller."""
 
-    def __init__(self, hand: Observer) -> None:
+    def __init__(self, hand: Observer, controller: AckermannControllerNode) -> None:
         self.hand = hand
+        self.controller = controller
         hand.listen(topics.VEHICLE_CONTROL)
         self.clock_ns = 1_000_000_000
 
@@ -64,11 +74,22 @@ class Bench:
 
     def meet(self) -> Bench:
         """Let every topic's two ends find each other: what is published before can be lost."""
-        self.tick(0.0)
-        self.hand.publish(topics.MANUAL_OVERRIDE, data=False)
-        self.run_state(running=True)
-        self.hand.spin(0.3)
+        # Each end finds the other in its own time.
+        self.hand.have_publishers(*HEARD)
+        heard = [topic.name(self.hand.config) for topic in HEARD]
+        ends: list[Subscription] = [
+            one for one in self.controller.subscriptions if one.topic_name in heard
+        ]
+        assert len(ends) == len(HEARD)
+        ends += self.hand.node.subscriptions
+        self.hand.wait(lambda: all(end.get_publisher_count() for end in ends))
+        self.hand.wait(self._is_heard)
         return self
+
+    def _is_heard(self) -> bool:
+        name = topics.VEHICLE_CONTROL.name(self.hand.config)
+        (publisher,) = (one for one in self.controller.publishers if one.topic_name == name)
+        return publisher.get_subscription_count() > 0
 
     def tick(self, speed: float, elapsed_s: float = 0.05) -> None:
         self.clock_ns += round(elapsed_s * 1e9)
@@ -98,8 +119,8 @@ class Bench:
 
 @contextmanager
 def a_bench(**settings: float) -> Iterator[Bench]:
-    with controller_node(**settings), ros_node("hand", own_domain()) as node:
-        yield Bench(Observer(node)).meet()
+    with controller_node(**settings) as controller, ros_node("hand", own_domain()) as node:
+        yield Bench(Observer(node), controller).meet()
 
 
 @pytest.fixture
@@ -148,6 +169,10 @@ def test_reverse_is_driven_by_the_signed_speed(bench: Bench) -> None:
 
 
 def test_a_paused_simulator_is_answered_at_once_and_adds_nothing_up() -> None:
+    measured(_pause)
+
+
+def _pause() -> None:
     with a_bench(input_timeout_s=5.0, speed_timeout_s=0.5) as bench:
         bench.tick(1.0)
         bench.answer(speed=2.0)
@@ -170,8 +195,8 @@ def test_the_cars_own_steering_range_counts_however_late_the_node_starts() -> No
         message = info.message_type()
         message.wheels = [_wheel(0.8), _wheel(0.8), _wheel(0.0), _wheel(0.0)]
         publisher.publish(message)
-        with controller_node():
-            bench = Bench(hand)
+        with controller_node(input_timeout_s=5.0, speed_timeout_s=5.0) as controller:
+            bench = Bench(hand, controller).meet()
             bench.tick(0.0)
             hand.wait(lambda: bench.answer(angle=0.4).steer == pytest.approx(-0.5), 5.0)
             publisher.publish(info.message_type())  # no wheels: of no use
@@ -193,6 +218,15 @@ def wait_for_the_brake(bench: Bench) -> float:
 
 def test_silent_commands_stop_the_car_and_the_next_one_moves_it_again(watched: Bench) -> None:
     measured(lambda: _fall_silent(watched))
+
+
+def _fall_silent(watched: Bench) -> None:
+    watched.tick(1.0)
+    watched.pedals.clear()
+    assert watched.answers(speed=3.0, angle=0.2)[0].throttle > 0.0
+    assert wait_for_the_brake(watched) < STOPPED_WITHIN_S
+    watched.hand.spin(0.4)
+    assert len(watched.pedals) <= 6
     stop = watched.pedals[-1]
     assert stop.throttle == 0.0 and stop.steer == pytest.approx(-0.2 / 1.2217)
     watched.hand.spin(0.4)
@@ -203,20 +237,8 @@ def test_silent_commands_stop_the_car_and_the_next_one_moves_it_again(watched: B
     assert watched.answers(speed=3.0)[0].throttle > 0.0
 
 
-def _fall_silent(watched: Bench) -> None:
-    watched.tick(1.0)
-    watched.pedals.clear()
-    assert watched.answers(speed=3.0, angle=0.2)[0].throttle > 0.0
-    assert wait_for_the_brake(watched) < STOPPED_WITHIN_S
-    watched.hand.spin(0.4)
-    assert len(watched.pedals) <= 6
-
-
 def test_a_silent_speedometer_stops_the_car_while_commands_go_on(watched: Bench) -> None:
     measured(lambda: _lose_the_speed(watched))
-    assert watched.answers(speed=3.0)[-1].brake == 1.0
-    watched.tick(1.0)
-    assert watched.answers(speed=3.0)[0].throttle > 0.0
 
 
 def _lose_the_speed(watched: Bench) -> None:
@@ -225,6 +247,9 @@ def _lose_the_speed(watched: Bench) -> None:
     while watched.answers(speed=3.0)[-1].brake == 0.0:  # the watchdog may speak in between
         assert time.monotonic() - last_speed_s < 10.0
     assert time.monotonic() - last_speed_s < STOPPED_WITHIN_S + 0.1
+    assert watched.answers(speed=3.0)[-1].brake == 1.0
+    watched.tick(1.0)
+    assert watched.answers(speed=3.0)[0].throttle > 0.0
 
 
 @pytest.mark.parametrize("speed, angle", [(math.nan, 0.0), (1.0, math.inf)])
@@ -237,18 +262,9 @@ def test_a_command_that_is_not_finite_is_a_stop(bench: Bench, speed: float, angl
 
 
 def test_without_a_speed_the_car_stays_where_it_is() -> None:
-    with controller_node(input_timeout_s=5.0), ros_node("hand", own_domain()) as node:
-        bench = Bench(Observer(node))
-
-        def answered() -> bool:
-            # Its answers are lost until the hand has found it.
-            bench.hand.publish(topics.ACKERMANN, speed=3.0)
-            bench.hand.spin(0.05)
-            return bool(bench.pedals)
-
-        bench.hand.wait(answered)
-        assert {message.brake for message in bench.pedals} == {1.0}
-        bench.meet().tick(math.nan)
+    with a_bench(input_timeout_s=5.0) as bench:
+        assert bench.answer(speed=3.0).brake == 1.0
+        bench.tick(math.nan)
         assert bench.answer(speed=3.0).brake == 1.0
 
 
@@ -284,7 +300,7 @@ def test_time_limits_change_while_it_runs() -> None:
         )
         assert controller.set_parameters([Parameter(limit, value=0.2)])[0].successful
         with ros_node("hand", own_domain()) as node:
-            bench = Bench(Observer(node)).meet()
+            bench = Bench(Observer(node), controller).meet()
 
             def fall_silent() -> None:
                 bench.tick(1.0)
@@ -329,6 +345,10 @@ def test_a_car_is_driven_to_a_speed_backwards_and_left_standing_at_the_end() -> 
 
 def test_the_driver_drives_through_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", small_config()).path
+    measured(lambda: _drive_through_it(run))
+
+
+def _drive_through_it(run: Path) -> None:
     with (
         simulator_node(own_domain()),
         ros_node("watcher", own_domain()) as node,

@@ -27,7 +27,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from safetensors.torch import load_file, save_file
 from scripted_car import HEARD, ScriptedCar
-from standstill import measured
+from standstill import measured, measurement
 from std_srvs.srv import Trigger
 from td3_driver_msgs.msg import PolicyInfo, PolicyOutput, ShadowDisagreement
 
@@ -138,6 +138,7 @@ class Manager:
         return int(self._call(self._get, GetState.Request()).current_state.id)
 
 
+@measurement
 def test_a_lifecycle_manager_takes_it_through_its_states(run: RunFolder, log: Path) -> None:
     with (
         simulator_node(own_domain()) as simulator,
@@ -197,6 +198,7 @@ def test_it_is_not_configured_with_a_damaged_policy_and_says_why(
         assert manager.state == State.PRIMARY_STATE_INACTIVE
 
 
+@measurement
 def test_limits_of_time_and_random_goals_change_while_it_drives(
     run: RunFolder, log: Path, car: ScriptedCar, node: Node
 ) -> None:
@@ -300,9 +302,11 @@ def exchange_policies(folder: Path, log: Path, car: ScriptedCar, node: Node) -> 
         assert all(message.speed > 0.0 for at, message in commands if at > begin_s)
 
 
+@measurement
 def test_it_can_be_told_to_look_for_a_newer_checkpoint(
-    run: RunFolder, log: Path, car: ScriptedCar, node: Node
+    log: Path, car: ScriptedCar, node: Node, tmp_path: Path
 ) -> None:
+    run = make_run(tmp_path / "run", small_config(), critic=True)
     policies = hear(node, PolicyInfo, "/driver/policy", latched=True)
     reload = node.create_client(Trigger, "/driver/reload")
 
@@ -325,6 +329,7 @@ def test_it_can_be_told_to_look_for_a_newer_checkpoint(
 # Shadow mode
 
 
+@measurement
 def test_a_shadow_commands_nothing_and_says_how_it_differs(
     run: RunFolder, log: Path, car: ScriptedCar, node: Node
 ) -> None:
@@ -373,6 +378,7 @@ def test_a_shadow_commands_nothing_and_says_how_it_differs(
 # What it tells
 
 
+@measurement
 def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
     run: RunFolder, log: Path, car: ScriptedCar, node: Node
 ) -> None:
@@ -394,6 +400,7 @@ def test_the_policys_output_carries_the_images_stamp_and_both_q_values(
         assert 0.0 < output.inference_s < output.image_to_command_s < seen_s
 
 
+@measurement
 def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
     run: RunFolder, log: Path, car: ScriptedCar, node: Node
 ) -> None:
@@ -455,6 +462,7 @@ def test_diagnostics_say_how_it_drives_and_what_became_of_the_images(
         assert car.wait(lambda: bool(np.all(counts(*names) - np.array(before) >= least)), 20.0)
 
 
+@measurement
 def test_an_unforeseen_error_ends_the_driver_and_leaves_the_car_standing(
     run: RunFolder, log: Path, car: ScriptedCar, tmp_path: Path
 ) -> None:
@@ -478,6 +486,7 @@ def test_bad_settings_are_refused_with_their_reason(run: RunFolder, log: Path) -
 # Routes
 
 
+@measurement
 def test_a_policy_that_sees_nothing_of_the_route_drives_without_one(
     log: Path, node: Node, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from driver_runs import make_run, small_config
 from node_process import NodeProcess, node_process
 from rclpy.context import Context
 from rclpy.parameter import Parameter
-from standstill import measured
+from standstill import measured, measurement
 
 from td3_driver.bridge import topics
 from td3_driver.bridge.conversion import ns_from_stamp, pose_to_message
@@ -86,8 +86,12 @@ def a_drive(run: Path, *parameters: str) -> Iterator[Drive]:
 
 
 def test_one_command_within_limits_for_every_image(run: Path) -> None:
-    with a_drive(run, "random_goal:=false") as drive:
-        measured(lambda: watch_commands(drive), prepare=drive.wait_until_driving)
+    def attempt() -> None:
+        with a_drive(run, "random_goal:=false") as drive:
+            drive.wait_until_driving()
+            watch_commands(drive)
+
+    measured(attempt)
 
 
 def watch_commands(drive: Drive) -> None:
@@ -113,6 +117,7 @@ def watch_commands(drive: Drive) -> None:
     assert all(0.0 <= message.throttle <= 1.0 for message in pedals)
 
 
+@measurement
 def test_a_simulator_that_runs_faster_than_real_time_is_no_clock_jump(run: Path) -> None:
     with (
         node_process("simulator", "simulator.realtime_factor:=5.0", domain=own_domain()),
@@ -136,6 +141,7 @@ def test_a_simulator_that_runs_faster_than_real_time_is_no_clock_jump(run: Path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@measurement
 def test_the_last_command_is_a_stop(run: Path, number: signal.Signals) -> None:
     with a_drive(run, "random_goal:=false") as drive:
         drive.wait_until_driving()
@@ -151,15 +157,14 @@ def test_the_last_command_is_a_stop(run: Path, number: signal.Signals) -> None:
 
 
 def test_a_blind_car_is_stopped_and_drives_on_when_it_sees_again(run: Path) -> None:
-    with a_drive(run, "random_goal:=false") as drive:
-
-        def see() -> None:
-            drive.watcher.publish(topics.CONTROL, command=int(RunCommand.PLAY))
+    def attempt() -> None:
+        with a_drive(run, "random_goal:=false") as drive:
             drive.wait_until_driving()
+            blind(drive)
+            drive.watcher.publish(topics.CONTROL, command=int(RunCommand.PLAY))
+            drive.watcher.wait(lambda: drive.speed_commanded() > 1.0)
 
-        measured(lambda: blind(drive), prepare=see)
-        drive.watcher.publish(topics.CONTROL, command=int(RunCommand.PLAY))
-        drive.watcher.wait(lambda: drive.speed_commanded() > 1.0)
+    measured(attempt)
 
 
 def blind(drive: Drive) -> None:
@@ -177,6 +182,7 @@ def blind(drive: Drive) -> None:
     assert silence_s() < 0.5 + 0.25
 
 
+@measurement
 def test_a_new_goal_follows_at_the_end_of_the_route(run: Path) -> None:
     with a_drive(run, "random_goal:=true", "seed:=3") as drive:
         drive.wait_until_driving()
@@ -195,10 +201,16 @@ def test_a_new_goal_follows_at_the_end_of_the_route(run: Path) -> None:
 
 def test_it_drives_with_an_exported_policy(run: Path) -> None:
     file = export_run(run, say=lambda line: None).path
-    with a_drive(run, f'policy:="{file}"', "random_goal:=false") as drive:
-        drive.wait_until_driving()
+
+    @measurement
+    def drive_with_it() -> None:
+        with a_drive(run, f'policy:="{file}"', "random_goal:=false") as drive:
+            drive.wait_until_driving()
+
+    drive_with_it()
 
 
+@measurement
 def test_the_baseline_drives_without_a_run() -> None:
     with (
         simulator_node(own_domain()) as simulator,

@@ -171,13 +171,7 @@ def where_nothing_stands_still(test):
             if next(begun):
                 renew(world, simulator)
 
-        def attempt():
-            try:
-                test(world=world, simulator=simulator, **others)
-            except WorldError as error:
-                raise AssertionError(str(error)) from error
-
-        measured(attempt, prepare)
+        measured(lambda: test(world=world, simulator=simulator, **others), prepare)
 
     return taken
 
@@ -501,9 +495,11 @@ def interrupt_a_wait():
     simulator = simulator_process(domain)
     try:
         with ros_node("agent", domain) as node:
-            interruption = threading.Timer(0.2, lambda: world.interrupt())
-            world = CarlaWorld(node, config, on_outage=lambda line: interruption.start())
+            world = CarlaWorld(node, config)
             world.reset(make_start())
+            # From now on: an interrupt of the reset would be taken for somebody's Ctrl-C.
+            interruption = threading.Timer(0.2, world.interrupt)
+            world.on_outage = lambda line: interruption.start()
             os.kill(simulator.pid, signal.SIGKILL)
             start = time.monotonic()
             with pytest.raises(KeyboardInterrupt):

@@ -9,11 +9,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from node_process import ROOT, NodeProcess, parameters, start_node
+from node_process import ROOT, NodeProcess, parameters, start_node, stood_still
 
 
 def speak() -> None:
@@ -97,3 +98,20 @@ def test_a_forked_node_ends_as_one_that_users_start(name: str) -> None:
     assert started.returncode == forked.returncode == 2
     assert "carla.step_timeout_s: Input should be greater than" in started.stderr
     assert told == started.stderr
+
+
+def test_it_tells_how_often_it_stood_still_and_is_waited_for_where_it_does() -> None:
+    process = NodeProcess("test_node_process:sleep", stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    try:
+        begin_s = time.monotonic()
+        process.send_signal(signal.SIGSTOP)
+        threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
+        assert stood_still(begin_s) >= 1
+        assert time.monotonic() - begin_s >= 0.5
+        assert stood_still(begin_s, late_s=60.0) == stood_still(time.monotonic() + 60.0) == 0
+    finally:
+        process.kill()
+    assert process.wait(10.0) == -signal.SIGKILL
+    del process
+    assert stood_still(begin_s) >= 1

@@ -10,9 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from standstill import TRIES, StandstillWatch, StoodStillWarning, measured, time_to_end_s
+from standstill import (
+    LATE_S,
+    TRIES,
+    StandstillWatch,
+    StoodStillWarning,
+    measured,
+    measurement,
+    time_to_end_s,
+)
 
 
 def stand_still(duration_s: float) -> None:
@@ -22,7 +31,7 @@ def stand_still(duration_s: float) -> None:
 
 
 def test_a_process_that_was_stopped_is_noticed() -> None:
-    with StandstillWatch() as watch:
+    with StandstillWatch(LATE_S) as watch:
         time.sleep(0.05)
         stand_still(0.3)
         time.sleep(0.05)
@@ -78,6 +87,48 @@ def test_the_tries_come_to_an_end() -> None:
     with pytest.warns(StoodStillWarning), pytest.raises(AssertionError, match="too late"):
         measured(attempt, elsewhere=lambda since_s: 1)
     assert len(calls) == TRIES
+
+
+def test_a_whole_test_begins_anew_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    folders: list[Path] = []
+
+    @measurement
+    def test(tmp_path: Path, number: int) -> None:
+        assert number == 7 and not any(tmp_path.iterdir())
+        (tmp_path / "left behind").touch()
+        folders.append(tmp_path)
+        if len(folders) == 1:
+            stand_still(0.3)
+            time.sleep(0.05)
+            raise AssertionError("too late")
+
+    with pytest.warns(StoodStillWarning, match="too late"):
+        test(tmp_path=tmp_path, number=7)
+    assert len(folders) == 2
+
+
+def test_a_short_standstill_is_no_reason_to_take_a_whole_test_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("standstill.LONG_S", 60.0)
+    calls: list[int] = []
+
+    @measurement
+    def test() -> None:
+        calls.append(1)
+        stand_still(0.3)
+        time.sleep(0.05)
+        raise AssertionError("wrong")
+
+    with pytest.raises(AssertionError, match="wrong"):
+        test()
+    assert len(calls) == 1
+
+
+def test_what_pytest_raises_is_taken_again_as_well() -> None:
+    attempts = iter([lambda: pytest.fail("it did not happen"), lambda: None])
+    with pytest.warns(StoodStillWarning, match="it did not happen"):
+        measured(lambda: next(attempts)(), elsewhere=lambda since_s: 1)
 
 
 ENDS = {

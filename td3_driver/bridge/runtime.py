@@ -38,6 +38,11 @@ from td3_driver.roads.errors import RoadMapError
 # A signal is noticed when a wait ends; no wait may be longer.
 SIGNAL_CHECK_S = 0.25
 
+# Who does not count the time in which its process stood still must not wait for longer at once.
+BEAT_S = 0.05
+LATE_S = 0.05
+"""A round of the executor that takes so much longer than it may has stood still."""
+
 # A stop must arrive: nothing replaces it, and the simulator keeps applying its last command.
 STOP_REPEATS = 3
 STOP_INTERVAL_S = 0.05
@@ -146,6 +151,9 @@ class Spinner:
 
     def __init__(self, node: Node, executor: Executor | None = None) -> None:
         """Add the node to `executor`, by default one from `create_executor`."""
+        self.stood_still_s = 0.0
+        """For how long this process stood still in all rounds so far: they took that much longer
+        than they were to. Messages that came meanwhile are there, unread."""
         self._node = node
         self._executor = create_executor(node.context) if executor is None else executor
         self._executor.add_node(node)
@@ -158,6 +166,7 @@ class Spinner:
         """
         _signals.check()
         timeout_s = min(max(timeout_s, 0.0), SIGNAL_CHECK_S)
+        begin_s = time.monotonic()
         with _signals.raised_at_once(False):
             try:
                 self._executor.spin_once(timeout_sec=timeout_s)
@@ -166,9 +175,16 @@ class Spinner:
                 # executor the end of its context.
                 if self._node.context.ok():
                     self._node.get_logger().warning(f"a message could not be read: {error}")
+        late_s = time.monotonic() - begin_s - timeout_s
+        if late_s > LATE_S:
+            self.stood_still_s += late_s
         _signals.check()
         if not self._node.context.ok():
             raise ExternalShutdownException()
+
+    def now_s(self) -> float:
+        """Return the time on a steady clock that stops while this process stands still here."""
+        return time.monotonic() - self.stood_still_s
 
     def close(self) -> None:
         """End the executor; the node still belongs to its owner."""

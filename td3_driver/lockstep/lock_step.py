@@ -3,7 +3,8 @@
 
 """Exactly one simulator tick for each command, over topics: PAUSE, STEP_ONCE and their statuses.
 
-Every wait is on the steady clock: simulation time stands still while the simulator is paused.
+Every wait is on the steady clock: simulation time stands still while the simulator is paused. Time
+in which this process itself did not run is not counted: what came meanwhile has not been read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rclpy.publisher import Publisher
 from td3_driver.bridge import topics
 from td3_driver.bridge.conversion import control_to_message
 from td3_driver.bridge.run_state import RunCommand
-from td3_driver.bridge.runtime import Spinner
+from td3_driver.bridge.runtime import BEAT_S, Spinner
 from td3_driver.bridge.topics import Topic
 from td3_driver.config import CarlaConfig
 from td3_driver.driving.world import FULL_BRAKE, VehicleControl, WorldError
@@ -109,27 +110,27 @@ class LockStep:
         not come back within `outage_timeout_s`, and KeyboardInterrupt after `interrupt`.
         """
         timeout_s = self.config.outage_timeout_s
-        start = time.monotonic()
+        start_s = self._now_s()
         problem = lost
         self.counters.outages += 1
         try:
             with self._interruptibly():
-                while (waited_s := time.monotonic() - start) < timeout_s:
+                while (waited_s := self._now_s() - start_s) < timeout_s:
                     waiting(
                         f"{problem} Waiting for the simulator to come back, {waited_s:.0f} s of "
                         f"at most {timeout_s:.0f} s"
                     )
                     attempt_s = min(ATTEMPT_S, timeout_s - waited_s)
-                    attempt_end_s = time.monotonic() + attempt_s
+                    attempt_end_s = self._now_s() + attempt_s
                     try:
                         self.inbox.renew_map()
                         self._take_hold(attempt_s)
                         return
                     except SimulatorLostError as error:
                         problem = error
-                    self.spin_until(lambda: False, attempt_end_s - time.monotonic())
+                    self.spin_until(lambda: False, attempt_end_s - self._now_s())
         finally:
-            self.counters.outage_s += time.monotonic() - start
+            self.counters.outage_s += self._now_s() - start_s
         raise WorldError(f"the simulator was away for {timeout_s:.0f} s: {problem}")
 
     def interrupt(self) -> None:
@@ -239,12 +240,12 @@ class LockStep:
         Raises SimulatorLostError with what `missing()` and `advice` say after `timeout_s`, and
         KeyboardInterrupt after `interrupt`.
         """
-        start = time.monotonic()
+        start_s = self._now_s()
         with self._interruptibly():
             while not self.spin_until(
-                condition, min(PROGRESS_S, start + timeout_s - time.monotonic())
+                condition, min(PROGRESS_S, start_s + timeout_s - self._now_s())
             ):
-                waited_s = time.monotonic() - start
+                waited_s = self._now_s() - start_s
                 if waited_s >= timeout_s:
                     hint = advice if isinstance(advice, str) else advice()
                     raise SimulatorLostError(f"nothing on {missing()} for {timeout_s:g} s. {hint}")
@@ -252,17 +253,21 @@ class LockStep:
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Spin until `condition` holds; return whether it did within `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
+        deadline_s = self._now_s() + timeout_s
         while not condition():
-            remaining_s = deadline - time.monotonic()
+            remaining_s = deadline_s - self._now_s()
             if remaining_s <= 0.0:
                 return False
             if self._interruptible and self._interrupted:
                 raise KeyboardInterrupt
-            self._spinner.once(remaining_s)
+            self._spinner.once(min(remaining_s, BEAT_S))
             # One wake-up for all that came together: an executor's own round is dearer.
             self.inbox.take_all()
         return True
+
+    def _now_s(self) -> float:
+        """Return the time that all waits are measured by."""
+        return self._spinner.now_s()
 
     def send(self, command: RunCommand) -> None:
         """Publish a command to run, pause or step the simulation."""
@@ -291,12 +296,12 @@ class LockStep:
         if self._is_paused():
             return True
         runs = bool(self.inbox.statuses)
-        if runs and time.monotonic() - self._told_to_pause_s >= PAUSE_AGAIN_S:
+        if runs and self._now_s() - self._told_to_pause_s >= PAUSE_AGAIN_S:
             self._send_pause()
         return False
 
     def _send_pause(self) -> None:
-        self._told_to_pause_s = time.monotonic()
+        self._told_to_pause_s = self._now_s()
         self.send(RunCommand.PAUSE)
 
     def _paused_hint(self) -> str:
@@ -350,9 +355,9 @@ class LockStep:
 
     def _first_ticks(self, timeout_s: float) -> None:
         """Tick under full brake until a tick is complete; new sensors may need a while."""
-        deadline = time.monotonic() + timeout_s
+        deadline_s = self._now_s() + timeout_s
         while reason := self.tick(FULL_BRAKE).reason:
-            if time.monotonic() >= deadline:
+            if self._now_s() >= deadline_s:
                 raise SimulatorLostError(
                     f"{reason}, for {timeout_s:g} s: does the car have these sensors?"
                 )
@@ -423,11 +428,11 @@ class LockStep:
 
     def _drain(self) -> None:
         """Let pending messages arrive; if they never end, somebody plays the simulation."""
-        deadline = time.monotonic() + DRAIN_S
-        while time.monotonic() < deadline:
-            before = self.inbox.received
+        deadline_s = self._now_s() + DRAIN_S
+        while self._now_s() < deadline_s:
+            before = self.inbox.received, self._spinner.stood_still_s
             self._spinner.once(QUIET_S)
-            if self.inbox.received == before:
+            if before == (self.inbox.received, self._spinner.stood_still_s):
                 return
 
     def _resynchronised(self, control: VehicleControl, expected: int) -> Tick:
