@@ -196,3 +196,21 @@ def test_the_end_of_the_context_ends_the_loop(executor: str) -> None:
         rounds = iter([lambda: None, node.context.try_shutdown])
         runtime.spin(node, work=lambda: next(rounds)(), executor=EXECUTORS[executor](node.context))
         assert not node.context.ok()
+
+
+def test_a_round_that_takes_too_long_has_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(monotonic=lambda: now_s))
+    took_s = iter([0.01, runtime.BEAT_S, 2.0])
+
+    def spin_once(timeout_sec: float) -> None:
+        nonlocal now_s
+        now_s += next(took_s)
+
+    node = SimpleNamespace(context=SimpleNamespace(ok=lambda: True))
+    executor = SimpleNamespace(add_node=lambda node: None, spin_once=spin_once)
+    spinner = runtime.Spinner(node, executor)  # type: ignore[arg-type]
+    for _ in range(3):
+        spinner.once(runtime.BEAT_S)
+    assert spinner.stood_still_s == pytest.approx(2.0 - runtime.BEAT_S)
+    assert spinner.now_s() == pytest.approx(100.01 + 2 * runtime.BEAT_S)

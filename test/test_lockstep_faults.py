@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -311,6 +312,23 @@ def test_a_simulator_that_hangs_is_waited_for(world, truth, simulator):
     assert world.counters.outages == 1 and world.counters.outage_s > 0.5
     assert "Waiting for the simulator to come back, 0 s of at most 20 s" in said[0]
     assert said[-1] == ""
+
+
+def test_time_in_which_both_stand_still_is_no_outage(world, truth, simulator, monkeypatch):
+    spinner = world.lock_step._spinner
+    spin_once, begin_s = spinner._executor.spin_once, time.monotonic()
+    standstills_s = iter([1.4 * CONFIG.step_timeout_s])
+
+    def stand_still_once(timeout_sec):
+        if time.monotonic() - begin_s > 0.6:
+            time.sleep(next(standstills_s, 0.0))
+        spin_once(timeout_sec)
+
+    monkeypatch.setattr(spinner, "_executor", SimpleNamespace(spin_once=stand_still_once))
+    set_faults(simulator, "hang=3.7@3")
+    assert drive(world, truth) == []
+    assert next(standstills_s, None) is None
+    assert world.counters.outages == world.counters.steps_resent == 0
 
 
 @where_nothing_stands_still

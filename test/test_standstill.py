@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,14 +18,9 @@ from standstill import (
     StoodStillWarning,
     measured,
     measurement,
+    stand_still,
     time_to_end_s,
 )
-
-
-def stand_still(duration_s: float) -> None:
-    """Stop this whole process, and have another one let it go on."""
-    subprocess.Popen(["sh", "-c", f"sleep {duration_s}; kill -CONT {os.getpid()}"])
-    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def test_a_process_that_was_stopped_is_noticed() -> None:
