@@ -78,7 +78,7 @@ def time_to_end_s(process_id: int, timeout_s: float) -> float:
     processor_s = _processor_s(process_id) or 0.0
     worked_s = idle_s = 0.0
     begin_s = last_s = time.monotonic()
-    while (states := _states(process_id)) - {"Z", "X"}:
+    while (states := states_of(process_id)) - {"Z", "X"}:
         now_s = time.monotonic()
         if now_s - begin_s > timeout_s:
             raise TimeoutError(f"process {process_id} has not ended within {timeout_s} s")
@@ -90,7 +90,7 @@ def time_to_end_s(process_id: int, timeout_s: float) -> float:
     return idle_s + worked_s
 
 
-def _states(process_id: int) -> set[str]:
+def states_of(process_id: int) -> set[str]:
     """Return the states of a process's threads, as /proc names them; none where it is gone."""
     states = set()
     for task in Path(f"/proc/{process_id}/task").glob("*/stat"):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from node_process import ROOT, NodeProcess, parameters, start_node, stood_still
+from standstill import states_of
 
 
 def speak() -> None:
@@ -106,6 +107,8 @@ def test_it_tells_how_often_it_stood_still_and_is_waited_for_where_it_does() -> 
     try:
         begin_s = time.monotonic()
         process.send_signal(signal.SIGSTOP)
+        while states_of(process.pid) != {"T"}:
+            time.sleep(0.001)  # it may be running on another core
         threading.Timer(0.5, process.send_signal, [signal.SIGCONT]).start()
         assert stood_still(begin_s) >= 1
         assert time.monotonic() - begin_s >= 0.5
