@@ -110,27 +110,27 @@ class LockStep:
         not come back within `outage_timeout_s`, and KeyboardInterrupt after `interrupt`.
         """
         timeout_s = self.config.outage_timeout_s
-        start_s = self._now_s()
+        start_s = self.now_s()
         problem = lost
         self.counters.outages += 1
         try:
             with self._interruptibly():
-                while (waited_s := self._now_s() - start_s) < timeout_s:
+                while (waited_s := self.now_s() - start_s) < timeout_s:
                     waiting(
                         f"{problem} Waiting for the simulator to come back, {waited_s:.0f} s of "
                         f"at most {timeout_s:.0f} s"
                     )
                     attempt_s = min(ATTEMPT_S, timeout_s - waited_s)
-                    attempt_end_s = self._now_s() + attempt_s
+                    attempt_end_s = self.now_s() + attempt_s
                     try:
                         self.inbox.renew_map()
                         self._take_hold(attempt_s)
                         return
                     except SimulatorLostError as error:
                         problem = error
-                    self.spin_until(lambda: False, attempt_end_s - self._now_s())
+                    self.spin_until(lambda: False, attempt_end_s - self.now_s())
         finally:
-            self.counters.outage_s += self._now_s() - start_s
+            self.counters.outage_s += self.now_s() - start_s
         raise WorldError(f"the simulator was away for {timeout_s:.0f} s: {problem}")
 
     def interrupt(self) -> None:
@@ -240,12 +240,12 @@ class LockStep:
         Raises SimulatorLostError with what `missing()` and `advice` say after `timeout_s`, and
         KeyboardInterrupt after `interrupt`.
         """
-        start_s = self._now_s()
+        start_s = self.now_s()
         with self._interruptibly():
             while not self.spin_until(
-                condition, min(PROGRESS_S, start_s + timeout_s - self._now_s())
+                condition, min(PROGRESS_S, start_s + timeout_s - self.now_s())
             ):
-                waited_s = self._now_s() - start_s
+                waited_s = self.now_s() - start_s
                 if waited_s >= timeout_s:
                     hint = advice if isinstance(advice, str) else advice()
                     raise SimulatorLostError(f"nothing on {missing()} for {timeout_s:g} s. {hint}")
@@ -253,9 +253,9 @@ class LockStep:
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Spin until `condition` holds; return whether it did within `timeout_s`."""
-        deadline_s = self._now_s() + timeout_s
+        deadline_s = self.now_s() + timeout_s
         while not condition():
-            remaining_s = deadline_s - self._now_s()
+            remaining_s = deadline_s - self.now_s()
             if remaining_s <= 0.0:
                 return False
             if self._interruptible and self._interrupted:
@@ -265,8 +265,11 @@ class LockStep:
             self.inbox.take_all()
         return True
 
-    def _now_s(self) -> float:
-        """Return the time that all waits are measured by."""
+    def now_s(self) -> float:
+        """Return the time that all waits are measured by: on a steady clock.
+
+        It stops while this process stands still in a wait.
+        """
         return self._spinner.now_s()
 
     def send(self, command: RunCommand) -> None:
@@ -296,12 +299,12 @@ class LockStep:
         if self._is_paused():
             return True
         runs = bool(self.inbox.statuses)
-        if runs and self._now_s() - self._told_to_pause_s >= PAUSE_AGAIN_S:
+        if runs and self.now_s() - self._told_to_pause_s >= PAUSE_AGAIN_S:
             self._send_pause()
         return False
 
     def _send_pause(self) -> None:
-        self._told_to_pause_s = self._now_s()
+        self._told_to_pause_s = self.now_s()
         self.send(RunCommand.PAUSE)
 
     def _paused_hint(self) -> str:
@@ -355,9 +358,9 @@ class LockStep:
 
     def _first_ticks(self, timeout_s: float) -> None:
         """Tick under full brake until a tick is complete; new sensors may need a while."""
-        deadline_s = self._now_s() + timeout_s
+        deadline_s = self.now_s() + timeout_s
         while reason := self.tick(FULL_BRAKE).reason:
-            if self._now_s() >= deadline_s:
+            if self.now_s() >= deadline_s:
                 raise SimulatorLostError(
                     f"{reason}, for {timeout_s:g} s: does the car have these sensors?"
                 )
@@ -428,8 +431,8 @@ class LockStep:
 
     def _drain(self) -> None:
         """Let pending messages arrive; if they never end, somebody plays the simulation."""
-        deadline_s = self._now_s() + DRAIN_S
-        while self._now_s() < deadline_s:
+        deadline_s = self.now_s() + DRAIN_S
+        while self.now_s() < deadline_s:
             before = self.inbox.received, self._spinner.stood_still_s
             self._spinner.once(QUIET_S)
             if before == (self.inbox.received, self._spinner.stood_still_s):
