@@ -28,6 +28,7 @@ from td3_driver.evaluation.fixed_drives import FixedDrives, mean_completion
 from td3_driver.evaluation.rollout import Act, drive_episode
 from td3_driver.evaluation.wrong_command import WrongCommands, wrong_commands
 from td3_driver.learning.assembly import online_training
+from td3_driver.learning.batch import Batch
 from td3_driver.learning.online import OnlineTraining
 from td3_driver.learning.policy import Policy
 from td3_driver.learning.replay import ReplayBuffer
@@ -155,6 +156,12 @@ def train(
     training.run()
 
 
+def spread(replay: ReplayBuffer, first: int, end: int, count: int) -> Batch:
+    """Return so many transitions spread evenly over a stretch of the queue; draws nothing."""
+    places = torch.linspace(first, end - 1, count).long()
+    return replay.gather(replay.transitions[places % replay.capacity])
+
+
 @torch.no_grad()
 def off_advice_in_replay(training: OnlineTraining) -> float | None:
     """Return the policy's distance from the advice as `Examined` has it, over the replay."""
@@ -163,8 +170,7 @@ def off_advice_in_replay(training: OnlineTraining) -> float | None:
         return None
     assert isinstance(replay, ReplayBuffer)
     first, end = replay.queue[:, 0].tolist()
-    places = torch.linspace(first, end - 1, PROBES).long()
-    observations = replay.gather(replay.transitions[places % replay.capacity]).observations
+    observations = spread(replay, first, end, PROBES).observations
     actions = learner.actor(observations)
     return float((actions - observations[VECTOR][:, -actions.shape[1] :]).square().mean().sqrt())
 

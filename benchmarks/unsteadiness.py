@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from in_process import Examiner, acting, changes_of, settings_of, train
+from in_process import Examiner, acting, changes_of, settings_of, spread, train
 from tasks import KEPT, PASSED
 from torch import Tensor
 
@@ -109,11 +109,10 @@ def quarters(replay: ReplayBuffer) -> tuple[Batch, Batch]:
     """Return transitions spread over the oldest and over the newest quarter; draws nothing."""
     first, end = replay.queue[:, 0].tolist()
     quarter = (end - first) // 4
-    batches = []
-    for begin in (first, end - quarter):
-        places = torch.linspace(begin, begin + quarter - 1, PROBES).long()
-        batches.append(replay.gather(replay.transitions[places % replay.capacity]))
-    return batches[0], batches[1]
+    return (
+        spread(replay, first, first + quarter, PROBES),
+        spread(replay, end - quarter, end, PROBES),
+    )
 
 
 @torch.no_grad()

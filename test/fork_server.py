@@ -5,9 +5,8 @@
 
 Run as a script by `node_process`, once for all of a suite's processes, and for as long as the one
 that began the suite lives. A child's parent does nothing but wait for it and report its end; the
-child itself reports when it stood still. What
-Python does at its end is done, what C libraries do is not: a tracing library of ROS looks there
-for threads that no fork takes along.
+child itself reports when it stood still. What Python does at its end is done, what C libraries do
+is not: a tracing library of ROS looks there for threads that no fork takes along.
 """
 
 from __future__ import annotations
